@@ -1,0 +1,135 @@
+"""Models: one way to load a bundled checkpoint, a folder or a hub model, with its processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bitsandbytes as bnb
+import torch
+from huggingface_hub.errors import HFValidationError
+from peft import LoraConfig, PeftModel
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2VLConfig,
+    Qwen2VLProcessor,
+)
+
+from rftkit.errors import UserError
+from rftkit.paths import DATA
+
+BUNDLED = DATA / "models"
+# TRL finds the image positions of a prompt by this literal token; under another name it trains on text positions.
+IMAGE_TOKEN = "<|image_pad|>"
+LORA_TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+# Quantising the vision tower or the head breaks training; the names are matched from the start.
+KEEP_PRECISION = ["model.visual", "lm_head"]
+
+
+class ImageTextProcessor(Qwen2VLProcessor):
+    """Qwen2-VL's processor without its video part, which needs torchvision; for bundled and hub checkpoints alike."""
+
+    def __init__(self, image_processor, tokenizer, chat_template=None, **kwargs):
+        self.image_token, self.video_token = IMAGE_TOKEN, "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+
+# Without this, AutoProcessor silently returns a bare tokenizer for a folder saved with the class above.
+AutoProcessor.register(Qwen2VLConfig, ImageTextProcessor, exist_ok=True)
+
+
+def resolve(name: str) -> str:
+    """Where a model is: a bundled name, a folder with a config.json, or (the user named it) a hub id."""
+    if (BUNDLED / name / "config.json").is_file():
+        return str(BUNDLED / name)
+    if (Path(name) / "config.json").is_file():
+        return str(Path(name))
+    if Path(name).exists() or name.count("/") != 1:
+        bundled = ", ".join(sorted(path.parent.name for path in BUNDLED.glob("*/config.json")))
+        raise UserError(
+            f"no model '{name}': name a bundled one ({bundled}), a folder with a config.json, or a hub id 'owner/name'"
+        )
+    return name
+
+
+def pick_device() -> str:
+    """`cuda` if there is one, else `cpu` (training on Apple's GPU is not tested, so it is not picked)."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def quantization_config() -> BitsAndBytesConfig:
+    """NF4 with double quantisation (QLoRA, arXiv 2305.14314), vision tower and head left as they are."""
+    compute = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=KEEP_PRECISION,
+    )
+
+
+def lora_config(rank: int) -> LoraConfig:
+    """LoRA on every projection of the language model. No dropout: TRL samples in train mode."""
+    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
+
+
+def load_processor(name: str) -> ProcessorMixin:
+    """The processor of a model, padding on the left (right padding misaligns TRL's image positions)."""
+    processor = _read(ImageTextProcessor.from_pretrained, name)
+    tokenizer = processor.tokenizer
+    tokenizer.padding_side = "left"
+    if processor.chat_template is None and tokenizer.chat_template is None:
+        raise UserError(f"model '{name}' has no chat template: use an instruction-tuned checkpoint")
+    if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
+        raise UserError(f"model '{name}' has no {IMAGE_TOKEN} token: rftkit trains models of the Qwen2-VL family")
+    return processor
+
+
+def load(
+    name: str, *, adapter: str | None = None, quantize: bool = False, device: str | None = None
+) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
+    """A model in evaluation mode and its processor.
+
+    Weights are fp32 on a CPU (greedy answers differ in bf16) and bf16 on a GPU, read from safetensors only.
+
+    Args:
+        name: see `resolve`.
+        adapter: a folder with a LoRA adapter to put on top.
+        quantize: load the language model in NF4.
+        device: `cpu` or `cuda`; picked if None.
+    """
+    device = device or pick_device()
+    processor = load_processor(name)
+    model = _read(
+        AutoModelForImageTextToText.from_pretrained,
+        name,
+        dtype=torch.float32 if device == "cpu" else torch.bfloat16,
+        use_safetensors=True,
+        device_map=device,
+        quantization_config=quantization_config() if quantize else None,
+    )
+    for module in model.modules():
+        # bitsandbytes 0.50 repacks weights in place in an eval forward on AVX512-BF16 CPUs, and the packed kernel
+        # has no backward: gradients would silently be None afterwards.
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    if adapter is not None:
+        if not (Path(adapter) / "adapter_config.json").is_file():
+            raise UserError(f"no adapter in '{adapter}': the folder has no adapter_config.json")
+        model = PeftModel.from_pretrained(model, adapter)
+    return model.eval(), processor
+
+
+def _read(reader, name: str, **options):
+    path = resolve(name)
+    try:
+        return reader(path, **options)
+    except (OSError, HFValidationError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"cannot read model '{name}': {reason}") from error

@@ -1,0 +1,1 @@
+"""Nano: draws the bundled worlds and pre-trains the bundled models."""

@@ -1,0 +1,120 @@
+"""Builds an untrained bundled model: a real Qwen2-VL in miniature, with tokenizer, processor and chat template."""
+
+from __future__ import annotations
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+)
+
+from rftkit.models import IMAGE_TOKEN, ImageTextProcessor
+from rftkit.nano.speech import vocabulary
+from rftkit.nano.worlds import SIDE, worlds
+from rftkit.prompts import MODES
+
+PATCH = 8  # pixels; 2 x 2 patches make one image token, so a picture is 16 tokens
+MERGE = 2
+IMAGE_TOKENS = (SIDE // PATCH // MERGE) ** 2
+SIZES = {
+    # width and depth of the language model, depth and MLP ratio of the vision tower (same width)
+    "s": {"hidden": 128, "layers": 4, "vision_layers": 4, "mlp_ratio": 2},
+    "m": {"hidden": 256, "layers": 6, "vision_layers": 4, "mlp_ratio": 2},
+}
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN,
+           "<|video_pad|>"]  # fmt: skip
+# Qwen2-VL's template without its default system message. Content may be a string or a list of blocks.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for block in message['content'] %}{% if block['type'] == 'image' %}"
+    f"<|vision_start|>{IMAGE_TOKEN}<|vision_end|>"
+    "{% elif 'text' in block %}{{ block['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_processor() -> ImageTextProcessor:
+    """Byte-level BPE trained on the texts of all bundled worlds: any text can be encoded and decoded unchanged."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000,
+        min_frequency=1,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [text for world in worlds().values() for text in vocabulary(world)]
+    tokenizer.train_from_iterator([*texts, "user\n assistant\n"], trainer)
+    tags = sorted({tag for mode in MODES.values() for tag in mode.tags})
+    # Tags are single tokens, but ordinary text: they stay when special tokens are skipped.
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for tag in tags for text in (f"<{tag}>", f"</{tag}>")])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        additional_special_tokens=SPECIAL,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    images = Qwen2VLImageProcessorPil(
+        patch_size=PATCH,
+        merge_size=MERGE,
+        temporal_patch_size=1,
+        min_pixels=SIDE * SIDE,
+        max_pixels=SIDE * SIDE,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    return ImageTextProcessor(images, fast, chat_template=CHAT_TEMPLATE)
+
+
+def build_model(size: str, processor: ImageTextProcessor) -> Qwen2VLForConditionalGeneration:
+    """A randomly initialised Qwen2-VL of a bundled size, fp32."""
+    shape, tokenizer = SIZES[size], processor.tokenizer
+    hidden, heads = shape["hidden"], 4
+    half = hidden // heads // 2  # rotary frequencies of a head, shared out to time, height and width
+    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in
+           ("im_end", "endoftext", "vision_start", "vision_end", "image_pad", "video_pad")}  # fmt: skip
+    config = Qwen2VLConfig(
+        text_config={
+            "vocab_size": -(-len(tokenizer) // 8) * 8,
+            "hidden_size": hidden,
+            "intermediate_size": 3 * hidden,
+            "num_hidden_layers": shape["layers"],
+            "num_attention_heads": heads,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 2048,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [half - 2 * (half // 3), half // 3, half // 3],
+            },
+            "bos_token_id": None,
+            "eos_token_id": ids["im_end"],
+            "pad_token_id": ids["endoftext"],
+        },
+        vision_config={
+            "depth": shape["vision_layers"],
+            "embed_dim": hidden,
+            "hidden_size": hidden,
+            "num_heads": heads,
+            "mlp_ratio": shape["mlp_ratio"],
+            "patch_size": PATCH,
+            "spatial_merge_size": MERGE,
+            "temporal_patch_size": 1,
+        },
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=ids["vision_end"],
+        tie_word_embeddings=True,
+    )
+    model = Qwen2VLForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(eos_token_id=ids["im_end"], pad_token_id=ids["endoftext"])
+    return model

@@ -1,0 +1,135 @@
+"""Modes: how the model is told to respond, what a well-formed completion is, and where the answer stands.
+
+Suffixes are the paper's, word for word (arXiv 2503.16188, section 3 and appendix E).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rftkit.errors import UserError
+from rftkit.tasks import Example
+
+# A completion is cut to this many characters before anything looks at it: no parser may be slow on hostile text.
+MAX_CHARACTERS = 16_384
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to respond. `tags` are the tags of a well-formed completion, in order; none means free text."""
+
+    name: str
+    suffix: str
+    tags: tuple[str, ...]
+
+
+MODES = {
+    mode.name: mode
+    for mode in (
+        Mode(
+            "thinking",
+            "Please output the thinking process in <think> </think> and final answer in <answer> </answer> tags.",
+            ("think", "answer"),
+        ),
+        Mode("no_thinking", "Please directly output the answer.", ()),
+        Mode(
+            "think_after_answer",
+            "Please first output the answer in <answer> </answer> tags and then output a brief reasoning process "
+            "in <reason> </reason> tags.",
+            ("answer", "reason"),
+        ),
+    )
+}
+
+
+def get_mode(name: str) -> Mode:
+    """The mode called `name`; UserError if there is none."""
+    if name not in MODES:
+        raise UserError(f"unknown mode '{name}': choose one of {', '.join(MODES)}")
+    return MODES[name]
+
+
+def question_text(example: Example, mode: str) -> str:
+    """The user's text: question, choice list, suffix, joined by newline and space as in the released code."""
+    lines = [example.question]
+    if example.choices is not None:
+        lines.append(f"Please choose one from list [ {', '.join(example.choices)}].")
+    lines.append(get_mode(mode).suffix)
+    return "\n ".join(lines)
+
+
+def conversation(example: Example, mode: str) -> list[dict[str, Any]]:
+    """One user turn, images first and then the text, no system message: TRL's conversational format."""
+    images = [{"type": "image"} for _ in example.images]
+    return [{"role": "user", "content": [*images, {"type": "text", "text": question_text(example, mode)}]}]
+
+
+def target_completion(answer: str, mode: str) -> str:
+    """What SFT trains towards: the bare label without thinking, the label in answer tags in the other modes."""
+    return f"<answer> {answer} </answer>" if get_mode(mode).tags else answer
+
+
+def completion_text(completion: str | list[dict[str, Any]]) -> str:
+    """The text of a completion in either of TRL's shapes (a string, or a list of messages), cut to a safe length."""
+    if isinstance(completion, str):
+        return completion[:MAX_CHARACTERS]
+    parts = []
+    for message in completion:
+        content = message.get("content") or ""
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts += [block.get("text") or "" for block in blocks if block.get("type") == "text"]
+    return "".join(parts)[:MAX_CHARACTERS]
+
+
+def is_well_formed(text: str, mode: str, rule: str = "strict") -> bool:
+    """The format rule of a mode.
+
+    `authors` is the released regular expression, which also accepts repeated and nested tags; the other rules want
+    each tag exactly once, in order, and nothing but white space around them. A mode without tags has no format rule.
+    """
+    tags = get_mode(mode).tags
+    if rule == "authors":
+        return not tags or re.fullmatch(r"\s*".join(rf"<{t}>.*?</{t}>" for t in tags), text, re.DOTALL) is not None
+    rest = text.strip()
+    for tag in tags:
+        opening, closing = f"<{tag}>", f"</{tag}>"
+        if text.count(opening) != 1 or text.count(closing) != 1 or not rest.startswith(opening):
+            return False
+        rest = rest.partition(closing)[2].lstrip()
+    return not tags or rest == ""
+
+
+def parse_answer(text: str, mode: str, rule: str = "strict") -> str | None:
+    """The answer in a completion, stripped; None where there is none.
+
+    - `strict`: the content of the only answer tag outside the thinking and the reason; without tags in the mode, the
+      whole completion.
+    - `lenient` (the paper's evaluation): the content of the first answer tag, else the whole completion.
+    - `authors` (the released reward): without thinking the whole completion, unstripped; else like `lenient`, but a
+      tag pair on one line only.
+    """
+    tags = get_mode(mode).tags
+    if rule == "strict":
+        return _only_answer(text, tags) if tags else text.strip()
+    if rule == "authors" and not tags:
+        return text
+    start = text.find("<answer>")
+    end = text.find("</answer>", start)
+    if start < 0 or end < 0:
+        return text.strip()
+    content = text[start + len("<answer>") : end]
+    return text.strip() if rule == "authors" and "\n" in content else content.strip()
+
+
+def _only_answer(text: str, tags: tuple[str, ...]) -> str | None:
+    place = tags.index("answer")
+    for before in tags[:place]:
+        text = text.rpartition(f"</{before}>")[2]
+    for after in tags[place + 1 :]:
+        text = text.partition(f"<{after}>")[0]
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return None
+    content, closing, _ = text.partition("<answer>")[2].partition("</answer>")
+    return content.strip() if closing else None

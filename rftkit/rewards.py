@@ -1,0 +1,87 @@
+"""One score for training and evaluation: they cannot disagree about what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rftkit.errors import UserError
+from rftkit.math_equal import math_equal
+from rftkit.prompts import completion_text, get_mode, is_well_formed, parse_answer
+from rftkit.tasks import Example
+
+Completion = str | list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a completion is worth: the parsed answer (None if there is none), format and accuracy as 0 or 1."""
+
+    parsed: str | None
+    format: float
+    accuracy: float
+
+
+def _strict(parsed: str, text: str, example: Example, mode: str) -> bool:
+    return parsed.casefold() == example.answer.strip().casefold()
+
+
+def _lenient(parsed: str, text: str, example: Example, mode: str) -> bool:
+    label = example.answer.strip().lower()
+    return label in parsed.lower() or label.replace("_", " ") in parsed.lower()
+
+
+def _authors(parsed: str, text: str, example: Example, mode: str) -> bool:
+    """Reproduces the released reward, its faults included: see the StanfordCars case in tests/test_rewards.py."""
+    if not get_mode(mode).tags:
+        return parsed == example.answer  # case-sensitive, the completion not stripped
+    solution = f"<answer> {example.answer} </answer>"
+    return math_equal(solution, text) or parsed.lower() == example.answer.strip().lower()
+
+
+# A rule decides whether a parsed answer is right. `choice_letter` and `math` join here with their tasks.
+RULES: dict[str, Callable[[str, str, Example, str], bool]] = {
+    "strict": _strict,
+    "lenient": _lenient,
+    "authors": _authors,
+}
+
+
+def score(completion: Completion, example: Example, mode: str, rule: str = "strict") -> Score:
+    """Judge one completion of one example.
+
+    Args:
+        completion: a string or TRL's list of messages.
+        mode: the mode the model was told to respond in.
+        rule: `strict` (the paper trains on it), `lenient` (the paper's evaluation: the label is a substring) or
+            `authors` (the released training code).
+    """
+    if rule not in RULES:
+        raise UserError(f"unknown scoring rule '{rule}': choose one of {', '.join(RULES)}")
+    text = completion_text(completion)
+    parsed = parse_answer(text, mode, rule)
+    correct = parsed is not None and RULES[rule](parsed, text, example, mode)
+    return Score(parsed, float(is_well_formed(text, mode, rule)), float(correct))
+
+
+def reward_functions(mode: str, rule: str = "strict") -> list[Callable[..., list[float]]]:
+    """The rewards of a mode as TRL callables: accuracy, and format where the mode has a format (paper, section 3).
+
+    They read the dataset's columns `answer` and, if there, `choices`.
+    """
+
+    def scores(completions: list[Completion], answer: list[str], choices: list | None) -> list[Score]:
+        choices = choices or [None] * len(completions)
+        return [
+            score(completion, Example("", (), "", label, options), mode, rule)
+            for completion, label, options in zip(completions, answer, choices, strict=True)
+        ]
+
+    def accuracy_reward(completions: list[Completion], answer: list[str], choices=None, **_: Any) -> list[float]:
+        return [s.accuracy for s in scores(completions, answer, choices)]
+
+    def format_reward(completions: list[Completion], answer: list[str], choices=None, **_: Any) -> list[float]:
+        return [s.format for s in scores(completions, answer, choices)]
+
+    return [accuracy_reward, format_reward] if get_mode(mode).tags else [accuracy_reward]

@@ -1,0 +1,62 @@
+"""Classification: what is in the picture, chosen from a list of class names (paper, section 4.1)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from rftkit.errors import UserError
+from rftkit.nano.worlds import Drawing, World, get_world
+from rftkit.tasks import Example
+
+MAX_CHOICES = 100
+LIST_ALL_BELOW = 30  # a half with fewer classes is listed whole
+BASE_TO_NEW_SHARE = 0.8  # of the half in use
+FEW_SHOT_SHARE = 0.4  # of all classes
+
+
+def sample_choices(label: str, classes: Sequence[str], share: float, rng: random.Random) -> tuple[str, ...]:
+    """A shuffled list of `share` of the classes with the label among them, at most 100 (paper, appendix)."""
+    size = max(2, min(round(share * len(classes)), MAX_CHOICES))
+    choices = [*rng.sample([name for name in classes if name != label], min(size, len(classes)) - 1), label]
+    rng.shuffle(choices)
+    return tuple(choices)
+
+
+def question(
+    drawing: Drawing, world: World, classes: Sequence[str], share: float, rng: random.Random, split: str, id: str = ""
+) -> Example:
+    """The example that asks for a drawing's class out of a choice list."""
+    return Example(
+        id=id,
+        images=(drawing.image,),
+        question=world.question,
+        answer=drawing.label,
+        choices=sample_choices(drawing.label, classes, share, rng),
+        dataset=world.name,
+        split=split,
+        group=drawing.source,
+    )
+
+
+def bundled_examples(dataset: str, split: str, per_class: int, seed: int, half: str = "base") -> list[Example]:
+    """Examples of one half of a bundled set.
+
+    Args:
+        split: `shots` (training), `val` (held-out scenes for choosing steps and learning rate) or `test`.
+        per_class: drawings a class; a set of real pictures may have fewer.
+        seed: of the draw and of the choice lists; the test split is meant to stay at one seed.
+        half: `base`, `new` or `all` (few-shot learning: all classes in one list of 40 %).
+    """
+    world = get_world(dataset)
+    halves = {"base": world.base, "new": world.new, "all": world.classes}
+    if half not in halves:
+        raise UserError(f"unknown half '{half}': choose one of {', '.join(halves)}")
+    classes = halves[half]
+    share = 1.0 if len(classes) < LIST_ALL_BELOW else FEW_SHOT_SHARE if half == "all" else BASE_TO_NEW_SHARE
+    rng = random.Random(f"{dataset}/{split}/{half}/{seed}")
+    return [
+        question(drawing, world, classes, share, rng, split, f"{dataset}-{split}-{half}-{label}-{number}")
+        for label in classes
+        for number, drawing in enumerate(world.drawings(label, split, per_class, seed))
+    ]
