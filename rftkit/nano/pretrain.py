@@ -158,20 +158,27 @@ class Optimizers:
 
 
 class VisionClassifier(nn.Module):
-    """The vision tower with a linear head on the mean of a picture's image tokens."""
+    """The vision tower, its mean image token compared with the language model's embeddings of the labels.
 
-    def __init__(self, tower: nn.Module, width: int, classes: int) -> None:
+    With the embeddings as the head, image tokens arrive in the language model pointing at the right words.
+    """
+
+    def __init__(self, model: nn.Module, processor, labels: list[str]) -> None:
         super().__init__()
-        self.tower, self.head = tower, nn.Linear(width, classes)
+        self.tower, self.embed_tokens = model.model.visual, model.get_input_embeddings()
+        words = processor.tokenizer(labels, add_special_tokens=False)["input_ids"]
+        self.words = [torch.tensor(ids) for ids in words]
 
     def forward(self, pixel_patches: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         tokens = self.tower(pixel_patches, grid(len(labels))).pooler_output  # [N * IMAGE_TOKENS, width]
-        return F.cross_entropy(self.head(tokens.reshape(len(labels), IMAGE_TOKENS, -1).mean(1)).float(), labels)
+        means = tokens.reshape(len(labels), IMAGE_TOKENS, -1).mean(1)
+        heads = torch.stack([self.embed_tokens(ids).mean(0) for ids in self.words])  # [classes, width]
+        return F.cross_entropy((means @ heads.T).float(), labels)
 
 
 def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus):
     """The two stages: name, trained module, number of steps and the loss of a step."""
-    classifier = VisionClassifier(model.model.visual, SIZES[recipe.size]["hidden"], len(corpus.labels))
+    classifier = VisionClassifier(model, corpus.processor, [label for _, label in corpus.labels])
     yield "vision", classifier, recipe.vision_steps, lambda step: classifier(*corpus.label_batch(step))
     yield "language", model, recipe.language_steps, lambda step: model(**corpus.text_batch(step)).loss
 

@@ -39,13 +39,15 @@ def question(
     )
 
 
-def bundled_examples(dataset: str, split: str, per_class: int, seed: int, half: str = "base") -> list[Example]:
+def load_split(
+    dataset: str, split: str, count: int, seed: int, half: str = "base", per_class: bool = False
+) -> list[Example]:
     """Examples of one half of a bundled set.
 
     Args:
         split: `shots` (training), `val` (held-out scenes for choosing steps and learning rate) or `test`.
-        per_class: drawings a class; a set of real pictures may have fewer.
-        seed: of the draw and of the choice lists; the test split is meant to stay at one seed.
+        count: how many in all, spread over the classes, or of each class; a set of real pictures may have fewer.
+        seed: of the draw and of the choice lists.
         half: `base`, `new` or `all` (few-shot learning: all classes in one list of 40 %).
     """
     world = get_world(dataset)
@@ -55,8 +57,11 @@ def bundled_examples(dataset: str, split: str, per_class: int, seed: int, half: 
     classes = halves[half]
     share = 1.0 if len(classes) < LIST_ALL_BELOW else FEW_SHOT_SHARE if half == "all" else BASE_TO_NEW_SHARE
     rng = random.Random(f"{dataset}/{split}/{half}/{seed}")
+    each = count if per_class else -(-count // len(classes))
+    drawn = [(number, drawing) for label in classes for number, drawing in
+             enumerate(world.drawings(label, split, each, seed))]  # fmt: skip
+    drawn.sort(key=lambda pair: pair[0])  # class by class in turn, so that any first part is balanced
     return [
-        question(drawing, world, classes, share, rng, split, f"{dataset}-{split}-{half}-{label}-{number}")
-        for label in classes
-        for number, drawing in enumerate(world.drawings(label, split, per_class, seed))
+        question(drawing, world, classes, share, rng, split, f"{dataset}-{split}-{drawing.label}-{number}")
+        for number, drawing in drawn[: None if per_class else count]
     ]

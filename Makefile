@@ -1,0 +1,36 @@
+# Every target sets up .venv from the lock first. Without make: pip install -r requirements.lock -e . and then the
+# same commands as below with your Python.
+PYTHON ?= python3
+BIN := .venv/bin
+PROFILE ?= nano
+SEEDS ?= 5
+OUT ?= runs
+
+.PHONY: study test lab lock clean
+
+.venv/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+study: .venv/.ready  ## the CPU study: notebooks 01-04, five seeds, then the table and a report
+	$(BIN)/python -m rftkit study --profile $(PROFILE) --seeds $(SEEDS) --out $(OUT)
+
+test: .venv/.ready  ## lint and all tests, every notebook headless included
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m pytest
+
+lab: .venv/.ready  ## JupyterLab on the notebooks
+	$(BIN)/python -m jupyterlab --notebook-dir notebooks
+
+lock:  ## write requirements.lock anew from pyproject.toml
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet torch==2.13.0 "setuptools>=77"
+	build/lock/bin/python -m pip install --quiet -e ".[dev]"
+	(echo "# What CI installs, by pip; written by 'make lock'." && build/lock/bin/python -m pip freeze --all \
+	  --exclude-editable --exclude pip | sed 's/^torch==.*/torch==2.13.0/') > requirements.lock
+
+clean:
+	rm -rf .venv build runs

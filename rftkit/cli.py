@@ -1,0 +1,175 @@
+"""The command line. Errors a user can cause are one line and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rftkit.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `rftkit ...`; the exit status is 0, 1 (a notebook failed) or 2 (the user can mend it)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except UserError as error:
+        print(f"rftkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rftkit: interrupted; start the same command again to go on", file=sys.stderr)
+        return 130
+
+
+# Imports stand inside the commands: torch and trl take seconds to load, and `--help` should not.
+def _doctor(options) -> int:
+    from rftkit.doctor import as_json, as_text, diagnose
+
+    lines = diagnose()
+    print(json.dumps(as_json(lines), indent=1) if options.json else as_text(lines))
+    return 0
+
+
+def _run(options) -> int:
+    from rftkit.run import execute
+    from rftkit.settings import load_settings
+
+    overrides = {name: getattr(options, name) for name in
+                 ("task", "dataset", "model", "seed", "steps", "learning_rate", "protocol", "quantize", "device")}  # fmt: skip
+    folder = execute(load_settings(options.profile, options.method, **overrides), options.out)
+    print(folder)
+    return 0
+
+
+def _evaluate(options) -> int:
+    from rftkit.evaluate import evaluate_data
+
+    names = ("model", "adapter", "data", "mode", "scoring", "split", "limit", "batch")
+    report = evaluate_data(**{name: getattr(options, name) for name in names}, progress=not options.json)
+    print(json.dumps(report, indent=1) if options.json else "\n".join(_line(row) for row in report["eval"].values()))
+    return 0
+
+
+def _line(row: dict) -> str:
+    return (
+        f"{row['split']:<6} {row['mode']} {row['scoring']}: {100 * row['accuracy']:.1f} % "
+        f"[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}] ({row['correct']} of {row['n']})"
+    )
+
+
+def _study(options) -> int:
+    from rftkit.study import study
+
+    only = tuple(options.only.split(",")) if options.only else None
+    return study(options.profile, only, options.seeds, options.out, options.dataset, options.dry_run)
+
+
+def _report(options) -> int:
+    from rftkit.report import write_report
+
+    text, path = write_report(options.runs)
+    print(f"{text}\n\nreport: {path}")
+    return 0
+
+
+def _select(options) -> int:
+    from rftkit.selection import select
+
+    print(select(options.profile, options.dataset, options.out))
+    return 0
+
+
+def _pretrain(options) -> int:
+    from rftkit.nano.pretrain import Recipe, pretrain
+
+    changes = {name: getattr(options, name) for name in ("vision_steps", "language_steps") if getattr(options, name)}
+    recipe = Recipe(size=options.size, seed=options.seed, vague=options.vague, bf16=options.bf16, **changes)
+    print(pretrain(recipe, options.out))
+    return 0
+
+
+def _card(options) -> int:
+    from rftkit.nano.card import write_card
+
+    print(write_card(options.model))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rftkit", description="When should a model think before it answers?")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    doctor = _command(commands, "doctor", _doctor, "what this machine can run")
+    doctor.add_argument("--json", action="store_true")
+    _add_run(commands)
+    _add_evaluate(commands)
+    _add_study(commands)
+    report = _command(commands, "report", _report, "tables and figures from run folders, beside the paper's")
+    report.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+    select = _command(commands, "select", _select, "choose steps and learning rate on held-out base items")
+    select.add_argument("--profile", default="nano")
+    select.add_argument("--dataset", default="shapes")
+    select.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
+    _add_nano(commands)
+    return parser
+
+
+def _command(commands, name: str, function, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(command=function)
+    return command
+
+
+def _add_run(commands) -> None:
+    run = _command(commands, "run", _run, "one run without a notebook, also under accelerate launch")
+    run.add_argument("--profile", default="nano")
+    run.add_argument("--task")
+    run.add_argument("--dataset")
+    run.add_argument("--protocol", help="base_to_new or few_shot")
+    run.add_argument("--method", default="no_thinking_rl")
+    run.add_argument("--model", help="bundled name, folder or hub id")
+    run.add_argument("--seed", type=int)
+    run.add_argument("--steps", type=int, help="optimizer steps")
+    run.add_argument("--learning-rate", type=float)
+    run.add_argument("--quantize", action="store_true", default=None, help="NF4 base model (QLoRA)")
+    run.add_argument("--device", help="cpu or cuda")
+    run.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
+
+
+def _add_evaluate(commands) -> None:
+    evaluate = _command(commands, "evaluate", _evaluate, "a model or adapter on any dataset the kit can read")
+    evaluate.add_argument("--model", required=True, help="bundled name, folder or hub id")
+    evaluate.add_argument("--adapter", metavar="DIR", help="a LoRA adapter on top")
+    evaluate.add_argument("--data", required=True, help="a bundled set, or a JSONL file beside its images")
+    evaluate.add_argument("--mode", default="no_thinking")
+    evaluate.add_argument("--scoring", default="strict")
+    evaluate.add_argument("--split", help="base, new or all of a bundled set; both halves if not given")
+    evaluate.add_argument("--limit", type=int, help="at most this many items a split")
+    evaluate.add_argument("--batch", type=int, default=64, help="items in memory at once")
+    evaluate.add_argument("--json", action="store_true")
+
+
+def _add_study(commands) -> None:
+    study = _command(commands, "study", _study, "notebooks x seeds of a profile through papermill, then the report")
+    study.add_argument("--profile", default="nano")
+    study.add_argument("--only", help="numbers of notebooks, such as 03,04")
+    study.add_argument("--seeds", type=int, help="how many seeds")
+    study.add_argument("--dataset", help="a bundled set")
+    study.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
+    study.add_argument("--dry-run", action="store_true", help="print what would run")
+
+
+def _add_nano(commands) -> None:
+    nano = commands.add_parser("nano", help="make the bundled models").add_subparsers(required=True, metavar="COMMAND")
+    pretrain = _command(nano, "pretrain", _pretrain, "pre-train a bundled model")
+    pretrain.add_argument("--size", default="s", help="s (under 2 M parameters) or m (under 8 M)")
+    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument("--vague", type=float, default=0.5, help="share of answers that are not as asked, 0-1")
+    pretrain.add_argument("--bf16", action="store_true", help="bf16 autocast: faster on CPUs with AMX")
+    pretrain.add_argument("--vision-steps", type=int)
+    pretrain.add_argument("--language-steps", type=int)
+    pretrain.add_argument("--out", type=Path, required=True, metavar="DIR")
+    card = _command(nano, "card", _card, "measure a bundled model and write its model card")
+    card.add_argument("--model", default="nano-s")

@@ -1,0 +1,111 @@
+"""`rftkit doctor`: what this machine can run, each line [ok] or [no] with the mend."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import psutil
+from packaging.requirements import Requirement
+
+from rftkit.paths import DATA, NOTEBOOKS
+
+GIB = 2**30
+# What each profile needs: memory of the device in GiB, and disk for runs and models in GiB.
+NEEDS = {"smoke": (2, 1), "nano": (4, 1), "gpu-2b": (16, 12), "gpu-7b": (24, 40)}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding: its name, whether it is fine, what was seen, and how to mend it."""
+
+    name: str
+    ok: bool
+    seen: str
+    mend: str = ""
+
+
+def diagnose() -> list[Line]:
+    """All findings, most basic first."""
+    return [_python(), *_packages(), *_data(), _memory(), _disk(), *_device(), *_profiles()]
+
+
+def _python() -> Line:
+    return Line("python", sys.version_info >= (3, 10), platform.python_version(), "install Python 3.10 or newer")
+
+
+def _packages() -> list[Line]:
+    lines = []
+    for text in requires("rftkit") or []:
+        need = Requirement(text)
+        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            seen = version(need.name)
+            ok = need.specifier.contains(seen, prereleases=True)
+        except PackageNotFoundError:
+            seen, ok = "not installed", False
+        lines.append(Line(need.name, ok, seen, f'pip install "{need}"'))
+    return lines
+
+
+def _data() -> list[Line]:
+    models = sorted(path.parent.name for path in (DATA / "models").glob("*/model.safetensors"))
+    mend = "install from a clone with pip install -e ."
+    return [
+        Line("bundled models", bool(models), ", ".join(models) or "none", mend),
+        Line("notebooks", NOTEBOOKS.is_dir(), str(len(list(NOTEBOOKS.glob("*.ipynb")))), mend),
+    ]
+
+
+def _memory() -> Line:
+    free = psutil.virtual_memory().available / GIB
+    return Line("memory", free >= 4, f"{free:.1f} GiB free", "close other programs: the CPU study needs 4 GiB")
+
+
+def _disk() -> Line:
+    free = shutil.disk_usage(Path.cwd()).free / GIB
+    return Line("disk", free >= 1, f"{free:.1f} GiB free here", "free 1 GiB, or give --out on another disk")
+
+
+def _device() -> list[Line]:
+    import torch
+
+    cores = f"{psutil.cpu_count(logical=False) or 1} cores, {torch.get_num_threads()} threads"
+    lines = [Line("cpu", True, cores)]
+    if not torch.cuda.is_available():
+        return [*lines, Line("gpu", False, "none", "the bundled models need none; for gpu-2b use a machine with CUDA")]
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        lines.append(Line(f"gpu {index}", True, f"{device.name}, {device.total_memory / GIB:.0f} GiB"))
+    return lines
+
+
+def _profiles() -> list[Line]:
+    import torch
+
+    gpu = max((torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())), default=0)
+    lines = []
+    for name, (memory, disk) in NEEDS.items():
+        here = gpu if name.startswith("gpu") else psutil.virtual_memory().available
+        kind = "GPU memory" if name.startswith("gpu") else "memory"
+        ok = here >= memory * GIB and shutil.disk_usage(Path.cwd()).free >= disk * GIB
+        lines.append(Line(f"profile {name}", ok, f"needs {memory} GiB {kind}, {disk} GiB disk", "see the lines above"))
+    return lines
+
+
+def as_text(lines: list[Line]) -> str:
+    """The findings for people."""
+    width = max(len(line.name) for line in lines)
+    return "\n".join(
+        f"[{'ok' if line.ok else 'no'}] {line.name:<{width}}  {line.seen}" + ("" if line.ok else f"  -> {line.mend}")
+        for line in lines
+    )
+
+
+def as_json(lines: list[Line]) -> list[dict]:
+    return [asdict(line) for line in lines]

@@ -1,0 +1,127 @@
+"""Figures. Each function takes plain rows and returns a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rftkit.callbacks import CURVE, METRICS
+from rftkit.tasks import Example
+
+COLOURS = {"base": "#2f6db3", "new": "#d9822b", "all": "#2f6db3", "h": "#777777"}
+
+
+def accuracy_figure(rows: list[dict[str, Any]]) -> Figure:
+    """Strict accuracy of each method on each split with intervals, and the lenient one as a hollow mark."""
+    splits = [split for split in ("base", "new", "all") if split in rows[0]["strict"]]
+    figure, axes = plt.subplots(figsize=(8, 0.55 * len(rows) + 1.4))
+    for place, split in enumerate(splits):
+        for index, row in enumerate(rows):
+            y = index + 0.22 * (place - (len(splits) - 1) / 2)
+            mean, low, high = (100 * v for v in row["strict"][split])
+            axes.errorbar(mean, y, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt="o", color=COLOURS[split],
+                          capsize=3, label=f"{split}, strict" if index == 0 else None)  # fmt: skip
+            axes.plot(100 * row["lenient"][split][0], y, "o", mfc="none", color=COLOURS[split],
+                      label=f"{split}, lenient" if index == 0 else None)  # fmt: skip
+    axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("accuracy, %")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    plt.close(figure)
+    return figure
+
+
+def training_figure(tables: dict[str, pd.DataFrame | list[dict]], columns: Sequence[str] = ("reward", "loss")) -> Figure:
+    """Curves of a run's `metrics.csv` columns against steps, a line a run; columns no run has are left out."""
+    frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    shown = [column for column in columns if any(column in frame for frame in frames.values())]
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3), squeeze=False)
+    for axis, column in zip(axes[0], shown, strict=True):
+        for name, frame in frames.items():
+            if column in frame:
+                axis.plot(frame["step"], frame[column], alpha=0.25, color="#2f6db3")
+                smooth = frame[column].rolling(8, min_periods=1).mean()
+                axis.plot(frame["step"], smooth, label=name)
+        axis.set_title(column.replace("_", " "), fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    if len(frames) > 1:
+        axes[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+def curve_figure(tables: dict[str, pd.DataFrame], rule: str = "strict") -> Figure:
+    """Accuracy on held-out items of base and new classes against steps, a panel a run."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3), squeeze=False, sharey=True)
+    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+        for half, part in table.groupby("half"):
+            axis.plot(part["step"], 100 * part[rule], "o-", ms=3, color=COLOURS[half], label=half)
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("step")
+        axis.set_ylim(0, 100)
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel(f"{rule} accuracy, %")
+    axes[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+def read_metrics(folder: Path) -> pd.DataFrame:
+    """A run's `metrics.csv`."""
+    return pd.read_csv(folder / METRICS)
+
+
+def read_curve(folder: Path) -> pd.DataFrame:
+    """A run's `curve.csv`."""
+    return pd.read_csv(folder / CURVE)
+
+
+def examples_figure(examples: Sequence[Example], texts: Sequence[str] | None = None, columns: int = 6) -> Figure:
+    """The first image of each example with its label, and with a text below it if given (a completion, say)."""
+    from rftkit.tasks.sources import open_image
+
+    rows = -(-len(examples) // columns)
+    height = 1.7 if texts is None else 2.3
+    figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, height * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for index, example in enumerate(examples):
+        axis = axes.flat[index]
+        axis.imshow(open_image(example.images[0]))
+        axis.set_title(example.answer, fontsize=9)
+        if texts is not None:
+            axis.text(0.5, -0.08, texts[index], transform=axis.transAxes, ha="center", va="top", fontsize=7, wrap=True)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+class LivePlot:
+    """Redraws training curves in place while a notebook trains; its last frame stays as a static figure.
+
+    Use it as `on_row` of a run.
+    """
+
+    def __init__(self, columns: Sequence[str] = ("reward", "loss"), every: int = 5) -> None:
+        self.columns, self.every, self.handle = columns, every, None
+
+    def __call__(self, rows: list[dict]) -> None:
+        from IPython.display import display
+
+        if len(rows) % self.every:
+            return
+        figure = training_figure({"training": rows}, self.columns)
+        if self.handle is None:
+            self.handle = display(figure, display_id=True)
+        else:
+            self.handle.update(figure)

@@ -1,0 +1,150 @@
+"""`rftkit report`: the table of a study out of its run folders, with intervals, beside the paper's numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rftkit.errors import UserError
+from rftkit.paths import DATA
+from rftkit.results import complete_runs, read_results, write_atomically
+from rftkit.run import PREDICTIONS
+from rftkit.settings import METHODS
+from rftkit.stats import bootstrap, interval
+
+Cell = tuple[float, float, float]  # accuracy and its interval, 0-1
+
+
+def paper_base_to_new(row: str | None) -> dict[str, float] | None:
+    """The paper's 11-set average of a method, in per cent: base, new and h (table 2 of arXiv 2503.16188 v6)."""
+    tables = json.loads((DATA / "paper" / "think_or_not_tables.json").read_text())
+    return tables["base_to_new"]["Average over 11"].get(row) if row else None
+
+
+def load_runs(runs: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]]:
+    """Complete runs under a folder by (profile, dataset, model) and method, each with its predictions' path."""
+    if not runs.is_dir():
+        raise UserError(f"no folder '{runs}': give the --out of a study")
+    sections: dict = defaultdict(lambda: defaultdict(list))
+    for folder in complete_runs(runs):
+        result = read_results(folder) | {"folder": folder}
+        sections[result["profile"], result["dataset"], result["model"]][result["method"]].append(result)
+    if not sections:
+        raise UserError(f"no complete runs under '{runs}': start rftkit study or rftkit run first")
+    return {key: dict(methods) for key, methods in sorted(sections.items())}
+
+
+def accuracies(runs: list[dict[str, Any]], mode: str, rule: str) -> dict[str, Cell]:
+    """Mean accuracy of a method's runs on each split and its harmonic mean H, with bootstrap intervals."""
+    tables = pd.concat([pd.read_parquet(run["folder"] / PREDICTIONS).assign(seed=run["seed"]) for run in runs])
+    tables = tables[tables["mode"] == mode]
+    cells, means = {}, {}
+    for split, part in tables.groupby("split", sort=False):
+        wide = part.pivot(index="seed", columns="id", values=rule)
+        groups = part.drop_duplicates("id").set_index("id").loc[wide.columns, "group"].to_numpy()
+        means[split] = bootstrap(wide.to_numpy(), groups)
+        cells[split] = (float(wide.to_numpy().mean()), *interval(means[split]))
+    if "base" in cells and "new" in cells:
+        harmonic = _harmonic(means["base"], means["new"])
+        cells["h"] = (float(_harmonic(np.array(cells["base"][0]), np.array(cells["new"][0]))), *interval(harmonic))
+    return cells
+
+
+def _harmonic(base: np.ndarray, new: np.ndarray) -> np.ndarray:
+    return 2 * base * new / np.maximum(base + new, 1e-12)
+
+
+def measured(runs: list[dict[str, Any]], split: str, measure: str, mode: str) -> float | None:
+    """Mean over runs of a measure in `results.json` (0-1); None if no run has it."""
+    found = [
+        m["accuracy"]
+        for run in runs
+        for m in run["measures"]
+        if (m["split"], m["measure"], m["mode"]) == (split, measure, mode)
+    ]
+    return float(np.mean(found)) if found else None
+
+
+def table_rows(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row a method, in the order of METHODS: accuracy cells by rule and split, knowledge, seconds, the paper's."""
+    rows = []
+    for name, method in METHODS.items():
+        runs = methods.get(name)
+        if not runs:
+            continue
+        splits = list(runs[0]["eval"])
+        seconds = [run["training"]["seconds"] for run in runs if run["training"]]
+        rows.append(
+            {
+                "method": name,
+                "title": method.title,
+                "seeds": len(runs),
+                "strict": accuracies(runs, method.mode, "strict"),
+                "lenient": accuracies(runs, method.mode, "lenient"),
+                "likelihood": {s: measured(runs, s, "likelihood", "no_thinking") for s in splits},
+                "pass@8": {s: measured(runs, s, "pass@8", method.mode) for s in splits},
+                "tokens": float(np.mean([run["completion_length"] for run in runs])),
+                "seconds": float(np.mean(seconds)) if seconds else 0.0,
+                "paper": paper_base_to_new(method.paper),
+            }
+        )
+    return rows
+
+
+def _percent(cell: Cell | None) -> str:
+    return "" if cell is None else f"{100 * cell[0]:.1f} [{100 * cell[1]:.1f}, {100 * cell[2]:.1f}]"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def markdown_table(rows: list[dict[str, Any]], few_shot: bool = False) -> str:
+    """The rows as Markdown, accuracy in per cent with 95 % intervals."""
+    splits = ["all"] if few_shot else ["base", "new", "h"]
+    known = ["all"] if few_shot else ["base", "new"]
+    names = {"h": "H"}
+    head = ["method", "seeds"]
+    head += [f"{rule} {names.get(s, s)}" for rule in ("strict", "lenient") for s in splits]
+    head += [f"knows {s}" for s in known] + ["pass@8 base/new", "tokens", "train s", "paper base / new / H"]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for row in rows:
+        paper = row["paper"]
+        cells = [row["title"], str(row["seeds"])]
+        cells += [_percent(row[rule].get(s)) for rule in ("strict", "lenient") for s in splits]
+        cells += [_share(row["likelihood"].get(s)) for s in known]
+        cells += [" / ".join(_share(row["pass@8"].get(s)) for s in known)]
+        cells += [f"{row['tokens']:.1f}", f"{row['seconds']:.0f}"]
+        cells += [f"{paper['base']:.1f} / {paper['new']:.1f} / {paper['h']:.1f}" if paper else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_report(runs: Path) -> tuple[str, Path]:
+    """Write `report.md` and its figures into the runs' folder; return the tables and the report's path."""
+    from rftkit.plots import accuracy_figure
+
+    parts = []
+    for (profile, dataset, model), methods in load_runs(runs).items():
+        rows = table_rows(methods)
+        table = markdown_table(rows, few_shot="all" in rows[0]["strict"])
+        figure = f"report-{profile}-{dataset}-{Path(model).name}.png"
+        accuracy_figure(rows).savefig(runs / figure, dpi=110, bbox_inches="tight")
+        parts.append(f"## {dataset}, {model}, profile {profile}\n\n{table}\n\n![{dataset}]({figure})\n")
+    text = "\n".join(parts)
+    path = runs / "report.md"
+    write_atomically(path, f"# rftkit report\n\n{LEGEND}\n\n{text}")
+    return text, path
+
+
+LEGEND = """Accuracy in per cent on test items, each method in its own mode. Intervals: 95 %, bootstrap over seeds and
+items, items clustered by the drawing they were made from. *strict*: the tag content (or the whole completion) equals
+the label. *lenient*: the paper's evaluation, the label occurs in the answer. *knows*: accuracy by likelihood over the
+choices, whatever the model says. *pass@8*: any of eight samples is strictly right. *tokens*: mean completion length.
+*paper*: Qwen2-VL-2B, average over the paper's eleven sets (arXiv 2503.16188), lenient rule, other data and models:
+the toy's numbers stand beside them, they do not estimate them."""

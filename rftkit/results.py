@@ -1,0 +1,126 @@
+"""Run folders: their names, fingerprints and files. `results.json` is written last: it means the run is complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rftkit.paths import ROOT
+from rftkit.settings import Settings, as_dict
+from rftkit.tasks import Example
+
+SCHEMA_VERSION = 1
+RESULTS = "results.json"
+LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+# The code that trains and scores: a run made by other code is another run.
+CODE = ("prompts.py", "rewards.py", "math_equal.py", "trainer.py", "sft.py", "models.py", "evaluate.py", "run.py",
+        "tasks", "nano/worlds")  # fmt: skip
+# Settings that change how fast a run is, not what it computes.
+NOT_IN_FINGERPRINT = ("profile",)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def sha256_files(paths: Iterable[Path]) -> str:
+    """One digest over the names and contents of files, folders included."""
+    digest = hashlib.sha256()
+    for path in paths:
+        files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc") if path.is_dir() else [path]
+        for file in files:
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def sha256_examples(examples: Iterable[Example]) -> str:
+    """One digest over everything the examples hold, pixels included."""
+    digest = hashlib.sha256()
+    for example in examples:
+        fields = [example.id, example.question, example.answer, example.choices, example.split, example.group]
+        digest.update(json.dumps(fields).encode())
+        for image in example.images:
+            digest.update(image.read_bytes() if isinstance(image, Path) else image.tobytes())
+    return digest.hexdigest()
+
+
+def sha256_model(path: str) -> str:
+    """A digest of a model folder's files; of a hub model, its name (the hub keeps the rest)."""
+    folder = Path(path)
+    return sha256_files([folder]) if folder.is_dir() else hashlib.sha256(path.encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def fingerprint(settings: Settings, model_sha: str, data_sha: str) -> str:
+    """Twelve hex digits over configuration, model, data, code and library versions."""
+    config = {key: value for key, value in as_dict(settings).items() if key not in NOT_IN_FINGERPRINT}
+    code = sha256_files(ROOT / "rftkit" / name for name in CODE)
+    return _sha256_json([config, model_sha, data_sha, code, versions()])[:12]
+
+
+def _sha256_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def run_folder(out: Path, settings: Settings, mark: str) -> Path:
+    """`OUT/PROFILE/DATASET-METHOD-MODEL-sSEED-FINGERPRINT`."""
+    dataset, model = (Path(str(name)).name for name in (settings.dataset, settings.model))
+    return out / settings.profile / f"{dataset}-{settings.method}-{model}-s{settings.seed}-{mark}"
+
+
+def is_complete(folder: Path) -> bool:
+    return (folder / RESULTS).is_file()
+
+
+def write_config(folder: Path, settings: Settings) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(as_dict(settings), sort_keys=False))
+
+
+def write_results(folder: Path, settings: Settings, content: dict[str, Any], data_sha: str) -> dict[str, Any]:
+    """Write `results.json`, the last act of a run."""
+    head = ("task", "dataset", "method", "model", "profile", "seed", "scoring")
+    results = {"schema_version": SCHEMA_VERSION} | {key: getattr(settings, key) for key in head} | content
+    results |= {
+        "versions": versions(),
+        "git_revision": git_revision(),
+        "config_sha256": _sha256_json(as_dict(settings)),
+        "data_sha256": data_sha,
+    }
+    write_atomically(folder / RESULTS, json.dumps(results, indent=1))
+    return results
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / RESULTS).read_text())
+
+
+def complete_runs(out: Path) -> list[Path]:
+    """All complete run folders under `out`, sorted by path."""
+    return sorted(path.parent for path in out.rglob(RESULTS))
+
+
+def git_revision() -> str | None:
+    """The commit of the clone, with `+` if files differ; None outside git."""
+    try:
+        run = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **run).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed else "")

@@ -1,0 +1,181 @@
+"""One run: one method, dataset, model, seed and profile, from examples to `results.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rftkit import results
+from rftkit.callbacks import METRICS, RunLog
+from rftkit.evaluate import answer_rows, likelihood_choices, pass_at_samples, proportion
+from rftkit.models import load, pick_device, resolve
+from rftkit.prompts import MODES
+from rftkit.settings import METHODS, Settings, completion_limit
+from rftkit.sft import sft_trainer
+from rftkit.stats import harmonic_mean
+from rftkit.tasks import Example
+from rftkit.tasks.classification import load_split
+from rftkit.trainer import grpo_trainer, train
+
+PREDICTIONS = "predictions.parquet"
+
+
+def test_splits(settings: Settings) -> dict[str, list[Example]]:
+    """The test examples of a protocol: base and new halves, or all classes."""
+    halves = ("base", "new") if settings.protocol == "base_to_new" else ("all",)
+    return {half: load_split(settings.dataset, "test", settings.test_items, settings.test_seed, half) for half in halves}
+
+
+def training_examples(settings: Settings) -> list[Example]:
+    """The shots of a run: drawn anew for each seed unless `shots_seed` holds them fixed."""
+    half = "base" if settings.protocol == "base_to_new" else "all"
+    seed = settings.seed if settings.shots_seed is None else settings.shots_seed
+    return load_split(settings.dataset, "shots", settings.shots, seed, half, per_class=True)
+
+
+def folder_of(settings: Settings, out: Path) -> Path:
+    """The run folder of these settings. Needs the data and the model's files, but loads no model."""
+    return _identify(settings, out)[0]
+
+
+def _identify(settings: Settings, out: Path) -> tuple[Path, dict[str, list[Example]], list[Example], str]:
+    tests, shots = test_splits(settings), training_examples(settings)
+    data_sha = results.sha256_examples([*shots, *(e for part in tests.values() for e in part)])
+    mark = results.fingerprint(settings, results.sha256_model(resolve(settings.model)), data_sha)
+    return results.run_folder(out, settings, mark), tests, shots, data_sha
+
+
+def execute(settings: Settings, out: Path, on_row: Callable[[list[dict]], None] | None = None) -> Path:
+    """Do a run, or finish a killed one, or find it complete; return its folder.
+
+    Args:
+        out: where run folders are kept.
+        on_row: called with the rows of `metrics.csv` after each training step, for live plots.
+    """
+    folder, tests, shots, data_sha = _identify(settings, out)
+    if results.is_complete(folder):
+        return folder
+    results.write_config(folder, settings)
+    device = settings.device or pick_device()
+    model, processor = load(settings.model, quantize=settings.quantize, device=device)
+    if METHODS[settings.method].trainer:
+        model = _train(settings, model, processor, shots, folder, on_row)
+    content, rows = evaluate_run(settings, model, processor, tests)
+    temporary = folder / f".{PREDICTIONS}"
+    pd.DataFrame(rows).to_parquet(temporary, index=False)
+    temporary.replace(folder / PREDICTIONS)
+    content["training"] = training_summary(folder)
+    results.write_results(folder, settings, content, data_sha)
+    return folder
+
+
+def _train(settings: Settings, model, processor, shots: list[Example], folder: Path, on_row):
+    log = RunLog(
+        folder,
+        METHODS[settings.method].title,
+        curve=_curve(settings, model, processor) if settings.eval_every else None,
+        curve_every=settings.eval_every,
+        on_row=on_row,
+    )
+    make = grpo_trainer if METHODS[settings.method].trainer == "grpo" else sft_trainer
+    trained = train(make(settings, model, processor, shots, log), folder)
+    trained.save_pretrained(folder / ("adapter" if settings.lora_rank else "model"))
+    return trained.eval()
+
+
+def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]]:
+    """Accuracy on held-out scenes at a step: `val` of base classes selects steps, new classes are only looked at."""
+    mode = METHODS[settings.method].mode
+    halves = ("base", "new") if settings.protocol == "base_to_new" else ("all",)
+    parts = {half: load_split(settings.dataset, "val", settings.val_items, settings.test_seed, half) for half in halves}
+
+    def points(step: int) -> list[dict]:
+        found = []
+        for half, examples in parts.items():
+            rows = answer_rows(model, processor, examples, mode, **generation_options(settings, mode))
+            strict, lenient = ([row[rule] for row in rows] for rule in ("strict", "lenient"))
+            found.append({"step": step, "half": half, "mode": mode, "n": len(rows),
+                          "strict": sum(strict) / len(rows), "lenient": sum(lenient) / len(rows)})  # fmt: skip
+        return found
+
+    return points
+
+
+def generation_options(settings: Settings, mode: str) -> dict[str, Any]:
+    """What `evaluate.generate` needs to know of a run's settings."""
+    return {
+        "max_tokens": completion_limit(settings, mode),
+        "batch_size": settings.eval_batch,
+        "max_pixels": settings.max_pixels,
+    }
+
+
+def evaluate_run(
+    settings: Settings, model, processor, tests: dict[str, list[Example]]
+) -> tuple[dict[str, Any], list[dict]]:
+    """The evaluation part of `results.json` and a row for each answer.
+
+    A trained model answers in its own mode and in no-thinking mode, an untrained one in every mode.
+    """
+    method = METHODS[settings.method]
+    modes = list(MODES) if method.trainer is None else list(dict.fromkeys([method.mode, "no_thinking"]))
+    measures, answers = [], []
+    for half, examples in tests.items():
+        for mode in modes:
+            title = f"evaluate {half} {mode}"
+            options = generation_options(settings, mode)
+            rows = answer_rows(model, processor, examples, mode, progress=title, **options)
+            answers += [{"split": half} | row for row in rows]
+            for measure in ("strict", "lenient", "format"):
+                measures.append(_measure(half, mode, measure, [row[measure] for row in rows]))
+            if settings.pass_items:
+                part = examples[:: max(1, len(examples) // settings.pass_items)][: settings.pass_items]
+                options["batch_size"] = max(1, settings.eval_batch // 4)
+                passed = pass_at_samples(model, processor, part, mode, settings.scoring, **options)
+                measures.append(_measure(half, mode, "pass@8", passed))
+        if all(example.choices for example in examples):
+            chosen = likelihood_choices(model, processor, examples, batch_size=settings.eval_batch,
+                                        max_pixels=settings.max_pixels, progress=f"likelihood {half}")  # fmt: skip
+            right = [float(choice == e.answer) for choice, e in zip(chosen, examples, strict=True)]
+            measures.append(_measure(half, "no_thinking", "likelihood", right))
+    return _summary(settings, measures, answers), answers
+
+
+def _measure(split: str, mode: str, measure: str, correct: list[float]) -> dict[str, Any]:
+    return {"split": split, "mode": mode, "measure": measure} | proportion(correct)
+
+
+def _summary(settings: Settings, measures: list[dict], answers: list[dict]) -> dict[str, Any]:
+    mode = METHODS[settings.method].mode
+    headline = {
+        m["split"]: {key: m[key] for key in ("n", "correct", "accuracy", "ci_low", "ci_high")}
+        for m in measures
+        if m["mode"] == mode and m["measure"] == settings.scoring
+    }
+    own = [row for row in answers if row["mode"] == mode]
+    h = harmonic_mean(headline["base"]["accuracy"], headline["new"]["accuracy"]) if "base" in headline else None
+    return {
+        "mode": mode,
+        "eval": headline,
+        "h": h,
+        "measures": measures,
+        "completion_length": sum(row["tokens"] for row in own) / len(own),
+    }
+
+
+def training_summary(folder: Path) -> dict[str, float] | None:
+    """Seconds, steps and tokens of training out of `metrics.csv`; None if nothing was trained."""
+    if not (folder / METRICS).exists():
+        return None
+    rows = pd.read_csv(folder / METRICS)
+    seconds, generate = rows["step_seconds"].sum(), rows.get("generate_seconds", pd.Series([0.0])).sum()
+    return {
+        "seconds": round(float(seconds), 3),
+        "steps": len(rows),
+        "generate_seconds": round(float(generate), 3),
+        "update_seconds": round(float(seconds - generate), 3),
+        "tokens": int(rows["tokens"].iloc[-1]) if "tokens" in rows else None,
+    }

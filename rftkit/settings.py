@@ -1,0 +1,153 @@
+"""Settings of a run: command line over notebook over profile, one flat dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rftkit.errors import UserError
+from rftkit.paths import PROFILES
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model is trained: the mode it trains and answers in, the trainer, and its place in the tables."""
+
+    name: str
+    title: str
+    mode: str
+    trainer: str | None  # `sft`, `grpo` or None
+    paper: str | None  # the row of the paper's tables
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("zero_shot", "Zero-shot", "no_thinking", None, "Qwen2-VL-2B zero-shot"),
+        Method("sft", "SFT, loss on the answer", "no_thinking", "sft", None),
+        Method("sft_all", "SFT, loss on all tokens", "no_thinking", "sft", "SFT"),
+        Method("cls_rl", "CLS-RL (thinking)", "thinking", "grpo", "Thinking-RFT"),
+        Method("no_thinking_rl", "No-Thinking-RL", "no_thinking", "grpo", "No-Thinking-RFT"),
+        Method("think_after_answer", "Think-After-Answer", "think_after_answer", "grpo", None),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's numbers. One instance is one run."""
+
+    profile: str = "nano"  # name of the profile the defaults came from
+    task: str = "classification"  # what is asked
+    dataset: str = "shapes"  # a bundled set, or a path or hub id the task can read
+    protocol: str = "base_to_new"  # base_to_new: train on base classes, test both halves; few_shot: all classes
+    method: str = "no_thinking_rl"  # how the model is trained
+    model: str = "nano-s"  # bundled name, folder or hub id
+    seed: int = 0  # of training: adapter initialisation, sampling, order
+    shots_seed: int | None = None  # which shots and choice lists are drawn; None: the training seed
+    test_seed: int = 0  # which test items are drawn; keep it to compare runs
+    shots: int = 4  # training images a class
+    test_items: int = 1000  # test images a half (fewer where a set of real pictures has fewer)
+    val_items: int = 200  # held-out base images for choosing steps and learning rate, and for curves
+    pass_items: int = 100  # test images a half for pass@8 (eight samples each)
+    scoring: str = "strict"  # rule of the training reward and the headline accuracy
+    steps: int = 60  # optimizer steps
+    learning_rate: float = 1e-3  # of AdamW, constant
+    prompts_per_step: int = 8  # GRPO: questions an optimizer step
+    num_generations: int = 8  # GRPO: completions a question (the group size G)
+    sft_batch: int = 32  # SFT: examples an optimizer step
+    micro_batch: int = 64  # sequences in memory at once while training
+    eval_batch: int = 125  # prompts in memory at once while evaluating
+    max_completion_tokens: int = 40  # tokens, in modes with tags
+    max_answer_tokens: int = 12  # tokens, in the mode without
+    temperature: float = 1.0  # of sampling in training and pass@8
+    beta: float = 0.0  # weight of the KL term; the paper's 0.04 costs a reference pass
+    loss_type: str = "grpo"  # TRL's name; grpo is the paper's mean over each completion's tokens
+    lora_rank: int = 16  # 0: full fine-tuning
+    quantize: bool = False  # NF4 base model (QLoRA)
+    gradient_checkpointing: bool = False  # less memory, a third more time
+    max_pixels: int | None = None  # pixels an image is scaled down to; None: the model's own limit
+    save_every: int = 20  # steps between checkpoints
+    eval_every: int = 0  # steps between points of the accuracy curve; 0: none
+    device: str | None = None  # cpu or cuda; None: cuda if there is one
+
+
+def load_profile(name: str) -> dict[str, Any]:
+    """The content of a profile, by name (`notebooks/profiles/NAME.yaml`) or by path."""
+    path = PROFILES / f"{name}.yaml" if (PROFILES / f"{name}.yaml").is_file() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
+        raise UserError(f"no profile '{name}': choose one of {known}, or give the path of a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"profile '{path}' is not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"profile '{path}' is not a YAML mapping")
+    return content
+
+
+def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
+    """The settings of a run: the profile's, its part for the method, then `overrides` (None: not given)."""
+    if method not in METHODS:
+        raise UserError(f"unknown method '{method}': choose one of {', '.join(METHODS)}")
+    content = load_profile(profile)
+    for_method = (content.pop("methods", None) or {}).get(method, {})
+    given = {key: value for key, value in overrides.items() if value is not None}
+    content.pop("study", None)
+    merged = {"profile": Path(profile).stem, **content, **for_method, "method": method, **given}
+    return check(Settings(**_typed(merged)))
+
+
+def _typed(values: dict[str, Any]) -> dict[str, Any]:
+    kinds = {field.name: str(field.type) for field in fields(Settings)}
+    typed = {}
+    for key, value in values.items():
+        if key not in kinds:
+            raise UserError(f"unknown setting '{key}': choose one of {', '.join(kinds)}")
+        if value is not None and kinds[key].startswith(("int", "float")):
+            number = int if kinds[key].startswith("int") else float
+            try:
+                value = number(value)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"setting '{key}' needs a number, not '{value}'") from error
+        typed[key] = value
+    return typed
+
+
+def check(settings: Settings) -> Settings:
+    """Refuse values that cannot work, with one line each."""
+    at_least = {"steps": 1, "shots": 1, "test_items": 1, "val_items": 0, "pass_items": 0, "prompts_per_step": 1,
+                "num_generations": 2, "sft_batch": 1, "micro_batch": 1, "eval_batch": 1, "lora_rank": 0,
+                "save_every": 1, "eval_every": 0, "max_completion_tokens": 1, "max_answer_tokens": 1}  # fmt: skip
+    for name, least in at_least.items():
+        if getattr(settings, name) < least:
+            raise UserError(f"setting '{name}' must be at least {least}, not {getattr(settings, name)}")
+    for name in ("learning_rate", "temperature"):
+        if not getattr(settings, name) > 0:
+            raise UserError(f"setting '{name}' must be above 0, not {getattr(settings, name)}")
+    if settings.protocol not in ("base_to_new", "few_shot"):
+        raise UserError(f"unknown protocol '{settings.protocol}': choose base_to_new or few_shot")
+    if settings.quantize and settings.lora_rank == 0:
+        raise UserError("a quantised model cannot be trained in full: set lora_rank above 0 or quantize to false")
+    rollouts = settings.prompts_per_step * settings.num_generations
+    if METHODS[settings.method].trainer == "grpo" and rollouts % min(settings.micro_batch, rollouts):
+        raise UserError(f"micro_batch {settings.micro_batch} must divide the {rollouts} rollouts of a step")
+    return settings
+
+
+def completion_limit(settings: Settings, mode: str) -> int:
+    """How many tokens a completion may have in a mode."""
+    return settings.max_answer_tokens if mode == "no_thinking" else settings.max_completion_tokens
+
+
+def as_dict(settings: Settings) -> dict[str, Any]:
+    return asdict(settings)
+
+
+def with_changes(settings: Settings, **changes: Any) -> Settings:
+    """A checked copy with some fields changed."""
+    return check(replace(settings, **changes))

@@ -1,0 +1,57 @@
+"""Supervised fine-tuning, thin over trl.SFTTrainer: loss on the answer, or (the authors' code) on every token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datasets import Dataset
+from transformers import PreTrainedModel, ProcessorMixin
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from rftkit.callbacks import RunLog
+from rftkit.models import lora_config
+from rftkit.prompts import target_completion
+from rftkit.settings import METHODS, Settings
+from rftkit.tasks import Example
+from rftkit.trainer import attach, common_arguments, training_rows
+
+
+class Collator(DataCollatorForVisionLanguageModeling):
+    """TRL's collator without image tokens in the loss, as in the released code."""
+
+    def torch_call(self, examples):
+        batch = super().torch_call(examples)
+        batch["labels"][batch["input_ids"] == self.processor.image_token_id] = -100
+        return batch
+
+
+def sft_rows(examples: Sequence[Example], mode: str, max_pixels: int | None) -> Dataset:
+    """TRL's prompt-completion columns with images."""
+    targets = [[{"role": "assistant", "content": target_completion(e.answer, mode)}] for e in examples]
+    rows = training_rows(examples, mode, max_pixels).remove_columns(["answer", "choices"])
+    return rows.add_column("completion", targets)
+
+
+def sft_trainer(
+    settings: Settings, model: PreTrainedModel, processor: ProcessorMixin, examples: Sequence[Example], log: RunLog
+) -> SFTTrainer:
+    """An SFT trainer of a run. `sft` puts the loss on the answer, `sft_all` on the question and its choices too."""
+    mode, answer_only = METHODS[settings.method].mode, settings.method == "sft"
+    micro_batch = min(settings.micro_batch, settings.sft_batch)
+    arguments = SFTConfig(
+        **common_arguments(settings, log.folder),
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=settings.sft_batch // micro_batch,
+        completion_only_loss=answer_only,
+        max_length=None,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        data_collator=Collator(processor, completion_only_loss=answer_only),
+        train_dataset=sft_rows(examples, mode, settings.max_pixels),
+        processing_class=processor,
+        peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
+    )
+    return attach(trainer, log)

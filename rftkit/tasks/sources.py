@@ -1,0 +1,113 @@
+"""Reads examples and images from disk, and says in one line what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from rftkit.errors import UserError
+from rftkit.tasks import Example, ImageRef
+
+MAX_PIXELS = 40_000_000
+MAX_SIDE = 20_000
+MAX_ASPECT = 200  # the image processor of Qwen2-VL refuses longer ones
+
+
+def open_image(image: ImageRef, max_pixels: int | None = None, item: str = "") -> Image.Image:
+    """An image in RGB, scaled down to `max_pixels` if it has more; UserError naming `item` if it cannot be used."""
+    if isinstance(image, Path):
+        try:
+            with Image.open(image) as file:
+                check_size(file.size, image.name, item)
+                image = file.convert("RGB")
+        except FileNotFoundError:
+            raise UserError(f"{item}: there is no image '{image}'") from None
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"{item}: cannot read image '{image}': {error or 'unknown format'}") from None
+    image = image.convert("RGB")
+    if max_pixels and image.width * image.height > max_pixels:
+        scale = (max_pixels / (image.width * image.height)) ** 0.5
+        size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return image
+
+
+def check_size(size: tuple[int, int], name: str, item: str) -> None:
+    """Refuse images that would eat the memory or that the image processor refuses."""
+    width, height = size
+    if width * height > MAX_PIXELS or max(size) > MAX_SIDE or max(size) > MAX_ASPECT * min(size):
+        raise UserError(
+            f"{item}: image '{name}' is {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels, "
+            f"{MAX_SIDE} pixels a side and an aspect ratio of {MAX_ASPECT} are read: scale it down or crop it"
+        )
+
+
+def read_jsonl(path: Path, task: str = "classification") -> list[Example]:
+    """Examples of a JSONL file of `{image, question, answer, choices?, id?, group?}` beside its images.
+
+    `image` is a path, or a list of paths, relative to the file and inside its folder. Every line is checked before
+    anything is returned.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise UserError(f"cannot read '{path}': {error.strerror}") from None
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise UserError(f"'{path}' holds no examples")
+    return [_example(line, path, number, task) for number, line in lines]
+
+
+def _example(line: str, path: Path, number: int, task: str) -> Example:
+    item = f"{path.name} line {number}"
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{item}: not valid JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{item}: not a JSON object")
+    for column in ("image", "question", "answer"):
+        if column not in row:
+            raise UserError(f"{item}: column '{column}' is missing (needed: image, question, answer; choices if any)")
+    for column in ("question", "answer"):
+        if not isinstance(row[column], str) or not row[column].strip():
+            raise UserError(f"{item}: '{column}' must be a text that is not empty")
+    choices = _choices(row, item)
+    names = row["image"] if isinstance(row["image"], list) else [row["image"]]
+    images = tuple(_image_path(name, path, item) for name in names)
+    name = str(row.get("id", f"{path.stem}-{number}"))
+    group = str(row.get("group", name))
+    return Example(name, images, row["question"], row["answer"], choices, task, path.stem, "test", group)
+
+
+def _choices(row: dict[str, Any], item: str) -> tuple[str, ...] | None:
+    choices = row.get("choices")
+    if choices is None:
+        return None
+    if not isinstance(choices, list) or not all(isinstance(c, str) and c.strip() for c in choices):
+        raise UserError(f"{item}: 'choices' must be a list of texts")
+    if row["answer"] not in choices:
+        raise UserError(f"{item}: answer '{row['answer']}' is not among the choices ({', '.join(choices[:10])})")
+    return tuple(choices)
+
+
+def _image_path(name: Any, path: Path, item: str) -> Path:
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{item}: 'image' must be a path")
+    folder = path.parent.resolve()
+    image = (folder / name).resolve()
+    if not image.is_relative_to(folder):
+        raise UserError(f"{item}: image '{name}' points outside the data folder")
+    if not image.is_file():
+        raise UserError(f"{item}: there is no image '{name}' in the folder of '{path.name}'")
+    try:
+        with Image.open(image) as file:  # reads the header only
+            check_size(file.size, name, item)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{item}: cannot read image '{name}': {error}") from None
+    return image

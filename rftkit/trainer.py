@@ -1,0 +1,142 @@
+"""The QLoRA GRPO trainer for one GPU (or CPU), thin over trl.GRPOTrainer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from peft import PeftModel
+from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, Trainer
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, GRPOTrainer
+
+from rftkit.callbacks import RunLog
+from rftkit.models import lora_config
+from rftkit.prompts import conversation
+from rftkit.rewards import reward_functions
+from rftkit.settings import METHODS, Settings, completion_limit
+from rftkit.tasks import Example
+from rftkit.tasks.sources import open_image
+
+CHECKPOINTS = "checkpoints"
+
+
+class RFTTrainer(GRPOTrainer):
+    """trl.GRPOTrainer that keeps adapters in fp32 and knows how long sampling took."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        # TRL casts the adapters of a quantised model to bf16, where a step of 1e-6 changes almost no weight.
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+                parameter.data = parameter.data.float()
+        self._generate_seconds = 0.0
+
+    def _generate(self, *args, **kwargs):
+        began = time.perf_counter()
+        generated = super()._generate(*args, **kwargs)
+        self._generate_seconds += time.perf_counter() - began
+        return generated
+
+    def take_generate_seconds(self) -> float:
+        """Seconds spent on sampling since the last call."""
+        seconds, self._generate_seconds = self._generate_seconds, 0.0
+        return seconds
+
+
+def training_rows(examples: Sequence[Example], mode: str, max_pixels: int | None) -> Dataset:
+    """TRL's columns: prompt (conversation), images, and what the rewards read (answer, choices).
+
+    A feature for the images keeps them compressed in the table; they are decoded when a row is read.
+    """
+    rows = {
+        "prompt": [conversation(example, mode) for example in examples],
+        "images": [[open_image(image, max_pixels, e.id) for image in e.images] for e in examples],
+        "answer": [example.answer for example in examples],
+        "choices": [list(example.choices) if example.choices else None for example in examples],
+    }
+    return Dataset.from_dict(rows).cast_column("images", [ImageFeature()])
+
+
+def common_arguments(settings: Settings, folder: Path) -> dict:
+    """What SFT and GRPO share of the arguments of transformers' Trainer."""
+    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
+    return {
+        "output_dir": str(folder / CHECKPOINTS),
+        "max_steps": settings.steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "seed": settings.seed,
+        "logging_steps": 1,
+        "save_steps": settings.save_every,
+        "save_total_limit": 2,
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": on_cpu,
+        "bf16": not on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+    }
+
+
+def grpo_trainer(
+    settings: Settings, model: PreTrainedModel, processor: ProcessorMixin, examples: Sequence[Example], log: RunLog
+) -> RFTTrainer:
+    """A GRPO trainer of a run: paper's advantage (group mean and standard deviation), on-policy, mode's rewards."""
+    mode = METHODS[settings.method].mode
+    rollouts = settings.prompts_per_step * settings.num_generations
+    micro_batch = min(settings.micro_batch, rollouts)
+    arguments = GRPOConfig(
+        **common_arguments(settings, log.folder),
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=rollouts // micro_batch,
+        num_generations=settings.num_generations,
+        max_completion_length=completion_limit(settings, mode),
+        temperature=settings.temperature,
+        beta=settings.beta,
+        loss_type=settings.loss_type,
+    )
+    trainer = RFTTrainer(
+        model=model,
+        reward_funcs=reward_functions(mode, settings.scoring),
+        args=arguments,
+        train_dataset=training_rows(examples, mode, settings.max_pixels),
+        processing_class=processor,
+        peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
+    )
+    return attach(trainer, log)
+
+
+def attach(trainer: Trainer, log: RunLog) -> Trainer:
+    """Our step log in place of transformers' printing."""
+    trainer.remove_callback(PrinterCallback)
+    log.trainer = trainer
+    trainer.add_callback(log)
+    return trainer
+
+
+def train(trainer: Trainer, folder: Path) -> PreTrainedModel | PeftModel:
+    """Train, from the last whole checkpoint if there is one, and return the trained model."""
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
+    return trainer.model
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; broken ones are passed over.
+
+    transformers writes `trainer_state.json` last, so a checkpoint that was being written when the run was killed has
+    none, or a torn one.
+    """
+    while folder.is_dir() and (path := get_last_checkpoint(str(folder))):
+        try:
+            json.loads((Path(path) / "trainer_state.json").read_text())
+            return path
+        except (OSError, ValueError):
+            Path(path).rename(folder / f"broken-{Path(path).name}")
+    return None
