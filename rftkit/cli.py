@@ -37,8 +37,8 @@ def _run(options) -> int:
     from rftkit.run import execute
     from rftkit.settings import load_settings
 
-    overrides = {name: getattr(options, name) for name in
-                 ("task", "dataset", "model", "seed", "steps", "learning_rate", "protocol", "quantize", "device")}  # fmt: skip
+    names = ("task", "dataset", "protocol", "model", "seed", "steps", "learning_rate", "quantize", "device")
+    overrides = {name: getattr(options, name) for name in names}
     folder = execute(load_settings(options.profile, options.method, **overrides), options.out)
     print(folder)
     return 0
@@ -47,7 +47,7 @@ def _run(options) -> int:
 def _evaluate(options) -> int:
     from rftkit.evaluate import evaluate_data
 
-    names = ("model", "adapter", "data", "mode", "scoring", "split", "limit", "batch")
+    names = ("model", "adapter", "data", "mode", "scoring", "split", "limit", "batch", "max_tokens")
     report = evaluate_data(**{name: getattr(options, name) for name in names}, progress=not options.json)
     print(json.dumps(report, indent=1) if options.json else "\n".join(_line(row) for row in report["eval"].values()))
     return 0
@@ -148,6 +148,7 @@ def _add_evaluate(commands) -> None:
     evaluate.add_argument("--split", help="base, new or all of a bundled set; both halves if not given")
     evaluate.add_argument("--limit", type=int, help="at most this many items a split")
     evaluate.add_argument("--batch", type=int, default=64, help="items in memory at once")
+    evaluate.add_argument("--max-tokens", type=int, help="longest completion; 64 without thinking, 1024 with")
     evaluate.add_argument("--json", action="store_true")
 
 

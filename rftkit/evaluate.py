@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
-from rftkit.prompts import conversation
-from rftkit.rewards import score
+from rftkit.errors import UserError
+from rftkit.models import load
+from rftkit.prompts import conversation, get_mode
+from rftkit.rewards import get_rule, score
 from rftkit.stats import wilson
 from rftkit.tasks import Example
+from rftkit.tasks.classification import read_splits
 from rftkit.tasks.sources import open_image
 
 PASS_SAMPLES = 8
@@ -172,6 +175,7 @@ def evaluate_data(
     split: str | None = None,
     limit: int | None = None,
     batch: int = 64,
+    max_tokens: int | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Greedy accuracy of a model on a bundled set or a JSONL file, with a 95 % Wilson interval for each split.
@@ -179,11 +183,12 @@ def evaluate_data(
     Everything the user named is checked before the model is loaded.
     """
     get_mode(mode), get_rule(scoring)
-    if limit is not None and limit < 1 or batch < 1:
-        raise UserError("--limit and --batch must be at least 1")
+    for name, value in (("limit", limit), ("batch", batch), ("max-tokens", max_tokens)):
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, not {value}")
     splits = read_splits(data, split, limit)
     network, processor = load(model, adapter=adapter)
-    tokens = 32 if mode == "no_thinking" and model in bundled_models() else 1024
+    tokens = max_tokens or (64 if mode == "no_thinking" else 1024)  # the paper's limit is 1024
     report = {"model": model, "adapter": adapter, "data": data, "eval": {}}
     for name, examples in splits.items():
         rows = answer_rows(

@@ -38,7 +38,9 @@ def accuracy_figure(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def training_figure(tables: dict[str, pd.DataFrame | list[dict]], columns: Sequence[str] = ("reward", "loss")) -> Figure:
+def training_figure(
+    tables: dict[str, pd.DataFrame | list[dict]], columns: Sequence[str] = ("reward", "loss")
+) -> Figure:
     """Curves of a run's `metrics.csv` columns against steps, a line a run; columns no run has are left out."""
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
     shown = [column for column in columns if any(column in frame for frame in frames.values())]

@@ -48,6 +48,13 @@ RULES: dict[str, Callable[[str, str, Example, str], bool]] = {
 }
 
 
+def get_rule(name: str) -> Callable[[str, str, Example, str], bool]:
+    """The rule called `name`; UserError if there is none."""
+    if name not in RULES:
+        raise UserError(f"unknown scoring rule '{name}': choose one of {', '.join(RULES)}")
+    return RULES[name]
+
+
 def score(completion: Completion, example: Example, mode: str, rule: str = "strict") -> Score:
     """Judge one completion of one example.
 
@@ -57,11 +64,10 @@ def score(completion: Completion, example: Example, mode: str, rule: str = "stri
         rule: `strict` (the paper trains on it), `lenient` (the paper's evaluation: the label is a substring) or
             `authors` (the released training code).
     """
-    if rule not in RULES:
-        raise UserError(f"unknown scoring rule '{rule}': choose one of {', '.join(RULES)}")
+    is_right = get_rule(rule)
     text = completion_text(completion)
     parsed = parse_answer(text, mode, rule)
-    correct = parsed is not None and RULES[rule](parsed, text, example, mode)
+    correct = parsed is not None and is_right(parsed, text, example, mode)
     return Score(parsed, float(is_well_formed(text, mode, rule)), float(correct))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rftkit.callbacks import METRICS, RunLog
 from rftkit.evaluate import answer_rows, likelihood_choices, pass_at_samples, proportion
 from rftkit.models import load, pick_device, resolve
 from rftkit.prompts import MODES
-from rftkit.settings import METHODS, Settings, completion_limit
+from rftkit.settings import METHODS, Settings, completion_limit, load_settings
 from rftkit.sft import sft_trainer
 from rftkit.stats import harmonic_mean
 from rftkit.tasks import Example
@@ -23,10 +23,15 @@ from rftkit.trainer import grpo_trainer, train
 PREDICTIONS = "predictions.parquet"
 
 
+def halves(settings: Settings) -> tuple[str, ...]:
+    """The halves a protocol tests on."""
+    return ("base", "new") if settings.protocol == "base_to_new" else ("all",)
+
+
 def test_splits(settings: Settings) -> dict[str, list[Example]]:
     """The test examples of a protocol: base and new halves, or all classes."""
-    halves = ("base", "new") if settings.protocol == "base_to_new" else ("all",)
-    return {half: load_split(settings.dataset, "test", settings.test_items, settings.test_seed, half) for half in halves}
+    items, seed = settings.test_items, settings.test_seed
+    return {half: load_split(settings.dataset, "test", items, seed, half) for half in halves(settings)}
 
 
 def training_examples(settings: Settings) -> list[Example]:
@@ -72,6 +77,26 @@ def execute(settings: Settings, out: Path, on_row: Callable[[list[dict]], None] 
     return folder
 
 
+def run_methods(
+    profile: str,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    out: str | Path,
+    on_row: Callable[[list[dict]], None] | None = None,
+    **overrides: Any,
+) -> list[Path]:
+    """The runs of a notebook: each method with each seed (zero-shot once: nothing is drawn), and their folders.
+
+    `overrides` are settings that stand above the profile's; None means not given.
+    """
+    folders = []
+    for method in methods:
+        for seed in seeds if METHODS[method].trainer else seeds[:1]:
+            settings = load_settings(profile, method, seed=seed, **overrides)
+            folders.append(execute(settings, Path(out), on_row))
+    return folders
+
+
 def _train(settings: Settings, model, processor, shots: list[Example], folder: Path, on_row):
     log = RunLog(
         folder,
@@ -89,8 +114,8 @@ def _train(settings: Settings, model, processor, shots: list[Example], folder: P
 def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]]:
     """Accuracy on held-out scenes at a step: `val` of base classes selects steps, new classes are only looked at."""
     mode = METHODS[settings.method].mode
-    halves = ("base", "new") if settings.protocol == "base_to_new" else ("all",)
-    parts = {half: load_split(settings.dataset, "val", settings.val_items, settings.test_seed, half) for half in halves}
+    items, seed = settings.val_items, settings.test_seed
+    parts = {half: load_split(settings.dataset, "val", items, seed, half) for half in halves(settings)}
 
     def points(step: int) -> list[dict]:
         found = []

@@ -14,7 +14,7 @@ from rftkit.paths import NOTEBOOKS
 from rftkit.report import write_report
 from rftkit.results import is_complete
 from rftkit.run import folder_of
-from rftkit.settings import load_profile, load_settings
+from rftkit.settings import METHODS, load_profile, load_settings
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def missing_runs(chapter: Chapter, profile: str, dataset: str | None, seeds: lis
     """Names of the chapter's runs that are not complete. A zero-shot run has one seed: nothing is drawn."""
     missing = []
     for method in chapter.methods:
-        for seed in seeds if method != "zero_shot" else seeds[:1]:
+        for seed in seeds if METHODS[method].trainer else seeds[:1]:
             folder = folder_of(load_settings(profile, method, dataset=dataset, seed=seed), out)
             if not is_complete(folder):
                 missing.append(folder.name)

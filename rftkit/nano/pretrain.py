@@ -6,6 +6,7 @@ Recipe: Muon on the weight matrices, AdamW on the rest, one cosine schedule a st
 from __future__ import annotations
 
 import csv
+import json
 import math
 import random
 import time
@@ -208,6 +209,8 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
         saved = None if saved and saved["stage"] == name else saved
     model.to(torch.bfloat16).save_pretrained(out)
     processor.save_pretrained(out)
+    parameters = sum(p.numel() for p in model.parameters())
+    (out / "recipe.json").write_text(json.dumps(asdict(recipe) | {"parameters": parameters}, indent=1))
     (out / "checkpoint.pt").unlink()
     return out
 

@@ -1,0 +1,46 @@
+"""Chooses steps and learning rate of each method by the rule in `data/claims.yaml`: held-out base items only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from rftkit.callbacks import CURVE
+from rftkit.paths import DATA
+from rftkit.results import write_atomically
+from rftkit.run import execute
+from rftkit.settings import METHODS, load_settings
+
+CLAIMS = DATA / "claims.yaml"
+
+
+def select(profile: str, dataset: str, out: Path) -> str:
+    """Train every method over the written grid and pick each one's best point.
+
+    The grid, the budget and the seed are those of `selection` in `data/claims.yaml`, the same for all methods. Writes
+    every point to `OUT/selection-DATASET.csv` and returns the chosen ones as the `methods` part of a profile.
+    """
+    rule = yaml.safe_load(CLAIMS.read_text())["selection"]
+    points = []
+    for method in (name for name, m in METHODS.items() if m.trainer):
+        for rate in rule["learning_rates"]:
+            settings = load_settings(
+                profile, method, dataset=dataset, seed=rule["seed"], steps=rule["steps"], learning_rate=rate,
+                eval_every=rule["every"], val_items=rule["items"], test_items=2, pass_items=0,
+            )  # fmt: skip
+            curve = pd.read_csv(execute(settings, out / "selection") / CURVE)
+            points.append(curve.assign(method=method, learning_rate=rate))
+    table = pd.concat(points)[["method", "learning_rate", "step", "half", "mode", "n", "strict", "lenient"]]
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / f"selection-{dataset}.csv", table.to_csv(index=False))
+    chosen = {method: best_point(part) for method, part in table.groupby("method", sort=False)}
+    return yaml.safe_dump({"methods": chosen}, sort_keys=False, default_flow_style=None)
+
+
+def best_point(table: pd.DataFrame) -> dict[str, float]:
+    """The point with the highest strict accuracy on held-out base items; of equals, the fewest steps, lowest rate."""
+    base = table[(table["half"] != "new") & (table["step"] > 0)]
+    best = base.sort_values(["strict", "step", "learning_rate"], ascending=[False, True, True]).iloc[0]
+    return {"steps": int(best["step"]), "learning_rate": float(best["learning_rate"])}
