@@ -13,21 +13,22 @@ from datasets import Image as ImageFeature
 from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, Trainer
 from transformers.trainer_utils import get_last_checkpoint
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from rftkit.callbacks import RunLog
 from rftkit.models import lora_config
 from rftkit.prompts import conversation
 from rftkit.rewards import reward_functions
 from rftkit.settings import METHODS, Settings, completion_limit
+from rftkit.shared_prefix import SharedPrefixTrainer
 from rftkit.tasks import Example
 from rftkit.tasks.sources import open_image
 
 CHECKPOINTS = "checkpoints"
 
 
-class RFTTrainer(GRPOTrainer):
-    """trl.GRPOTrainer that keeps adapters in fp32 and knows how long sampling took."""
+class RFTTrainer(SharedPrefixTrainer):
+    """Shared-prefix GRPO that keeps adapters in fp32 and knows how long sampling took."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
