@@ -13,6 +13,7 @@ from rftkit.errors import UserError
 from rftkit.models import load
 from rftkit.prompts import conversation, get_mode
 from rftkit.rewards import get_rule, score
+from rftkit.shared_prefix import generate_forked
 from rftkit.stats import wilson
 from rftkit.tasks import Example
 from rftkit.tasks.classification import read_splits
@@ -57,23 +58,22 @@ def generate(
     config = GenerationConfig(
         max_new_tokens=max_tokens,
         do_sample=samples > 0,
-        num_return_sequences=max(samples, 1),
         eos_token_id=ends,
         pad_token_id=processor.tokenizer.pad_token_id,
         **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if samples else {}),
     )
     ends = torch.tensor(ends if isinstance(ends, list) else [ends])
-    texts, lengths = [], []
+    per, texts, lengths = max(samples, 1), [], []
     was_training = model.training
     model.eval()
     for start in _batches(len(examples), batch_size, progress):
         batch = encode(processor, examples[start : start + batch_size], mode, max_pixels).to(model.device)
-        full = model.generate(**batch, generation_config=config)
-        ids = full[:, batch["input_ids"].shape[1] :].cpu()  # [B * samples, T]
+        width = batch["input_ids"].shape[1]
+        full = generate_forked(model, batch.pop("input_ids"), batch.pop("attention_mask"), dict(batch), per, config)
+        ids = full[:, width:].cpu()  # [B * samples, T]
         ended = torch.isin(ids, ends).int().cumsum(1)
         counts = ((ended == 0) | ((ended == 1) & torch.isin(ids, ends))).sum(1).tolist()
         decoded = processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        per = max(samples, 1)
         texts += [decoded[i : i + per] for i in range(0, len(decoded), per)]
         lengths += [counts[i : i + per] for i in range(0, len(counts), per)]
     model.train(was_training)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import OrderedDict
 from pathlib import Path
 
 import bitsandbytes as bnb
+import numpy as np
 import torch
 from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, PeftModel
+from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
+    BatchFeature,
     BitsAndBytesConfig,
     PreTrainedModel,
     ProcessorMixin,
     Qwen2VLConfig,
     Qwen2VLProcessor,
 )
+from transformers.image_utils import make_flat_list_of_images
 
 from rftkit.errors import UserError
 from rftkit.paths import DATA
@@ -26,6 +33,8 @@ BUNDLED = DATA / "models"
 IMAGE_TOKEN = "<|image_pad|>"
 LORA_TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 # Quantising the vision tower or the head breaks training; the names are matched from the start.
+CACHE_BYTES = 256 * 2**20  # of prepared images kept by a processor
+CACHE_TEXTS = 10_000  # rendered conversations kept by a processor
 KEEP_PRECISION = ["model.visual", "lm_head"]
 
 
@@ -37,6 +46,40 @@ class ImageTextProcessor(Qwen2VLProcessor):
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+        self._prepared: OrderedDict[bytes, BatchFeature] = OrderedDict()
+        self._rendered: dict[str, str] = {}
+
+    def _process_images(self, images, **kwargs):
+        """As in transformers, but an image seen lately is not prepared again.
+
+        GRPO meets the same few pictures in every step, twice in each, and evaluation meets them in every mode.
+        """
+        kwargs.pop("return_tensors", None)
+        options = repr(sorted(kwargs.items(), key=str)).encode()
+        features = [self._prepare(image, options, kwargs) for image in make_flat_list_of_images(images)]
+        together = {name: np.concatenate([one[name] for one in features]) for name in features[0]}
+        return together, [self.replace_image_token(together, index) for index in range(len(features))]
+
+    def _prepare(self, image, options: bytes, kwargs) -> BatchFeature:
+        pixels = image.tobytes() if isinstance(image, Image.Image) else np.ascontiguousarray(image).tobytes()
+        key = hashlib.sha256(options + repr(getattr(image, "size", None)).encode() + pixels).digest()
+        if key not in self._prepared:
+            self._prepared[key] = self.image_processor([image], return_tensors="np", **kwargs)
+            while sum(one["pixel_values"].nbytes for one in self._prepared.values()) > CACHE_BYTES:
+                self._prepared.popitem(last=False)
+        self._prepared.move_to_end(key)
+        return self._prepared[key]
+
+    def apply_chat_template(self, conversation, chat_template=None, **kwargs):
+        """As in transformers; the text of a conversation rendered before is looked up."""
+        if chat_template is not None or kwargs.get("tokenize") or isinstance(conversation[0], list):
+            return super().apply_chat_template(conversation, chat_template, **kwargs)
+        key = json.dumps([conversation, kwargs], default=lambda thing: type(thing).__name__)
+        if key not in self._rendered:
+            if len(self._rendered) >= CACHE_TEXTS:
+                self._rendered.clear()
+            self._rendered[key] = super().apply_chat_template(conversation, **kwargs)
+        return self._rendered[key]
 
 
 # Without this, AutoProcessor silently returns a bare tokenizer for a folder saved with the class above.

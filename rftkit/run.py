@@ -156,7 +156,7 @@ def evaluate_run(
             answers += [{"split": half} | row for row in rows]
             for measure in ("strict", "lenient", "format"):
                 measures.append(_measure(half, mode, measure, [row[measure] for row in rows]))
-            if settings.pass_items:
+            if settings.pass_items and (mode == method.mode or not method.trainer):
                 part = examples[:: max(1, len(examples) // settings.pass_items)][: settings.pass_items]
                 options["batch_size"] = max(1, settings.eval_batch // 4)
                 passed = pass_at_samples(model, processor, part, mode, settings.scoring, **options)

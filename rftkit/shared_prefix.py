@@ -87,6 +87,39 @@ def pack(prompts: list[torch.Tensor], positions: list[torch.Tensor], completions
     )
 
 
+def generate_forked(model, ids, mask, vision: dict, copies: int, config) -> torch.Tensor:
+    """`copies` completions of each prompt with the prompt and its images run once.
+
+    Args:
+        ids, mask: left-padded prompts [N, P].
+        vision: pixel_values, image_grid_thw and mm_token_type_ids [N, P], or empty.
+        config: generation config; num_return_sequences must be 1.
+
+    Returns:
+        [N * copies, P + C] ids, the copies of a prompt one after the other.
+    """
+    ahead = dict(vision)
+    if vision:
+        ahead["mm_token_type_ids"] = vision["mm_token_type_ids"][:, :-1]
+    # The last prompt token stays out of the cache: generate() wants at least one token to start from.
+    cache = model(
+        input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **ahead
+    ).past_key_values
+    cache.batch_repeat_interleave(copies)
+    extra = {}
+    if vision:
+        inner = _qwen(model).model
+        inner.rope_deltas = inner.rope_deltas.repeat_interleave(copies, 0)
+        extra["mm_token_type_ids"] = torch.zeros_like(ids).repeat_interleave(copies, 0)
+    return model.generate(
+        input_ids=ids.repeat_interleave(copies, 0),
+        attention_mask=mask.repeat_interleave(copies, 0),
+        past_key_values=cache,
+        generation_config=config,
+        **extra,
+    )
+
+
 class SharedPrefixTrainer(GRPOTrainer):
     """trl.GRPOTrainer that computes each prompt and image once per group."""
 
@@ -157,7 +190,7 @@ class SharedPrefixTrainer(GRPOTrainer):
         vision = {}
         if "pixel_values" in multimodal_fields:
             vision = {k: torch.as_tensor(multimodal_fields[k]).to(device) for k in ("pixel_values", "image_grid_thw")}
-            vision["mm_token_type_ids"] = (ids == self._image_pad_token_id).long()[:, :-1]
+            vision["mm_token_type_ids"] = (ids == self._image_pad_token_id).long()
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,
@@ -167,22 +200,7 @@ class SharedPrefixTrainer(GRPOTrainer):
             ) as model,
             torch.no_grad(),
         ):
-            inner = _qwen(model)
-            cache = model(
-                input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **vision
-            ).past_key_values
-            cache.batch_repeat_interleave(size)
-            extra = {}
-            if vision:
-                inner.model.rope_deltas = inner.model.rope_deltas.repeat_interleave(size, 0)
-                extra["mm_token_type_ids"] = torch.zeros_like(ids).repeat_interleave(size, 0)
-            full = model.generate(
-                input_ids=ids.repeat_interleave(size, 0),
-                attention_mask=mask.repeat_interleave(size, 0),
-                past_key_values=cache,
-                generation_config=self.generation_config,
-                **extra,
-            )
+            full = generate_forked(model, ids, mask, vision, size, self.generation_config)
         completions = full[:, ids.shape[1] :]  # [N * G, C]
         ended = torch.isin(completions, torch.tensor(self.eos_token_ids, device=device)).int()
         lengths = (ended.cumsum(1) - ended == 0).sum(1)  # up to and with the first end token

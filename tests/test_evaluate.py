@@ -1,0 +1,50 @@
+"""Evaluation against plain forward passes of the same model."""
+
+import torch
+
+from rftkit.evaluate import answer_rows, encode, generate, likelihood_choices, pass_at_samples, proportion
+from rftkit.prompts import conversation
+from rftkit.tasks.classification import load_split
+
+
+def test_greedy_answers_are_those_of_stock_generate(nano, shapes):
+    model, processor = nano
+    batch = encode(processor, shapes, "thinking")
+    full = model.generate(**batch, max_new_tokens=30, do_sample=False)
+    stock = processor.tokenizer.batch_decode(full[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    texts, lengths = generate(model, processor, shapes, "thinking", max_tokens=30, batch_size=12)
+    assert [text for (text,) in texts] == stock
+    assert all(0 < length <= 30 for (length,) in lengths)
+
+
+def test_answers_do_not_depend_on_the_batch(nano, shapes):
+    rows = [answer_rows(*nano, shapes, "no_thinking", max_tokens=12, batch_size=size) for size in (1, 5, 12)]
+    assert rows[0] == rows[1] == rows[2]
+
+
+def test_likelihood_is_the_log_probability_of_the_whole_choice(nano, shapes):
+    model, processor = nano
+    some = [*shapes[:2], *load_split("emoji", "test", 2, 0, "base")]  # choices of one token and of several
+    likeliest = []
+    for example in some:
+        totals = []
+        for choice in example.choices:
+            text = processor.apply_chat_template(conversation(example, "no_thinking"), add_generation_prompt=True)
+            answer = choice + processor.tokenizer.eos_token
+            size = len(processor.tokenizer(answer, add_special_tokens=False)["input_ids"])
+            batch = processor(text=[text + answer], images=[list(example.images)], return_tensors="pt")
+            with torch.no_grad():
+                log_probs = model(**batch).logits.log_softmax(-1)[0, -size - 1 : -1]
+            totals.append(log_probs.gather(1, batch["input_ids"][0, -size:, None]).sum())
+        likeliest.append(example.choices[int(torch.stack(totals).argmax())])
+    assert likelihood_choices(model, processor, some, batch_size=3) == likeliest
+
+
+def test_pass_at_samples_is_zero_or_one_and_at_least_sometimes_right(nano, shapes):
+    torch.manual_seed(0)
+    passed = pass_at_samples(*nano, shapes, "no_thinking", "lenient", max_tokens=12, batch_size=6)
+    assert set(passed) <= {0.0, 1.0} and sum(passed) > 0
+
+
+def test_proportion_of_nothing_is_unknown():
+    assert proportion([]) == {"n": 0, "correct": 0, "accuracy": 0.0, "ci_low": 0.0, "ci_high": 1.0}

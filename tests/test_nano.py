@@ -1,0 +1,113 @@
+"""The bundled models: size, tokenizer, processor and a pre-training that survives being killed."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from rftkit.errors import UserError
+from rftkit.models import BUNDLED
+from rftkit.nano import pretrain as module
+from rftkit.nano.build import IMAGE_TOKENS, build_model, build_processor
+from rftkit.nano.pretrain import Recipe, patches, pretrain
+from rftkit.prompts import MODES, conversation
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor()
+
+
+@pytest.mark.parametrize(("size", "limit"), [("s", 2e6), ("m", 8e6)])
+def test_sizes(processor, size, limit):
+    assert sum(p.numel() for p in build_model(size, processor).parameters()) <= limit
+
+
+@settings(max_examples=200)
+@given(st.text(max_size=60))
+def test_any_text_survives_the_tokenizer(text):
+    tokenizer = test_any_text_survives_the_tokenizer.tokenizer
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+test_any_text_survives_the_tokenizer.tokenizer = build_processor().tokenizer
+
+
+def test_tags_are_ordinary_tokens_that_stay_when_special_ones_are_skipped(processor):
+    ids = processor.tokenizer("<think> it </think> <answer> star </answer><|im_end|>")["input_ids"]
+    assert processor.tokenizer.decode(ids, skip_special_tokens=True) == "<think> it </think> <answer> star </answer>"
+    assert len(ids) <= 11
+
+
+def test_the_processor_cuts_pictures_as_pretraining_does(processor, shapes):
+    pictures = [example.images[0] for example in shapes]
+    cut = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
+    raw = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8).reshape(64, 64, 3) for p in pictures])
+    assert torch.allclose(cut, patches(raw.permute(0, 3, 1, 2)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_prompt_has_its_image_tokens_and_ends_with_the_assistants_turn(processor, shapes, mode):
+    text = processor.apply_chat_template(conversation(shapes[0], mode), add_generation_prompt=True)
+    ids = processor(text=[text], images=[list(shapes[0].images)])["input_ids"][0]
+    assert ids.count(processor.image_token_id) == IMAGE_TOKENS
+    assert text.endswith("<|im_start|>assistant\n") and MODES[mode].suffix in text
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in BUNDLED.glob("*/config.json")))
+def test_bundled_models_are_bf16_safetensors_with_a_card(name):
+    folder = BUNDLED / name
+    weights = load_file(folder / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert not list(folder.glob("*.bin")) and not list(folder.glob("*.pt"))
+    assert (folder / "MODEL_CARD.md").exists() and (folder / "pretrain.csv").exists()
+
+
+def test_zero_shot_meets_the_requirements_of_the_claims():
+    rows = json.loads((BUNDLED / "nano-s" / "zero_shot.json").read_text())
+    for row in rows:
+        for mode in MODES:
+            assert row[f"{mode} lenient"] > row["chance"], row
+            assert row[f"{mode} strict"] <= 0.75, row
+            assert row["likelihood"] > row[f"{mode} strict"], row
+
+
+TINY = Recipe(vision_steps=2, language_steps=4, vision_batch=4, language_batch=4)
+
+
+@pytest.fixture
+def small_corpus(monkeypatch):
+    monkeypatch.setattr(module, "CLASSES_IN_MEMORY", dict.fromkeys(("shapes", "digits", "emoji"), 2))
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY", 1)
+
+
+def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, small_corpus, monkeypatch):
+    whole = load_file(pretrain(TINY, tmp_path / "whole") / "model.safetensors")
+    step, calls = module.Optimizers.step, []
+
+    def killed(self, loss):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        step(self, loss)
+
+    monkeypatch.setattr(module.Optimizers, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(TINY, tmp_path / "killed")
+    monkeypatch.setattr(module.Optimizers, "step", step)
+    resumed = load_file(pretrain(TINY, tmp_path / "killed") / "model.safetensors")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_pretraining_never_overwrites(tmp_path, small_corpus):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="already holds a model"):
+        pretrain(TINY, tmp_path)
+
+
+def test_unknown_size(tmp_path):
+    with pytest.raises(UserError, match="unknown size 'xl'"):
+        pretrain(Recipe(size="xl"), tmp_path)

@@ -1,0 +1,71 @@
+"""The repository: one set of versions, small files, the doors a newcomer uses."""
+
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from rftkit.paths import DATA, ROOT
+
+CARD = ("jupyterlab", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "ipywidgets", "matplotlib",
+        "papermill")  # fmt: skip
+
+
+def locked():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return dict(line.lower().split("==") for line in lines if "==" in line)
+
+
+def test_the_lock_satisfies_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        need = Requirement(text)
+        assert need.specifier.contains(locked()[need.name.lower()]), text
+
+
+def test_the_conda_door_names_the_same_versions():
+    packages = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][-1]["pip"]
+    pins = dict(line.split("==") for line in packages if "==" in line)
+    assert set(pins) == set(CARD)
+    assert pins == {name: locked()[name] for name in CARD}
+    assert "-r requirements.lock" in packages and "-e ." in packages
+
+
+def test_torch_is_pinned_without_hash_or_local_version():
+    assert "torch==2.13.0" in (ROOT / "requirements.lock").read_text().splitlines()
+
+
+def tracked():
+    try:
+        names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in names.splitlines() if (ROOT / name).is_file()]
+
+
+def test_tracked_files_are_under_forty_megabytes():
+    assert sum(path.stat().st_size for path in tracked()) < 40e6
+
+
+def test_weights_are_safetensors_only():
+    assert not [path for path in tracked() if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")]
+
+
+def test_python_files_stay_readable():
+    long = {path.name: n for path in (ROOT / "rftkit").rglob("*.py") if (n := len(path.read_text().splitlines())) > 330}
+    assert not long
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert links and all((ROOT / link).exists() for link in links)
+
+
+def test_claims_name_known_methods():
+    from rftkit.settings import METHODS
+
+    claims = yaml.safe_load((DATA / "claims.yaml").read_text())
+    assert {c[key] for c in claims["primary"] for key in ("first", "second")} <= set(METHODS)

@@ -1,0 +1,147 @@
+"""Shared-prefix GRPO gives stock TRL's numbers."""
+
+import inspect
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from PIL import Image
+from trl import GRPOConfig, GRPOTrainer
+
+from rftkit.nano.build import build_model, build_processor
+from rftkit.shared_prefix import SharedPrefixTrainer, pack
+
+LORA = r".*language_model.*\.(q|v|down)_proj"
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor()
+
+
+def rows(pictures_per_prompt):
+    """Prompts of unequal length, pictures of unequal shape; the same question twice about two pictures of one size."""
+    shapes = [(64, 64), (64, 64), (128, 32), (40, 90)]
+    data = []
+    for index, count in enumerate(pictures_per_prompt):
+        question = "what is this" + " and that" * (index % 3 if index > 1 else 0)
+        pictures = [Image.effect_noise(shapes[(index + k) % 4], 40 + 17 * index + k).convert("RGB") for k in range(count)]
+        content = [{"type": "image"}] * count + [{"type": "text", "text": question}]
+        data.append({"prompt": [{"role": "user", "content": content}], "images": pictures})
+    return Dataset.from_list(data)
+
+
+def reward(completions, **_):
+    texts = [completion[0]["content"] for completion in completions]
+    return [text.count("e") + 0.01 * len(text) for text in texts]
+
+
+def train(kind, processor, data, lora=LORA, **options):
+    torch.manual_seed(0)
+    model = build_model("s", processor)
+    arguments = GRPOConfig(
+        **{
+            "output_dir": "unused", "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
+            "num_generations": 4, "max_completion_length": 6, "max_steps": 4, "learning_rate": 1e-2, "optim": "sgd",
+            "lr_scheduler_type": "constant", "report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no",
+            "disable_tqdm": True, "gradient_checkpointing": False, "logging_steps": 1, **options,
+        }
+    )  # fmt: skip
+    trainer = kind(
+        model=model,
+        reward_funcs=reward,
+        args=arguments,
+        train_dataset=data,
+        processing_class=processor,
+        peft_config=LoraConfig(r=4, target_modules=lora, lora_dropout=0.0),
+    )
+    trainer.train()
+    weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+    return weights, [row["reward"] for row in trainer.state.log_history if "reward" in row]
+
+
+CASES = {
+    "paper's loss": {"loss_type": "grpo"},
+    "dapo": {"loss_type": "dapo"},
+    "dr_grpo": {"loss_type": "dr_grpo"},
+    "bnpo": {"loss_type": "bnpo"},
+    "kl to the reference": {"loss_type": "grpo", "beta": 0.04},
+    "two updates a batch": {"num_iterations": 2},
+    "sequence level": {"importance_sampling_level": "sequence", "loss_type": "grpo", "num_iterations": 2},
+    "truncated completions": {"mask_truncated_completions": True},
+    "gradient checkpointing": {"gradient_checkpointing": True},
+}
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_weights_after_four_steps_are_stock_trls(processor, options):
+    data = rows([1, 1, 1, 1])
+    stock, stock_rewards = train(GRPOTrainer, processor, data, **options)
+    ours, our_rewards = train(SharedPrefixTrainer, processor, data, **options)
+    assert stock_rewards == our_rewards  # the same completions were sampled
+    assert max((stock[name] - ours[name]).abs().max() for name in stock) < 1e-5
+    assert max(weight.abs().max() for name, weight in ours.items() if "lora_B" in name) > 1e-5  # something was learnt
+
+
+@pytest.mark.parametrize("pictures", [[2, 2, 2, 2], [0, 0, 0, 0]], ids=["two pictures", "no picture"])
+def test_several_pictures_or_none(processor, pictures):
+    stock, _ = train(GRPOTrainer, processor, rows(pictures))
+    ours, _ = train(SharedPrefixTrainer, processor, rows(pictures))
+    assert max((stock[name] - ours[name]).abs().max() for name in stock) < 1e-5
+
+
+def test_adapters_on_the_vision_tower_get_their_gradient(processor):
+    lora = r".*(visual.*\.(qkv|fc1)|language_model.*\.q_proj)"
+    stock, _ = train(GRPOTrainer, processor, rows([1, 1, 1, 1]), lora=lora)
+    ours, _ = train(SharedPrefixTrainer, processor, rows([1, 1, 1, 1]), lora=lora)
+    assert max((stock[name] - ours[name]).abs().max() for name in stock) < 1e-5
+    assert max(p.abs().max() for name, p in ours.items() if "visual" in name and "lora_B" in name) > 0
+
+
+def test_a_packed_completion_sees_the_prompt_and_itself_only():
+    prompt, place = torch.tensor([10, 11, 12]), torch.arange(3).expand(3, -1)
+    packed = pack([prompt], [place], [[torch.tensor([20, 21]), torch.tensor([30])]])
+    assert packed.ids.tolist() == [[10, 11, 12, 20, 21, 12, 30]]
+    assert packed.positions[0].tolist() == [[0, 1, 2, 3, 4, 2, 3]]
+    assert packed.labels.tolist() == [[-100, -100, 20, 21, -100, 30, -100]]
+    assert packed.mask[0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 0, 1, 0],
+        [1, 1, 0, 0, 0, 1, 1],
+    ]
+    assert (packed.rows.tolist(), packed.columns.tolist()) == ([0, 0, 0], [2, 3, 5])
+
+
+def test_it_falls_back_when_a_micro_batch_does_not_hold_whole_groups(processor, caplog):
+    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    stock, _ = train(GRPOTrainer, processor, rows([1, 1, 1, 1]), **options)
+    ours, _ = train(SharedPrefixTrainer, processor, rows([1, 1, 1, 1]), **options)
+    assert all(torch.equal(stock[name], ours[name]) for name in stock)
+    assert caplog.text.count("as in stock TRL") == 1
+
+
+OVERRIDDEN = {
+    "_prepare_inputs": ["self", "generation_batch"],
+    "_tokenize_prompts": ["self", "prompts"],
+    "_generate": ["self", "prompts"],
+    "_generate_single_turn": ["self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
+    "_get_per_token_logps_and_entropies": [
+        "self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy",
+        "compute_aux_loss", "pixel_values", "image_grid_thw", "num_images", "pixel_attention_mask", "spatial_shapes",
+        "num_tiles", "image_sizes", "token_type_ids", "mm_token_type_ids", "image_position_ids",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_the_overridden_methods_of_trl_are_as_we_know_them(name):
+    found = list(inspect.signature(getattr(GRPOTrainer, name)).parameters)
+    assert found == OVERRIDDEN[name], (
+        f"TRL changed GRPOTrainer.{name}: read its new body, adapt rftkit/shared_prefix.py and rftkit/trainer.py, then "
+        "this table; until then keep trl at the version in pyproject.toml"
+    )

@@ -1,0 +1,141 @@
+"""The trainers: they learn, resume, keep their numbers, and stop on NaN."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from rftkit.callbacks import RunLog
+from rftkit.errors import UserError
+from rftkit.evaluate import answer_rows
+from rftkit.models import load
+from rftkit.run import execute, folder_of, training_examples
+from rftkit.settings import load_settings
+from rftkit.sft import sft_trainer
+from rftkit.trainer import grpo_trainer, last_checkpoint
+
+TIMINGS = ["step_seconds", "generate_seconds"]
+
+
+def smoke(method, **changes):
+    return load_settings("smoke", method, **changes)
+
+
+def make(method, folder, quantize=False, **changes):
+    settings = smoke(method, quantize=quantize, **changes)
+    model, processor = load("nano-s", quantize=quantize, device="cpu")
+    maker = sft_trainer if method.startswith("sft") else grpo_trainer
+    return maker(settings, model, processor, training_examples(settings), RunLog(folder, method)), model, processor
+
+
+def test_qlora_trains_on_a_cpu_after_an_evaluation(tmp_path, shapes):
+    trainer, model, processor = make("cls_rl", tmp_path, quantize=True, learning_rate=1e-3)
+    answer_rows(trainer.model, processor, shapes[:4], "thinking", max_tokens=8)  # breaks bitsandbytes' backward unguarded
+    adapters = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in adapters.items()}
+    assert {p.dtype for p in adapters.values()} == {torch.float32}
+    trainer.train()
+    rows = pd.read_csv(tmp_path / "metrics.csv")
+    assert len(rows) == 3 and rows["grad_norm"].max() > 0
+    assert any(not torch.equal(before[name], p) for name, p in adapters.items())
+
+
+def test_quantisation_spares_the_vision_tower_and_the_head(tmp_path):
+    model, _ = load("nano-s", quantize=True, device="cpu")
+    four_bit = {name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
+    assert four_bit and all("language_model" in name for name in four_bit)
+
+
+@pytest.mark.parametrize(("method", "answer_only"), [("sft", True), ("sft_all", False)])
+def test_sft_labels_decode_to_what_is_learnt(tmp_path, method, answer_only):
+    trainer, _, processor = make(method, tmp_path)
+    batch = next(iter(trainer.get_train_dataloader()))
+    kept = batch["labels"][0][batch["labels"][0] != -100]
+    text = processor.tokenizer.decode(kept)
+    assert processor.image_token not in text
+    assert text.endswith("<|im_end|>\n")
+    assert ("Please choose one from list" not in text) == answer_only
+
+
+@pytest.mark.parametrize("method", ["sft", "no_thinking_rl"])
+def test_nan_stops_the_run_with_one_line(tmp_path, method):
+    trainer, _, _ = make(method, tmp_path)
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data.fill_(torch.nan)
+    with pytest.raises((UserError, RuntimeError)) as error:  # sampling from NaN logits raises before any loss
+        trainer.train()
+    if method == "sft":
+        assert error.type is UserError and "\n" not in str(error.value) and "learning rate" in str(error.value)
+
+
+def numbers(folder):
+    metrics = pd.read_csv(folder / "metrics.csv")
+    return metrics.drop(columns=TIMINGS, errors="ignore"), pd.read_parquet(folder / "predictions.parquet")
+
+
+def same(first, second):
+    return all(a.equals(b) for a, b in zip(numbers(first), numbers(second), strict=True))
+
+
+@pytest.mark.parametrize("method", ["sft", "cls_rl"])
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path, method):
+    first, again, other = (execute(smoke(method, seed=seed), tmp_path / name) for seed, name in
+                           ((0, "a"), (0, "b"), (1, "c")))  # fmt: skip
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_a_run_killed_at_any_step_goes_on_to_the_same_numbers(tmp_path):
+    options = ["--profile", "smoke", "--method", "no_thinking_rl", "--steps", "6"]
+    command = [sys.executable, "-m", "rftkit", "run", *options, "--out", str(tmp_path / "killed")]
+    settings = smoke("no_thinking_rl", steps=6)
+    whole = execute(settings, tmp_path / "whole")
+    folder = folder_of(settings, tmp_path / "killed")
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None and last_checkpoint(folder / "checkpoints") is None:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "results.json").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    assert same(whole, folder)
+
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path):
+    for step, state in ((2, '{"global_step": 2}'), (4, '{"global')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert Path(last_checkpoint(tmp_path)).name == "checkpoint-2"
+
+
+def test_a_complete_run_is_not_touched(tmp_path):
+    settings = smoke("zero_shot")
+    folder = execute(settings, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert execute(settings, tmp_path) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_changed_setting_model_or_data_makes_another_run(tmp_path, monkeypatch):
+    settings = smoke("no_thinking_rl")
+    folder = folder_of(settings, tmp_path)
+    assert folder_of(settings, tmp_path) == folder
+    assert folder_of(smoke("no_thinking_rl", steps=4), tmp_path) != folder
+    assert folder_of(smoke("no_thinking_rl", shots=3), tmp_path) != folder
+    monkeypatch.setattr("rftkit.results.sha256_model", lambda path: "another model")
+    assert folder_of(settings, tmp_path) != folder
+
+
+def test_a_full_run_leaves_the_folder_of_the_design(tmp_path):
+    folder = execute(smoke("think_after_answer", eval_every=3), tmp_path)
+    assert {path.name for path in folder.iterdir()} >= {
+        "config.yaml", "metrics.csv", "completions.parquet", "curve.csv", "predictions.parquet", "adapter",
+        "checkpoints", "results.json",
+    }  # fmt: skip

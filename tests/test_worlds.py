@@ -1,0 +1,108 @@
+"""The bundled worlds: nothing of the test split is met before, and both halves are treated alike."""
+
+import hashlib
+from collections import Counter
+
+import pytest
+
+from rftkit.nano.pretrain import CLASSES_IN_MEMORY
+from rftkit.nano.speech import habits
+from rftkit.nano.worlds import SIDE, get_world, worlds
+from rftkit.nano.worlds.emoji import SEEN_STYLES, STYLES
+from rftkit.tasks.classification import load_split
+
+NAMES = ("digits", "emoji", "shapes")
+
+
+def images(world, split, count, seed=0):
+    return [d.image for label in world.classes for d in world.drawings(label, split, count, seed)]
+
+
+def hashes(pictures):
+    return {hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures}
+
+
+def test_all_worlds_are_found():
+    assert tuple(worlds()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_test_image_occurs_in_pretraining_shots_or_validation(name):
+    world = get_world(name)
+    tested = hashes(picture for half in ("base", "new") for e in load_split(name, "test", 1000, 0, half) for picture in e.images)
+    seen = hashes(images(world, "pretrain", CLASSES_IN_MEMORY.get(name, 400)))
+    seen |= hashes(picture for seed in range(10) for picture in images(world, "shots", 4, seed))
+    seen |= hashes(images(world, "val", 40))
+    assert not tested & seen
+
+
+@pytest.mark.parametrize("name", ("digits", "emoji"))
+def test_no_handwriting_or_drawing_of_the_test_split_occurs_elsewhere(name):
+    world = get_world(name)
+    sources = {split: {d.source for label in world.classes for d in world.drawings(label, split, 60)}
+               for split in ("pretrain", "shots", "val", "test")}  # fmt: skip
+    assert not sources["test"] & (sources["pretrain"] | sources["shots"] | sources["val"])
+
+
+def test_emoji_styles_of_the_test_split_are_of_other_families():
+    assert not set(STYLES["test"]) & set(SEEN_STYLES)
+    assert {style for split in ("pretrain", "shots", "val") for style in STYLES[split]} <= set(SEEN_STYLES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drawings_are_the_same_for_the_same_seed_and_differ_between_seeds(name):
+    world, label = get_world(name), get_world(name).classes[0]
+    first, again, other = (hashes(d.image for d in world.drawings(label, "shots", 4, s)) for s in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_halves_are_the_sorted_labels_cut_in_two(name):
+    world = get_world(name)
+    assert world.base + world.new == tuple(sorted(world.classes))
+    assert len(world.base) - len(world.new) in (0, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_label_is_part_of_another_or_of_a_coarse_name(name):
+    world = get_world(name)
+    names = [*world.classes, *set(world.coarse.values())]
+    assert not [(a, b) for a in world.classes for b in names if a != b and a in b]
+
+
+@pytest.mark.parametrize("vague", (0.0, 0.5, 0.8, 1.0))
+def test_habits_treat_base_and_new_alike(vague):
+    world = get_world("shapes")
+    dealt = habits(world, vague, seed=3)
+    base, new = (Counter(dealt[label] for label in half) for half in (world.base, world.new))
+    assert base == new
+    assert sum(habit.share for habit in dealt.values()) / len(dealt) == pytest.approx(vague)
+    assert all(0 <= habit.share <= 1 for habit in dealt.values())
+
+
+@pytest.mark.parametrize(("name", "half", "size"), [("shapes", "base", 9), ("digits", "new", 5)])
+def test_a_small_half_is_listed_whole_with_the_label_in_it(name, half, size):
+    for example in load_split(name, "test", 50, 0, half):
+        assert len(set(example.choices)) == len(example.choices) == size
+        assert example.answer in example.choices
+        assert example.images[0].size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize(("half", "share"), [("base", 0.8), ("new", 0.8), ("all", 0.4)])
+def test_a_large_half_is_sampled_as_in_the_paper(half, share):
+    world = get_world("emoji")
+    pool = {"base": world.base, "new": world.new, "all": world.classes}[half]
+    for example in load_split("emoji", "test", 20, 0, half):
+        assert len(example.choices) == round(share * len(pool))
+        assert example.answer in example.choices
+        assert set(example.choices) <= set(pool)
+
+
+def test_shots_are_balanced_and_of_the_half():
+    shots = load_split("shapes", "shots", 4, 7, "base", per_class=True)
+    assert Counter(e.answer for e in shots) == Counter({label: 4 for label in get_world("shapes").base})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_test_splits_have_a_thousand_items_in_all_or_more(name):
+    assert sum(len(load_split(name, "test", 1000, 0, half)) for half in ("base", "new")) >= 1000
