@@ -45,7 +45,9 @@ def test_tags_are_ordinary_tokens_that_stay_when_special_ones_are_skipped(proces
 def test_the_processor_cuts_pictures_as_pretraining_does(processor, shapes):
     pictures = [example.images[0] for example in shapes]
     cut = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
-    raw = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8).reshape(64, 64, 3) for p in pictures])
+    raw = torch.stack(
+        [torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8).reshape(64, 64, 3) for p in pictures]
+    )
     assert torch.allclose(cut, patches(raw.permute(0, 3, 1, 2)))
 
 

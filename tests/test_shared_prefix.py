@@ -26,7 +26,9 @@ def rows(pictures_per_prompt):
     data = []
     for index, count in enumerate(pictures_per_prompt):
         question = "what is this" + " and that" * (index % 3 if index > 1 else 0)
-        pictures = [Image.effect_noise(shapes[(index + k) % 4], 40 + 17 * index + k).convert("RGB") for k in range(count)]
+        pictures = [
+            Image.effect_noise(shapes[(index + k) % 4], 40 + 17 * index + k).convert("RGB") for k in range(count)
+        ]
         content = [{"type": "image"}] * count + [{"type": "text", "text": question}]
         data.append({"prompt": [{"role": "user", "content": content}], "images": pictures})
     return Dataset.from_list(data)

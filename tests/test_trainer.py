@@ -36,7 +36,9 @@ def make(method, folder, quantize=False, **changes):
 
 def test_qlora_trains_on_a_cpu_after_an_evaluation(tmp_path, shapes):
     trainer, model, processor = make("cls_rl", tmp_path, quantize=True, learning_rate=1e-3)
-    answer_rows(trainer.model, processor, shapes[:4], "thinking", max_tokens=8)  # breaks bitsandbytes' backward unguarded
+    answer_rows(
+        trainer.model, processor, shapes[:4], "thinking", max_tokens=8
+    )  # breaks bitsandbytes' backward unguarded
     adapters = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in adapters.items()}
     assert {p.dtype for p in adapters.values()} == {torch.float32}

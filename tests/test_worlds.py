@@ -29,7 +29,9 @@ def test_all_worlds_are_found():
 @pytest.mark.parametrize("name", NAMES)
 def test_no_test_image_occurs_in_pretraining_shots_or_validation(name):
     world = get_world(name)
-    tested = hashes(picture for half in ("base", "new") for e in load_split(name, "test", 1000, 0, half) for picture in e.images)
+    tested = hashes(
+        picture for half in ("base", "new") for e in load_split(name, "test", 1000, 0, half) for picture in e.images
+    )
     seen = hashes(images(world, "pretrain", CLASSES_IN_MEMORY.get(name, 400)))
     seen |= hashes(picture for seed in range(10) for picture in images(world, "shots", 4, seed))
     seen |= hashes(images(world, "val", 40))

@@ -11,6 +11,7 @@ import math
 import random
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ class Recipe:
     seed: int = 0
     vague: float = 0.5  # share of answers that are not as asked, 0-1
     vision_steps: int = 1200
-    language_steps: int = 3000
+    language_steps: int = 2400
     vision_batch: int = 96
     language_batch: int = 32
     muon_rate: float = 0.02
@@ -88,27 +89,39 @@ class Corpus:
         items, pictures = self._sample(self.recipe.vision_batch, rng)
         return patches(pictures), torch.tensor([self.label_index[name, d.label] for name, d in items])
 
-    def text_batch(self, step: int) -> dict[str, torch.Tensor]:
-        """A language batch: prompts and answers, loss on the answers, right-padded."""
+    def text_batches(self, step: int) -> list[tuple[float, dict[str, torch.Tensor]]]:
+        """A language batch in four parts of like length, each with its share of the answer tokens.
+
+        Choice lists have from two to dozens of names: one padded batch would be half padding.
+        """
         rng = random.Random(f"language/{self.recipe.seed}/{step}")
         items, pictures = self._sample(self.recipe.language_batch, rng)
         prompts, answers = zip(*(self._dialogue(name, drawing, rng) for name, drawing in items), strict=True)
-        tokenizer = self.processor.tokenizer
-        prompt_ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
-        answer_ids = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-        length = max(len(p) + len(a) for p, a in zip(prompt_ids, answer_ids, strict=True))
-        ids = torch.full((len(items), length), tokenizer.pad_token_id)
+        tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
+        pairs = list(zip(tokenize(list(prompts))["input_ids"], tokenize(list(answers))["input_ids"], strict=True))
+        order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
+        total, size = sum(len(answer) for _, answer in pairs), -(-len(pairs) // 4)
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        return [
+            (sum(len(pairs[row][1]) for row in part) / total, self._collate([pairs[r] for r in part], pictures[part]))
+            for part in parts
+        ]
+
+    def _collate(self, pairs: list[tuple[list[int], list[int]]], pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Prompts and answers as model inputs, loss on the answers, right-padded."""
+        padding = self.processor.tokenizer.pad_token_id
+        ids = torch.full((len(pairs), max(len(p) + len(a) for p, a in pairs)), padding)
         labels = torch.full_like(ids, -100)
-        for row, (prompt, answer) in enumerate(zip(prompt_ids, answer_ids, strict=True)):
+        for row, (prompt, answer) in enumerate(pairs):
             ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
             labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
         return {
             "input_ids": ids,
             "labels": labels,
-            "attention_mask": (ids != tokenizer.pad_token_id).long(),
+            "attention_mask": (ids != padding).long(),
             "mm_token_type_ids": (ids == self.processor.image_token_id).long(),
             "pixel_values": patches(pictures),
-            "image_grid_thw": grid(len(items)),
+            "image_grid_thw": grid(len(pairs)),
         }
 
     def _dialogue(self, name: str, drawing: Drawing, rng: random.Random) -> tuple[str, str]:
@@ -181,7 +194,12 @@ def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus):
     """The two stages: name, trained module, number of steps and the loss of a step."""
     classifier = VisionClassifier(model, corpus.processor, [label for _, label in corpus.labels])
     yield "vision", classifier, recipe.vision_steps, lambda step: classifier(*corpus.label_batch(step))
-    yield "language", model, recipe.language_steps, lambda step: model(**corpus.text_batch(step)).loss
+    yield (
+        "language",
+        model,
+        recipe.language_steps,
+        lambda step: sum(share * model(**part).loss for share, part in corpus.text_batches(step)),
+    )
 
 
 def pretrain(recipe: Recipe, out: Path) -> Path:

@@ -1,0 +1,80 @@
+"""Renders `data/emoji` and writes `data/digits`: a maintainer's tool, not needed to use the kit.
+
+pip install -e ".[assets]"
+mkdir -p build/icons && cd build/icons
+for package in noto@1.2.9 noto-v1@1.2.5 twemoji@1.2.5 fluent-emoji-flat@1.2.6 emojione@1.2.3 fxemoji@1.2.2; do
+    mkdir ${package%@*} && npm pack @iconify-json/$package && tar xzf *.tgz -C ${package%@*} && rm *.tgz
+done
+cd ../.. && python -m rftkit.nano.assets --packages build/icons
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rftkit.paths import DATA
+
+SIDE = 72  # pixels
+STYLES = ("noto", "fluent-emoji-flat", "twemoji", "emojione", "fxemoji", "noto-v1")
+
+
+def icon(pack: dict, name: str) -> dict:
+    """An icon of a pack by its name or alias."""
+    while name not in pack["icons"]:
+        name = pack["aliases"][name]["parent"]
+    return pack["icons"][name]
+
+
+def render(pack: dict, name: str) -> Image.Image:
+    """An icon as an RGBA picture of SIDE x SIDE pixels."""
+    import resvg_py
+
+    found = icon(pack, name)
+    size = {key: found.get(key, pack.get(key, default)) for key, default in
+            (("left", 0), ("top", 0), ("width", 16), ("height", 16))}  # fmt: skip
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{size["left"]} {size["top"]} {size["width"]} {size["height"]}">{found["body"]}</svg>'
+    )
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE, skip_system_fonts=True)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+
+
+def write_emoji(packages: Path) -> None:
+    """Render every class of `data/emoji/classes.json` in every style."""
+    classes = json.loads((DATA / "emoji" / "classes.json").read_text())
+    for style in STYLES:
+        (pack_file,) = (packages / style).rglob("icons.json")
+        pack = json.loads(pack_file.read_text())
+        folder = DATA / "emoji" / style
+        folder.mkdir(exist_ok=True)
+        for entry in classes:
+            name = entry["fxemoji"] if style == "fxemoji" else entry["icon"]
+            render(pack, name).save(folder / f"{entry['slug']}.png", optimize=True)
+
+
+def write_digits() -> None:
+    """Write scikit-learn's copy of the handwritten digits, order kept."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    (DATA / "digits").mkdir(exist_ok=True)
+    arrays = {"images": digits.images.astype(np.uint8), "labels": digits.target.astype(np.uint8)}
+    np.savez_compressed(DATA / "digits" / "digits.npz", **arrays)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--packages", type=Path, required=True, metavar="DIR", help="the unpacked icon packages")
+    write_emoji(parser.parse_args().packages)
+    write_digits()
+
+
+if __name__ == "__main__":
+    main()
