@@ -43,7 +43,10 @@ def render(pack: dict, name: str) -> Image.Image:
         f'viewBox="{size["left"]} {size["top"]} {size["width"]} {size["height"]}">{found["body"]}</svg>'
     )
     png = resvg_py.svg_to_bytes(svg_string=svg, width=SIDE, height=SIDE, skip_system_fonts=True)
-    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    drawing = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    square = Image.new("RGBA", (SIDE, SIDE))  # some drawings are wide or high: centre them
+    square.paste(drawing, ((SIDE - drawing.width) // 2, (SIDE - drawing.height) // 2))
+    return square
 
 
 def write_emoji(packages: Path) -> None:
