@@ -64,7 +64,7 @@ def _study(options) -> int:
     from rftkit.study import study
 
     only = tuple(options.only.split(",")) if options.only else None
-    return study(options.profile, only, options.seeds, options.out, options.dataset, options.dry_run)
+    return study(options.profile, only, options.seeds, options.out, options.dataset, options.dry_run, options.jobs)
 
 
 def _report(options) -> int:
@@ -159,6 +159,7 @@ def _add_study(commands) -> None:
     study.add_argument("--seeds", type=int, help="how many seeds")
     study.add_argument("--dataset", help="a bundled set")
     study.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
+    study.add_argument("--jobs", type=int, help="notebooks at once; they share the cores")
     study.add_argument("--dry-run", action="store_true", help="print what would run")
 
 

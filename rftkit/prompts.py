@@ -91,36 +91,45 @@ def is_well_formed(text: str, mode: str, rule: str = "strict") -> bool:
     """
     tags = get_mode(mode).tags
     if rule == "authors":
-        return not tags or re.fullmatch(r"\s*".join(rf"<{t}>.*?</{t}>" for t in tags), text, re.DOTALL) is not None
+        return not tags or _released_format(text, *tags)
     rest = text.strip()
     for tag in tags:
         opening, closing = f"<{tag}>", f"</{tag}>"
-        if text.count(opening) != 1 or text.count(closing) != 1 or not rest.startswith(opening):
+        if text.count(opening) != 1 or text.count(closing) != 1:
+            return False
+        if not rest.startswith(opening) or closing not in rest:  # the closing tag may stand in an earlier part
             return False
         rest = rest.partition(closing)[2].lstrip()
     return not tags or rest == ""
 
 
+def _released_format(text: str, first: str, second: str) -> bool:
+    """Whether `<first>.*?</first>\\s*<second>.*?</second>` matches the whole text, without its quadratic search."""
+    opening, closing = f"<{first}>", f"</{second}>"
+    inner = text[len(opening) : -len(closing)]
+    between = re.search(rf"</{first}>\s*<{second}>", inner)
+    return text.startswith(opening) and text.endswith(closing) and between is not None
+
+
 def parse_answer(text: str, mode: str, rule: str = "strict") -> str | None:
     """The answer in a completion, stripped; None where there is none.
 
-    - `strict`: the content of the only answer tag outside the thinking and the reason; without tags in the mode, the
-      whole completion.
+    - `strict`: the content of the only answer tag after the thinking, or before the reason; without tags in the mode,
+      the whole completion.
     - `lenient` (the paper's evaluation): the content of the first answer tag, else the whole completion.
-    - `authors` (the released reward): without thinking the whole completion, unstripped; else like `lenient`, but a
-      tag pair on one line only.
+    - `authors` (the released reward): without thinking the whole completion, unstripped; else like `lenient`, but
+      the first tag pair that stands on one line.
     """
     tags = get_mode(mode).tags
     if rule == "strict":
         return _only_answer(text, tags) if tags else text.strip()
     if rule == "authors" and not tags:
         return text
-    start = text.find("<answer>")
-    end = text.find("</answer>", start)
-    if start < 0 or end < 0:
-        return text.strip()
-    content = text[start + len("<answer>") : end]
-    return text.strip() if rule == "authors" and "\n" in content else content.strip()
+    for part in text.split("\n") if rule == "authors" else [text]:
+        content, closing, _ = part.partition("<answer>")[2].partition("</answer>")
+        if closing:
+            return content.strip()
+    return text.strip()
 
 
 def _only_answer(text: str, tags: tuple[str, ...]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from rftkit.errors import UserError
 from rftkit.paths import PROFILES
+from rftkit.rewards import get_rule
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def load_profile(name: str) -> dict[str, Any]:
         raise UserError(f"no profile '{name}': choose one of {known}, or give the path of a YAML file")
     try:
         content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"profile '{path}' is not valid YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise UserError(f"profile '{path}' is not a YAML mapping")
@@ -95,40 +97,60 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     if method not in METHODS:
         raise UserError(f"unknown method '{method}': choose one of {', '.join(METHODS)}")
     content = load_profile(profile)
-    for_method = (content.pop("methods", None) or {}).get(method, {})
+    for_method = _method_part(content.pop("methods", None) or {}, method)
     given = {key: value for key, value in overrides.items() if value is not None}
     content.pop("study", None)
     merged = {"profile": Path(profile).stem, **content, **for_method, "method": method, **given}
-    return check(Settings(**_typed(merged)))
-
-
-def _typed(values: dict[str, Any]) -> dict[str, Any]:
     kinds = {field.name: str(field.type) for field in fields(Settings)}
-    typed = {}
-    for key, value in values.items():
+    for key in merged:
         if key not in kinds:
             raise UserError(f"unknown setting '{key}': choose one of {', '.join(kinds)}")
-        if value is not None and kinds[key].startswith(("int", "float")):
-            number = int if kinds[key].startswith("int") else float
-            try:
-                value = number(value)
-            except (TypeError, ValueError) as error:
-                raise UserError(f"setting '{key}' needs a number, not '{value}'") from error
-        typed[key] = value
-    return typed
+    return check(Settings(**{key: _typed(key, value, kinds[key]) for key, value in merged.items()}))
+
+
+def _method_part(parts: Any, method: str) -> dict[str, Any]:
+    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
+        raise UserError("'methods' of a profile must map each method to its settings, as in sft: {steps: 60}")
+    for name in parts:
+        if name not in METHODS:
+            raise UserError(f"unknown method '{name}' in the profile: choose one of {', '.join(METHODS)}")
+    return parts.get(method, {})
+
+
+def _typed(key: str, value: Any, kind: str) -> Any:
+    """A value in its field's type; YAML reads 1e-5 as text, so numbers may be texts."""
+    plain = kind.removesuffix(" | None")
+    if value is None and plain != kind:
+        return None
+    if plain in ("bool", "str"):
+        if not isinstance(value, bool if plain == "bool" else str):
+            raise UserError(f"setting '{key}' needs {'true or false' if plain == 'bool' else 'a text'}, not '{value}'")
+        return value
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or (plain == "int" and number != int(number)):
+        raise UserError(f"setting '{key}' needs a {'whole ' if plain == 'int' else ''}number, not '{value}'")
+    return int(number) if plain == "int" else number
 
 
 def check(settings: Settings) -> Settings:
     """Refuse values that cannot work, with one line each."""
     at_least = {"steps": 1, "shots": 1, "test_items": 1, "val_items": 0, "pass_items": 0, "prompts_per_step": 1,
                 "num_generations": 2, "sft_batch": 1, "micro_batch": 1, "eval_batch": 1, "lora_rank": 0,
-                "save_every": 1, "eval_every": 0, "max_completion_tokens": 1, "max_answer_tokens": 1}  # fmt: skip
+                "save_every": 1, "eval_every": 0, "max_completion_tokens": 1, "max_answer_tokens": 1, "max_pixels": 1, "beta": 0, "seed": 0,
+                "shots_seed": 0}  # fmt: skip
     for name, least in at_least.items():
-        if getattr(settings, name) < least:
-            raise UserError(f"setting '{name}' must be at least {least}, not {getattr(settings, name)}")
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise UserError(f"setting '{name}' must be at least {least}, not {value}")
     for name in ("learning_rate", "temperature"):
         if not getattr(settings, name) > 0:
             raise UserError(f"setting '{name}' must be above 0, not {getattr(settings, name)}")
+    get_rule(settings.scoring)
+    if settings.device not in (None, "cpu", "cuda"):
+        raise UserError(f"unknown device '{settings.device}': choose cpu or cuda")
     if settings.protocol not in ("base_to_new", "few_shot"):
         raise UserError(f"unknown protocol '{settings.protocol}': choose base_to_new or few_shot")
     if settings.quantize and settings.lora_rank == 0:

@@ -16,7 +16,7 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     p, z2 = correct / n, Z * Z
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))  # rounding must not cut p off
 
 
 def harmonic_mean(base: float, new: float) -> float:

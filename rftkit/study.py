@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+
+from tqdm.auto import tqdm
 
 from rftkit.errors import UserError
 from rftkit.paths import NOTEBOOKS
@@ -46,15 +50,13 @@ def chapters(only: tuple[str, ...] | None) -> list[Chapter]:
     return [chapter for number, chapter in numbers.items() if only is None or number in only]
 
 
-def missing_runs(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> list[str]:
-    """Names of the chapter's runs that are not complete. A zero-shot run has one seed: nothing is drawn."""
-    missing = []
-    for method in chapter.methods:
-        for seed in seeds if METHODS[method].trainer else seeds[:1]:
-            folder = folder_of(load_settings(profile, method, dataset=dataset, seed=seed), out)
-            if not is_complete(folder):
-                missing.append(folder.name)
-    return missing
+def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> list[Path]:
+    """The run folders of a chapter. A zero-shot run has one seed: nothing is drawn."""
+    return [
+        folder_of(load_settings(profile, method, dataset=dataset, seed=seed), out)
+        for method in chapter.methods
+        for seed in (seeds if METHODS[method].trainer else seeds[:1])
+    ]
 
 
 def study(
@@ -64,21 +66,30 @@ def study(
     out: Path,
     dataset: str | None = None,
     dry_run: bool = False,
+    jobs: int | None = None,
 ) -> int:
-    """Run what is missing, report, and return 0, or 1 if a notebook failed (the others still run)."""
-    wanted = load_profile(profile).get("study", {})
-    count = wanted.get("seeds", 1) if seeds is None else seeds
-    if count < 1:
-        raise UserError("--seeds must be at least 1")
-    plan = [(c, missing_runs(c, profile, dataset, list(range(count)), out)) for c in chapters(only)]
-    for chapter, missing in plan:
+    """Run what is missing, report, and return 0, or 1 if a notebook failed (the others still run).
+
+    Args:
+        only: numbers of notebooks; None: all.
+        seeds: how many; None: as many as the profile says.
+        jobs: notebooks at once, which share the cores; None: two where there are two cores.
+    """
+    count = load_profile(profile).get("study", {}).get("seeds", 1) if seeds is None else seeds
+    jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
+    for name, value in (("seeds", count), ("jobs", jobs)):
+        if value < 1:
+            raise UserError(f"--{name} must be at least 1, not {value}")
+    plan = {c: runs_of(c, profile, dataset, list(range(count)), out) for c in chapters(only)}
+    todo = {chapter: missing for chapter, runs in plan.items() if (missing := [r for r in runs if not is_complete(r)])}
+    for chapter in plan:
+        missing = todo.get(chapter, [])
         print(f"{chapter.notebook}: {f'{len(missing)} runs to do' if missing else 'complete'}", flush=True)
         if dry_run:
-            print("".join(f"  {name}\n" for name in missing), end="")
+            print("".join(f"  {folder.name}\n" for folder in missing), end="")
     if dry_run:
         return 0
-    todo = [chapter for chapter, missing in plan if missing]
-    failed = [chapter for chapter in todo if not execute_chapter(chapter, profile, dataset, count, out)]
+    failed = _execute_all(todo, profile, dataset, count, out, jobs)
     text, path = write_report(out / Path(profile).stem)
     print(f"\n{text}\n\nreport: {path}")
     for chapter in failed:
@@ -86,7 +97,24 @@ def study(
     return 1 if failed else 0
 
 
-def execute_chapter(chapter: Chapter, profile: str, dataset: str | None, seeds: int, out: Path) -> bool:
+def _execute_all(
+    todo: dict[Chapter, list[Path]], profile: str, dataset: str | None, seeds: int, out: Path, jobs: int
+) -> list[Chapter]:
+    """Run chapters, the one with most runs first, with a bar of complete runs; return those that failed."""
+    order = sorted(todo, key=lambda chapter: -len(todo[chapter]))
+    folders = [folder for missing in todo.values() for folder in missing]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(folders), desc="runs", disable=not folders) as bar:
+        waiting = {pool.submit(execute_chapter, c, profile, dataset, seeds, out, threads): c for c in order}
+        while not all(future.done() for future in waiting):
+            wait(waiting, timeout=1.0)
+            bar.update(sum(map(is_complete, folders)) - bar.n)
+        return [chapter for future, chapter in waiting.items() if not future.result()]
+
+
+def execute_chapter(
+    chapter: Chapter, profile: str, dataset: str | None, seeds: int, out: Path, threads: int = 1
+) -> bool:
     """Run a notebook through papermill in a process of its own; the executed copy is kept beside the runs."""
     executed = out / Path(profile).stem / "notebooks" / f"{chapter.notebook}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
@@ -96,14 +124,12 @@ def execute_chapter(chapter: Chapter, profile: str, dataset: str | None, seeds: 
     command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
     command += ["--kernel", "python3", "--cwd", str(NOTEBOOKS), "--log-output", "--no-progress-bar"]
     for name, value in parameters.items():
-        command += ["-y", f"{name}: {value}"]
-    print(f"{chapter.notebook}: started", flush=True)
+        command += ["-y", json.dumps({name: value})]  # JSON is YAML
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     began = time.perf_counter()
-    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
     finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    seconds = time.perf_counter() - began
     if finished.returncode:
-        print("\n".join(finished.stdout.splitlines()[-30:]), file=sys.stderr)
+        tqdm.write("\n".join(finished.stdout.splitlines()[-30:]), file=sys.stderr)
     state = "failed" if finished.returncode else "done"
-    print(f"{chapter.notebook}: {state} after {seconds:.0f} s, see {executed}", flush=True)
+    tqdm.write(f"{chapter.notebook}: {state} after {time.perf_counter() - began:.0f} s, see {executed}")
     return finished.returncode == 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rftkit.errors import UserError
 from rftkit.tasks import Example, ImageRef
@@ -19,20 +22,32 @@ MAX_ASPECT = 200  # the image processor of Qwen2-VL refuses longer ones
 def open_image(image: ImageRef, max_pixels: int | None = None, item: str = "") -> Image.Image:
     """An image in RGB, scaled down to `max_pixels` if it has more; UserError naming `item` if it cannot be used."""
     if isinstance(image, Path):
-        try:
-            with Image.open(image) as file:
-                check_size(file.size, image.name, item)
-                image = file.convert("RGB")
-        except FileNotFoundError:
-            raise UserError(f"{item}: there is no image '{image}'") from None
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{item}: cannot read image '{image}': {error or 'unknown format'}") from None
+        with _opened(image, item) as file:
+            image = file.convert("RGB")
     image = image.convert("RGB")
     if max_pixels and image.width * image.height > max_pixels:
         scale = (max_pixels / (image.width * image.height)) ** 0.5
         size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
         image = image.resize(size, Image.Resampling.LANCZOS)
     return image
+
+
+@contextmanager
+def _opened(path: Path, item: str) -> Iterator[Image.Image]:
+    """An image file of an allowed size, its pixels not yet read; whatever goes wrong is a UserError naming `item`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; the size is checked here
+            with Image.open(path) as file:
+                check_size(file.size, path.name, item)
+                yield file
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{item}: there is no image '{path}'") from None
+    except Exception as error:  # Pillow's readers raise all kinds of errors on broken files
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{item}: cannot read image '{path.name}': {reason}") from None
 
 
 def check_size(size: tuple[int, int], name: str, item: str) -> None:
@@ -52,12 +67,13 @@ def read_jsonl(path: Path, task: str = "classification") -> list[Example]:
     anything is returned.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte order mark first
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' is not UTF-8 text: {error.reason} at byte {error.start}") from None
     except OSError as error:
         raise UserError(f"cannot read '{path}': {error.strerror}") from None
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    # Not splitlines(): JSON texts may hold U+2028 and the like.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise UserError(f"'{path}' holds no examples")
     return [_example(line, path, number, task) for number, line in lines]
@@ -67,7 +83,8 @@ def _example(line: str, path: Path, number: int, task: str) -> Example:
     item = f"{path.name} line {number}"
     try:
         row = json.loads(line)
-    except ValueError as error:
+        json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair would break the tokenizer
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{item}: not valid JSON ({error})") from None
     if not isinstance(row, dict):
         raise UserError(f"{item}: not a JSON object")
@@ -79,9 +96,11 @@ def _example(line: str, path: Path, number: int, task: str) -> Example:
             raise UserError(f"{item}: '{column}' must be a text that is not empty")
     choices = _choices(row, item)
     names = row["image"] if isinstance(row["image"], list) else [row["image"]]
+    if not names:
+        raise UserError(f"{item}: 'image' is an empty list")
     images = tuple(_image_path(name, path, item) for name in names)
-    name = str(row.get("id", f"{path.stem}-{number}"))
-    group = str(row.get("group", name))
+    name = f"{path.stem}-{number}" if row.get("id") is None else str(row["id"])
+    group = name if row.get("group") is None else str(row["group"])
     return Example(name, images, row["question"], row["answer"], choices, task, path.stem, "test", group)
 
 
@@ -92,7 +111,7 @@ def _choices(row: dict[str, Any], item: str) -> tuple[str, ...] | None:
     if not isinstance(choices, list) or not all(isinstance(c, str) and c.strip() for c in choices):
         raise UserError(f"{item}: 'choices' must be a list of texts")
     if row["answer"] not in choices:
-        raise UserError(f"{item}: answer '{row['answer']}' is not among the choices ({', '.join(choices[:10])})")
+        raise UserError(f"{item}: answer {row['answer']!r:.80} is not among the choices {choices!r:.200}")
     return tuple(choices)
 
 
@@ -100,14 +119,14 @@ def _image_path(name: Any, path: Path, item: str) -> Path:
     if not isinstance(name, str) or not name:
         raise UserError(f"{item}: 'image' must be a path")
     folder = path.parent.resolve()
-    image = (folder / name).resolve()
-    if not image.is_relative_to(folder):
-        raise UserError(f"{item}: image '{name}' points outside the data folder")
-    if not image.is_file():
-        raise UserError(f"{item}: there is no image '{name}' in the folder of '{path.name}'")
     try:
-        with Image.open(image) as file:  # reads the header only
-            check_size(file.size, name, item)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{item}: cannot read image '{name}': {error}") from None
-    return image
+        image = (folder / name).resolve()
+        is_file = image.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name too long, with a null character, a loop of links
+        raise UserError(f"{item}: {name!r:.80} is not the name of a file") from None
+    if not image.is_relative_to(folder):
+        raise UserError(f"{item}: image {name!r:.80} points outside the data folder")
+    if not is_file:
+        raise UserError(f"{item}: there is no image {name!r:.80} in the folder of '{path.name}'")
+    with _opened(image, item):  # reads the header only
+        return image

