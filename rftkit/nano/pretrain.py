@@ -40,7 +40,7 @@ class Recipe:
     seed: int = 0
     vague: float = 0.5  # share of answers that are not as asked, 0-1
     vision_steps: int = 1200
-    language_steps: int = 2400
+    language_steps: int = 1600
     vision_batch: int = 96
     language_batch: int = 32
     muon_rate: float = 0.02
