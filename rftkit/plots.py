@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rftkit.callbacks import CURVE, METRICS
+from rftkit.paths import DATA
 from rftkit.tasks import Example
 
 COLOURS = {"base": "#2f6db3", "new": "#d9822b", "all": "#2f6db3", "h": "#777777"}
@@ -106,6 +107,51 @@ def examples_figure(examples: Sequence[Example], texts: Sequence[str] | None = N
     figure.tight_layout()
     plt.close(figure)
     return figure
+
+
+def convergence_figure(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Accuracy reward of runs against steps and against seconds, each a mean of eight steps."""
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3), sharey=True)
+    for name, table in tables.items():
+        smooth = table["accuracy_reward"].rolling(8, min_periods=1).mean()
+        axes[0].plot(table["step"], smooth, label=name)
+        axes[1].plot(table["step_seconds"].cumsum(), smooth, label=name)
+    for axis, label in zip(axes, ("step", "seconds of training"), strict=True):
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("accuracy reward")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+def mask_figure(mask) -> Figure:
+    """Which token (row) of a packed group may look at which (column)."""
+    figure, axes = plt.subplots(figsize=(3.4, 3.4))
+    axes.imshow(mask, cmap="Blues", vmin=0, vmax=1.4)
+    axes.set_xlabel("looks at token")
+    axes.set_ylabel("token")
+    plt.close(figure)
+    return figure
+
+
+def bar_figure(names: Sequence[str], values: Sequence[float], label: str) -> Figure:
+    """A horizontal bar for each name."""
+    figure, axes = plt.subplots(figsize=(8, 0.4 * len(names) + 0.8))
+    axes.barh(range(len(names)), values, color=["#2f6db3" if value > 0 else "#d9822b" for value in values])
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_xlabel(label)
+    plt.close(figure)
+    return figure
+
+
+def committed_log(dataset: str, method: str) -> pd.DataFrame | None:
+    """`metrics.csv` of the complete run that is committed with the kit, if there is one."""
+    path = DATA / "logs" / f"{dataset}-{method}" / METRICS
+    return pd.read_csv(path) if path.exists() else None
 
 
 class LivePlot:

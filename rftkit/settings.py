@@ -139,8 +139,8 @@ def check(settings: Settings) -> Settings:
     """Refuse values that cannot work, with one line each."""
     at_least = {"steps": 1, "shots": 1, "test_items": 1, "val_items": 0, "pass_items": 0, "prompts_per_step": 1,
                 "num_generations": 2, "sft_batch": 1, "micro_batch": 1, "eval_batch": 1, "lora_rank": 0,
-                "save_every": 1, "eval_every": 0, "max_completion_tokens": 1, "max_answer_tokens": 1, "max_pixels": 1, "beta": 0, "seed": 0,
-                "shots_seed": 0}  # fmt: skip
+                "save_every": 1, "eval_every": 0, "max_completion_tokens": 1, "max_answer_tokens": 1,
+                "max_pixels": 1, "beta": 0, "seed": 0, "shots_seed": 0}  # fmt: skip
     for name, least in at_least.items():
         value = getattr(settings, name)
         if value is not None and value < least:
@@ -148,6 +148,8 @@ def check(settings: Settings) -> Settings:
     for name in ("learning_rate", "temperature"):
         if not getattr(settings, name) > 0:
             raise UserError(f"setting '{name}' must be above 0, not {getattr(settings, name)}")
+    if settings.seed >= 2**32:
+        raise UserError(f"setting 'seed' must be below 2**32, not {settings.seed}")
     get_rule(settings.scoring)
     if settings.device not in (None, "cpu", "cuda"):
         raise UserError(f"unknown device '{settings.device}': choose cpu or cuda")

@@ -5,10 +5,14 @@ import os
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may reach for a hub
 
+import bad_data
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(2)
+settings.register_profile("kit", deadline=None)  # a busy machine is not a failure
+settings.load_profile("kit")
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +29,12 @@ def shapes():
     from rftkit.tasks.classification import load_split
 
     return load_split("shapes", "test", 12, 0, "base")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder of one good picture and many bad ones, for data files beside them."""
+    folder = tmp_path_factory.mktemp("data") / "pictures"
+    folder.mkdir()
+    bad_data.write_images(folder)
+    return folder

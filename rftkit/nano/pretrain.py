@@ -210,6 +210,8 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     """
     if recipe.size not in SIZES:
         raise UserError(f"unknown size '{recipe.size}': choose one of {', '.join(SIZES)}")
+    if not 0 <= recipe.vague <= 1:
+        raise UserError(f"--vague is a share between 0 and 1, not {recipe.vague:g}")
     if (out / "config.json").exists():
         raise UserError(f"'{out}' already holds a model: choose another --out")
     out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,147 @@
+"""Settings: who overrides whom, and what is said about values that cannot work."""
+
+import pytest
+
+from rftkit.errors import UserError
+from rftkit.paths import PROFILES
+from rftkit.settings import METHODS, Settings, as_dict, completion_limit, load_settings, with_changes
+
+
+@pytest.fixture
+def profile(tmp_path):
+    """Writes a profile and returns its path."""
+
+    def write(text):
+        path = tmp_path / "mine.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", sorted(path.stem for path in PROFILES.glob("*.yaml")))
+def test_every_profile_loads_for_every_method(name, method):
+    settings = load_settings(name, method)
+    assert (settings.profile, settings.method) == (name, method)
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "steps"),
+    [
+        ("{}", {}, Settings().steps),
+        ("steps: 10", {}, 10),
+        ("steps: 10\nmethods: {sft: {steps: 20}}", {}, 20),
+        ("steps: 10\nmethods: {cls_rl: {steps: 20}}", {}, 10),  # another method's part
+        ("steps: 10\nmethods: {sft: {steps: 20}}", {"steps": 30}, 30),
+        ("steps: 10\nmethods: {sft: {steps: 20}}", {"steps": None}, 20),  # None: not given
+        ("steps: 10\nmethods:", {}, 10),
+    ],
+)
+def test_command_line_over_method_over_profile(profile, text, given, steps):
+    assert load_settings(profile(text), "sft", **given).steps == steps
+
+
+def test_a_profile_of_ones_own_is_named_after_its_file(profile):
+    assert load_settings(profile("study: {seeds: 2}"), "sft").profile == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("learning_rate: 1e-5", "learning_rate", 1e-5),  # YAML reads this as text
+        ("learning_rate: 1", "learning_rate", 1.0),
+        ("steps: '7'", "steps", 7),
+        ("steps: 1e2", "steps", 100),
+        ("max_pixels: null", "max_pixels", None),
+        ("max_pixels: 4096", "max_pixels", 4096),
+        ("quantize: yes", "quantize", True),
+        ("device: cpu", "device", "cpu"),
+    ],
+)
+def test_values_take_the_type_of_their_field(profile, text, name, value):
+    found = getattr(load_settings(profile(text), "sft"), name)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "is not a YAML mapping"),
+        ("- steps", "is not a YAML mapping"),
+        ("a: b: c", "is not valid YAML: mapping values are not allowed here"),
+        (b"\xff\xfe", "is not valid YAML"),
+        ("!!python/object/apply:os.system [date]", "is not valid YAML"),
+        ("step: 3", "unknown setting 'step': choose one of profile, task"),
+        ("methods: {cls_rl: {step: 3}}", "unknown setting 'step'"),
+        ("methods: {sftt: {steps: 3}}", "unknown method 'sftt' in the profile: choose one of zero_shot, sft"),
+        ("methods: [sft]", "'methods' of a profile must map each method to its settings"),
+        ("methods: {sft: 3}", "'methods' of a profile must map each method to its settings"),
+        ("steps: many", "setting 'steps' needs a whole number, not 'many'"),
+        ("steps: 2.5", "setting 'steps' needs a whole number, not '2.5'"),
+        ("steps: true", "setting 'steps' needs a whole number, not 'True'"),
+        ("steps: .inf", "setting 'steps' needs a whole number, not 'inf'"),
+        ("steps:", "setting 'steps' needs a whole number, not 'None'"),
+        ("learning_rate: fast", "setting 'learning_rate' needs a number, not 'fast'"),
+        ("learning_rate: .nan", "setting 'learning_rate' needs a number, not 'nan'"),
+        ("quantize: 'no'", "setting 'quantize' needs true or false, not 'no'"),
+        ("model: 3", "setting 'model' needs a text, not '3'"),
+        ("steps: 0", "setting 'steps' must be at least 1, not 0"),
+        ("num_generations: 1", "setting 'num_generations' must be at least 2, not 1"),  # no group, no advantage
+        ("learning_rate: 0", "setting 'learning_rate' must be above 0, not 0.0"),
+        ("temperature: -1", "setting 'temperature' must be above 0, not -1.0"),
+        ("max_pixels: 0", "setting 'max_pixels' must be at least 1, not 0"),
+        ("seed: -1", "setting 'seed' must be at least 0, not -1"),
+        ("seed: 4294967296", "setting 'seed' must be below 2**32"),
+        ("protocol: one_shot", "unknown protocol 'one_shot': choose base_to_new or few_shot"),
+        ("scoring: loose", "unknown scoring rule 'loose': choose one of strict, lenient, authors"),
+        ("device: tpu", "unknown device 'tpu': choose cpu or cuda"),
+        ("quantize: true\nlora_rank: 0", "set lora_rank above 0 or quantize to false"),
+        ("micro_batch: 5\nprompts_per_step: 2\nnum_generations: 4", "micro_batch 5 must divide the 8 rollouts"),
+    ],
+)
+def test_what_cannot_work_is_one_line(profile, text, line):
+    with pytest.raises(UserError) as error:
+        load_settings(profile(text), "cls_rl")
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "given", "line"),
+    [
+        ("nano", "sfl", {}, "unknown method 'sfl': choose one of zero_shot, sft"),
+        ("nona", "sft", {}, "no profile 'nona': choose one of gpu-2b, gpu-7b, nano, smoke, or give the path"),
+        (".", "sft", {}, "no profile '.'"),
+        ("nano", "sft", {"step": 3}, "unknown setting 'step'"),
+        ("nano", "sft", {"steps": 0}, "setting 'steps' must be at least 1, not 0"),
+    ],
+)
+def test_wrong_names_are_one_line(name, method, given, line):
+    with pytest.raises(UserError) as error:
+        load_settings(name, method, **given)
+    assert line in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 8, 16, 64, 1000])
+def test_a_micro_batch_may_divide_or_exceed_the_rollouts(micro_batch):
+    assert load_settings("nano", "cls_rl", micro_batch=micro_batch).micro_batch == micro_batch
+
+
+def test_the_micro_batch_of_sft_need_not_divide_rollouts():
+    assert load_settings("nano", "sft", micro_batch=5).micro_batch == 5
+
+
+def test_changes_are_checked_too():
+    with pytest.raises(UserError, match="'steps' must be at least 1"):
+        with_changes(load_settings("smoke", "sft"), steps=0)
+
+
+def test_only_direct_answers_have_the_short_limit():
+    settings = Settings(max_completion_tokens=40, max_answer_tokens=12)
+    limits = [completion_limit(settings, mode) for mode in ("no_thinking", "thinking", "think_after_answer")]
+    assert limits == [12, 40, 40]
+
+
+def test_settings_as_a_dict_make_the_same_settings():
+    settings = load_settings("smoke", "cls_rl", seed=3)
+    assert Settings(**as_dict(settings)) == settings

@@ -1,0 +1,147 @@
+"""Data from disk: what is read, and one line for whatever cannot be."""
+
+import json
+import warnings
+from pathlib import Path
+
+import bad_data
+import pytest
+from PIL import Image
+
+from rftkit.errors import UserError
+from rftkit.tasks.sources import open_image, read_jsonl
+
+ROW = bad_data.ROW
+
+
+def write(pictures, *rows, encoding="utf-8", end="\n"):
+    path = pictures / "data.jsonl"
+    path.write_bytes("".join(json.dumps(row, ensure_ascii=False) + end for row in rows).encode(encoding))
+    return path
+
+
+def test_a_row_becomes_an_example(pictures):
+    (example,) = read_jsonl(write(pictures, ROW))
+    assert example.images == (pictures / "cat.png",)
+    assert (example.question, example.answer, example.choices) == ("What is it?", "cat", ("cat", "dog"))
+    assert (example.id, example.group) == ("data-1", "data-1")
+    assert (example.task, example.dataset, example.split) == ("classification", "data", "test")
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "expected"),
+    [
+        ({"id": "photo 7"}, "id", "photo 7"),
+        ({"id": 7}, "id", "7"),
+        ({"id": None}, "id", "data-1"),
+        ({"id": 7}, "group", "7"),
+        ({"group": "drawing"}, "group", "drawing"),
+        ({"group": None}, "group", "data-1"),
+        ({"choices": None}, "choices", None),
+        ({"licence": "CC0"}, "answer", "cat"),  # other columns are passed over
+        ({"question": "What\u2028is it?"}, "question", "What\u2028is it?"),  # no end of line in JSON
+        ({"answer": "кіт", "choices": ["кіт"]}, "answer", "кіт"),
+    ],
+)
+def test_optional_and_odd_values(pictures, values, name, expected):
+    (example,) = read_jsonl(write(pictures, ROW | values))
+    assert getattr(example, name) == expected
+
+
+def test_choices_may_be_missing(pictures):
+    (example,) = read_jsonl(write(pictures, {key: ROW[key] for key in ("image", "question", "answer")}))
+    assert example.choices is None
+
+
+@pytest.mark.parametrize("images", [["cat.png"], ["cat.png", "cat.jpg"], ["cat.png"] * 3])
+def test_a_row_may_have_several_images(pictures, images):
+    (example,) = read_jsonl(write(pictures, ROW | {"image": images}))
+    assert [path.name for path in example.images] == images
+
+
+@pytest.mark.parametrize(
+    ("encoding", "end"), [("utf-8", "\n"), ("utf-8", "\r\n"), ("utf-8-sig", "\r\n"), ("utf-8", "\n\n")]
+)
+def test_files_of_any_editor_are_read(pictures, encoding, end):
+    assert len(read_jsonl(write(pictures, ROW, ROW, encoding=encoding, end=end))) == 2
+
+
+def test_lines_are_counted_with_the_empty_ones(pictures):
+    first, second = read_jsonl(write(pictures, ROW, ROW, end="\n\n"))
+    assert (first.id, second.id) == ("data-1", "data-3")
+
+
+@pytest.mark.parametrize(("content", "place", "said"), bad_data.contents())
+def test_bad_data_are_one_line_that_says_where_and_what(pictures, content, place, said):
+    path = pictures / "data.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error, warnings.catch_warnings():
+        warnings.simplefilter("error")  # a warning of Pillow's would be a second line
+        read_jsonl(path)
+    message = str(error.value)
+    assert place in message and said in message
+    assert "\n" not in message and len(message) < 500
+
+
+@pytest.mark.parametrize(("name", "said"), [("", "Is a directory"), ("gone.jsonl", "No such file or directory")])
+def test_folders_and_missing_files_are_one_line(pictures, name, said):
+    with pytest.raises(UserError, match=f"^cannot read '.*': {said}$"):
+        read_jsonl(pictures / name)
+
+
+@pytest.mark.parametrize("name", ["cat.png", "cat.jpg"])
+def test_images_open_in_rgb(pictures, name):
+    image = open_image(pictures / name)
+    assert (image.mode, image.size) == ("RGB", (64, 48))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
+def test_images_of_every_mode_become_rgb(mode):
+    assert open_image(Image.new(mode, (8, 8))).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("size", "max_pixels", "scaled"),
+    [
+        ((64, 48), None, (64, 48)),
+        ((64, 48), 64 * 48, (64, 48)),
+        ((64, 48), 32 * 24, (32, 24)),
+        ((100, 1), 50, (70, 1)),  # no side vanishes
+    ],
+)
+def test_images_are_scaled_down_to_a_number_of_pixels(size, max_pixels, scaled):
+    assert open_image(Image.new("RGB", size), max_pixels).size == scaled
+
+
+@pytest.mark.parametrize("name", ["half.png", "half.jpg"])
+def test_a_truncated_image_names_its_item_when_it_is_opened(pictures, name):
+    (example,) = read_jsonl(write(pictures, ROW | {"image": name}))  # the header is whole
+    with pytest.raises(UserError) as error:
+        open_image(example.images[0], item=example.id)
+    assert f"data-1: cannot read image '{name}'" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gone.png", "there is no image"),
+        ("text.png", "cannot read image 'text.png'"),
+        ("large.png", "6400 x 6410 pixels"),
+        ("bomb.png", "cannot read image 'bomb.png'"),
+    ],
+)
+def test_images_are_checked_when_they_are_opened_too(pictures, name, said):
+    with pytest.raises(UserError) as error:
+        open_image(pictures / name, item="photo 7")
+    assert str(error.value).startswith("photo 7: ") and said in str(error.value)
+
+
+def test_no_damage_to_a_picture_raises_anything_else(pictures):
+    content = (pictures / "cat.png").read_bytes()
+    path = Path(pictures / "damaged.png")
+    for place in range(0, 200):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            assert open_image(path).mode == "RGB"
+        except UserError as error:
+            assert "\n" not in str(error)

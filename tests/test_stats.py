@@ -1,0 +1,86 @@
+"""Statistics against hand-computed numbers."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rftkit.stats import bootstrap, harmonic_mean, interval, wilson
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    [
+        (0, 0, 0, 1),
+        (8, 10, 0.490162, 0.943318),
+        (50, 100, 0.403832, 0.596168),
+        (0, 10, 0, 0.277533),  # z^2 / (n + z^2)
+        (10, 10, 0.722467, 1),
+        (1, 1, 0.206549, 1),
+    ],
+)
+def test_wilson_by_hand(correct, n, low, high):
+    assert wilson(correct, n) == pytest.approx((low, high), abs=1e-6)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_the_proportion_and_stays_between_zero_and_one(pair):
+    correct, n = pair
+    low, high = wilson(correct, n)
+    assert 0 <= low <= correct / n <= high <= 1
+
+
+@pytest.mark.parametrize("n", [1, 3, 10, 300, 1000])
+def test_wilson_of_none_or_all_right_ends_at_zero_or_one_exactly(n):
+    assert wilson(0, n)[0] == 0 and wilson(n, n)[1] == 1
+
+
+def test_wilson_narrows_with_more_items():
+    widths = [high - low for low, high in (wilson(n // 2, n) for n in (10, 100, 1000))]
+    assert widths == sorted(widths, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("base", "new", "h"),
+    [(0.5, 0.5, 0.5), (0.6, 0.3, 0.4), (1, 1, 1), (0, 0.9, 0), (0.9, 0, 0), (0, 0, 0), (0.6210, 0.6627, 0.641173)],
+)
+def test_harmonic_mean_by_hand(base, new, h):
+    assert harmonic_mean(base, new) == pytest.approx(h, abs=1e-6)
+
+
+def test_constant_data_have_an_interval_without_width():
+    assert interval(bootstrap(np.ones((3, 20)), np.arange(20))) == (1, 1)
+
+
+def test_the_bootstrap_has_the_standard_error_of_a_proportion():
+    means = bootstrap(np.tile([0, 1, 1, 1], 100)[None], np.arange(400), draws=4000)
+    assert means.mean() == pytest.approx(0.75, abs=0.002)
+    assert means.std() == pytest.approx((0.75 * 0.25 / 400) ** 0.5, rel=0.05)
+
+
+def test_clusters_of_like_items_widen_the_interval():
+    correct = np.repeat(np.tile([0, 1], 10), 5)[None]  # 20 drawings, five pictures of each
+    drawings, pictures = np.repeat(np.arange(20), 5), np.arange(100)
+    deviations = [bootstrap(correct, groups).std() for groups in (drawings, pictures)]
+    assert deviations[0] / deviations[1] == pytest.approx(5**0.5, rel=0.05)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    alike, apart = np.array([[0, 1] * 50, [1, 0] * 50]), np.array([[0] * 100, [1] * 100])
+    assert bootstrap(apart, np.arange(100)).std() > 5 * bootstrap(alike, np.arange(100)).std()
+
+
+def test_clusters_may_have_names_and_sizes_of_their_own():
+    means = bootstrap(np.array([[1, 1, 1, 0]]), np.array(["a", "a", "a", "b"]), draws=500)
+    assert set(np.round(means, 6)) == {0, 0.75, 1}  # b twice, one of each, a twice
+
+
+def test_paired_differences_of_equal_methods_are_zero():
+    first = np.random.default_rng(0).integers(0, 2, (3, 50))
+    assert interval(bootstrap(first - first, np.arange(50))) == (0, 0)
+
+
+def test_the_bootstrap_depends_on_its_seed_alone():
+    correct, groups = np.random.default_rng(0).integers(0, 2, (3, 50)), np.arange(50)
+    assert np.array_equal(bootstrap(correct, groups, seed=1), bootstrap(correct, groups, seed=1))
+    assert not np.array_equal(bootstrap(correct, groups, seed=1), bootstrap(correct, groups, seed=2))
