@@ -1,4 +1,5 @@
-"""Pre-trains a bundled model: first the vision tower on plain labels, then everything on questions and answers.
+"""Pre-trains a bundled model: first the vision tower on plain labels, then the language model on
+questions and answers.
 
 Recipe: Muon on the weight matrices, AdamW on the rest, one cosine schedule a stage.
 """
@@ -194,6 +195,7 @@ def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus):
     """The two stages: name, trained module, number of steps and the loss of a step."""
     classifier = VisionClassifier(model, corpus.processor, [label for _, label in corpus.labels])
     yield "vision", classifier, recipe.vision_steps, lambda step: classifier(*corpus.label_batch(step))
+    model.model.visual.requires_grad_(False)  # good by now, and half of the time
     yield (
         "language",
         model,
