@@ -1,57 +1,107 @@
-"""The small pieces the notebooks carry by hand: four fixed rollouts a mode, the group's advantage and the GRPO loss."""
+"""What the notebooks share: four rollouts written by hand, GRPO's arithmetic small enough to read, self-checks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import datasets
 import torch
+from torch.nn.functional import pad
+from transformers import logging, set_seed
 
-from rftkit.prompts import conversation
+from rftkit.evaluate import encode
+from rftkit.models import pick_device
+from rftkit.results import is_complete, read_results, versions
+from rftkit.run import folder_of
+from rftkit.settings import METHODS, load_settings
+from rftkit.sft import Collator, sft_rows
 from rftkit.tasks import Example
+from rftkit.tasks.classification import load_split
 
-# One right and well-formed, one right with broken tags (or prose around it), one wrong, one vague.
+# A group of completions of `fixed_example`, an arrow: right, right but not as asked, wrong, vague prose.
+STRAIGHT, VAGUE = "it has straight sides", "The picture shows an angular thing."
 ROLLOUTS = {
-    "thinking": (
-        "<think> it has five points </think> <answer> star </answer>",
-        "<think> it has five points <answer> star </answer>",
-        "<think> it has three corners </think> <answer> triangle </answer>",
-        "The picture shows an angular thing.",
-    ),
-    "no_thinking": ("star", "The picture shows a star.", "triangle", "The picture shows an angular thing."),
-    "think_after_answer": (
-        "<answer> star </answer> <reason> it has five points </reason>",
-        "<answer> star <reason> it has five points </reason>",
-        "<answer> triangle </answer> <reason> it has three corners </reason>",
-        "The picture shows an angular thing.",
-    ),
+    "thinking": [
+        f"<think> {STRAIGHT} </think> <answer> arrow </answer>",
+        f"<think> {STRAIGHT} <answer> arrow </answer>",
+        "<think> it has six corners </think> <answer> bolt </answer>",
+        f"{STRAIGHT}. {VAGUE}",
+    ],
+    "no_thinking": ["arrow", "The picture shows an arrow.", "bolt", VAGUE],
+    "think_after_answer": [
+        f"<answer> arrow </answer> <reason> {STRAIGHT} </reason>",
+        f"<answer> arrow </answer> <reason> {STRAIGHT}",
+        "<answer> bolt </answer> <reason> it has six corners </reason>",
+        f"{STRAIGHT}. {VAGUE}",
+    ],
 }
 
 
-def group_advantage(rewards: Sequence[float]) -> torch.Tensor:
-    """How much better than its group each completion did: (r - mean) / (std + 1e-4)."""
-    r = torch.tensor(rewards, dtype=torch.float32)
-    return (r - r.mean()) / (r.std() + 1e-4)
+def fixed_example() -> Example:
+    """The example of the hand-written rollouts."""
+    return load_split("shapes", "test", 1, 0, "base")[0]
 
 
-def grpo_loss(log_probs: Sequence[torch.Tensor], advantages: torch.Tensor) -> torch.Tensor:
-    """The on-policy GRPO loss: each completion's mean over its tokens of -ratio x advantage, then the group's mean.
+def group_advantage(rewards: torch.Tensor) -> torch.Tensor:
+    """Advantages [G] of a group's rewards [G]: how far each is above the group's mean, in standard deviations."""
+    return (rewards - rewards.mean()) / (rewards.std() + 1e-4)
 
-    On the policy that sampled, the ratio is 1 in value, but its gradient is that of the log-probability.
+
+def grpo_loss(log_probs: torch.Tensor, mask: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+    """GRPO's loss, on-policy: the mean over completions of the mean over each one's tokens.
+
+    log_probs and mask are [G, T], advantages [G].
     """
-    ratios = [torch.exp(lp - lp.detach()) for lp in log_probs]
-    return torch.stack([-(r * a).mean() for r, a in zip(ratios, advantages, strict=True)]).mean()
+    ratio = torch.exp(log_probs - log_probs.detach())  # 1, but its gradient is that of log_probs
+    per_token = -ratio * advantages[:, None] * mask  # [G, T]
+    return (per_token.sum(1) / mask.sum(1)).mean()
 
 
-def completion_log_probs(
-    model, processor, example: Example, mode: str, completions: Sequence[str]
-) -> list[torch.Tensor]:
-    """The log-probability of each token of each completion [T] (end token included), given the example's prompt."""
-    found = []
-    for completion in completions:
-        prompt = processor.apply_chat_template(conversation(example, mode), add_generation_prompt=True)
-        answer = completion + processor.tokenizer.eos_token
-        batch = processor(text=[prompt + answer], images=[list(example.images)], return_tensors="pt").to(model.device)
-        length = len(processor.tokenizer(answer, add_special_tokens=False)["input_ids"])
-        log_probs = model(**batch).logits[0, -length - 1 : -1].log_softmax(-1)  # [T, V]
-        found.append(log_probs.gather(1, batch["input_ids"][0, -length:, None])[:, 0])
+def completion_log_probs(model, processor, example: Example, mode: str, completions: Sequence[str]):
+    """Log-probs [G, T] of the tokens of G completions, each with its end token, and their mask [G, T]."""
+    inputs = encode(processor, [example] * len(completions), mode).to(model.device)
+    texts = [text + processor.tokenizer.eos_token for text in completions]
+    answer = processor.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(model.device)
+    for name in ("input_ids", "attention_mask"):
+        inputs[name] = torch.cat([inputs[name], answer[name]], 1)
+    length = answer["input_ids"].shape[1]
+    inputs["mm_token_type_ids"] = pad(inputs["mm_token_type_ids"], (0, length))
+    logits = model(**inputs, logits_to_keep=length + 1).logits[:, :-1].float()  # [G, T, V]
+    return logits.log_softmax(-1).gather(2, answer["input_ids"][..., None])[..., 0], answer["attention_mask"]
+
+
+def loss_tokens(processor, example: Example, method: str) -> list[int]:
+    """The tokens that carry the loss of `sft` or `sft_all` when it is trained on an example."""
+    row = sft_rows([example], METHODS[method].mode, None)[0]
+    labels = Collator(processor, completion_only_loss=method == "sft")([row])["labels"][0]
+    return labels[labels != -100].tolist()
+
+
+def check(statement: str, holds: Callable[[], bool]) -> None:
+    """Print whether a statement about an exercise's solution holds; an unsolved exercise fails and does not raise."""
+    try:
+        passed = bool(holds())
+    except Exception:  # whatever half a solution raises
+        passed = False
+    print(f"[{'pass' if passed else 'fail'}] {statement}")
+
+
+def set_up(seed: int) -> str:
+    """Seed everything, quieten the libraries, and return a line about what runs here."""
+    set_seed(seed)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, about each other
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    return f"seed {seed}, device {pick_device()}, " + ", ".join(f"{name} {v}" for name, v in versions().items())
+
+
+def finished(profile: str, methods: Sequence[str], seeds: Sequence[int], out: Path, **overrides) -> dict[str, list]:
+    """Results of the complete runs by method, whichever notebook made them, shaped as in `report.load_runs`."""
+    found = {}
+    for method in methods:
+        folders = [folder_of(load_settings(profile, method, seed=seed, **overrides), out) for seed in seeds]
+        found[method] = [read_results(folder) | {"folder": folder} for folder in folders if is_complete(folder)]
     return found

@@ -12,6 +12,8 @@ import sys
 import threading
 from queue import Empty, Queue
 
+from rftkit.errors import UserError
+
 MAX_CHARACTERS = 200  # longer texts are compared by their last characters, where an answer stands
 START_SECONDS = 60.0
 _worker: _Worker | None = None
@@ -25,18 +27,25 @@ class _Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        self.answers: Queue[str] = Queue()
+        self.answers: Queue[str | None] = Queue()
         threading.Thread(target=self._read, daemon=True).start()
-        self.answers.get(timeout=START_SECONDS)
+        try:
+            started = self.answers.get(timeout=START_SECONDS)
+        except Empty:
+            started = None
+        if started is None:
+            self.process.kill()
+            raise UserError("math-verify does not start: install it again from requirements.lock")
 
     def _read(self) -> None:
         for line in self.process.stdout:
             self.answers.put(line)
+        self.answers.put(None)  # the worker has ended
 
     def ask(self, gold: str, text: str, seconds: float) -> bool:
         self.process.stdin.write(json.dumps([gold, text]) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.answers.get(timeout=seconds))
+        return json.loads(self.answers.get(timeout=seconds) or "false")
 
 
 def math_equal(gold: str, text: str, seconds: float = 1.0) -> bool:

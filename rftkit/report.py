@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from rftkit.claims import decide, read_claims
 from rftkit.errors import UserError
 from rftkit.paths import DATA
-from rftkit.results import complete_runs, read_results, write_atomically
-from rftkit.run import PREDICTIONS
+from rftkit.results import complete_runs, read_answers, read_results, write_atomically
 from rftkit.settings import METHODS
-from rftkit.stats import bootstrap, interval
+from rftkit.stats import interval, resample
 
 Cell = tuple[float, float, float]  # accuracy and its interval, 0-1
 
@@ -41,22 +40,8 @@ def load_runs(runs: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str,
 
 def accuracies(runs: list[dict[str, Any]], mode: str, rule: str) -> dict[str, Cell]:
     """Mean accuracy of a method's runs on each split and its harmonic mean H, with bootstrap intervals."""
-    tables = pd.concat([pd.read_parquet(run["folder"] / PREDICTIONS).assign(seed=run["seed"]) for run in runs])
-    tables = tables[tables["mode"] == mode]
-    cells, means = {}, {}
-    for split, part in tables.groupby("split", sort=False):
-        wide = part.pivot(index="seed", columns="id", values=rule)
-        groups = part.drop_duplicates("id").set_index("id").loc[wide.columns, "group"].to_numpy()
-        means[split] = bootstrap(wide.to_numpy(), groups)
-        cells[split] = (float(wide.to_numpy().mean()), *interval(means[split]))
-    if "base" in cells and "new" in cells:
-        harmonic = _harmonic(means["base"], means["new"])
-        cells["h"] = (float(_harmonic(np.array(cells["base"][0]), np.array(cells["new"][0]))), *interval(harmonic))
-    return cells
-
-
-def _harmonic(base: np.ndarray, new: np.ndarray) -> np.ndarray:
-    return 2 * base * new / np.maximum(base + new, 1e-12)
+    found = resample(read_answers(runs, mode, rule))
+    return {split: (mean, *interval(draws)) for split, (mean, draws) in found.items()}
 
 
 def measured(runs: list[dict[str, Any]], split: str, measure: str, mode: str) -> float | None:
@@ -112,7 +97,7 @@ def markdown_table(rows: list[dict[str, Any]], few_shot: bool = False) -> str:
     head = ["method", "seeds"]
     head += [f"{rule} {names.get(s, s)}" for rule in ("strict", "lenient") for s in splits]
     head += [f"knows {s}" for s in known] + ["pass@8 base/new", "tokens", "train s", "paper base / new / H"]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines = []
     for row in rows:
         paper = row["paper"]
         cells = [row["title"], str(row["seeds"])]
@@ -121,8 +106,25 @@ def markdown_table(rows: list[dict[str, Any]], few_shot: bool = False) -> str:
         cells += [" / ".join(_share(row["pass@8"].get(s)) for s in known)]
         cells += [f"{row['tokens']:.1f}", f"{row['seconds']:.0f}"]
         cells += [f"{paper['base']:.1f} / {paper['new']:.1f} / {paper['h']:.1f}" if paper else ""]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return _markdown(head, lines)
+
+
+def claims_table(rows: list[dict[str, Any]]) -> str:
+    """The decided claims (`rftkit.claims.decide`) as Markdown, differences in points of per cent."""
+    head = ["claim of the paper", "difference here, strict", "seeds", "in the toy", "at paper scale"]
+    lines = []
+    for row in rows:
+        mean, low, high = (100 * value for value in row["difference"])
+        measure = {"h": "H"}.get(row["measure"], row["measure"])
+        cells = [row["claim"], f"{measure} {mean:+.1f} [{low:+.1f}, {high:+.1f}]", str(row["seeds"])]
+        lines.append([*cells, row["verdict"], "untested"])
+    return _markdown(head, lines)
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    table = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
 
 
 def write_report(runs: Path) -> tuple[str, Path]:
@@ -136,6 +138,8 @@ def write_report(runs: Path) -> tuple[str, Path]:
         figure = f"report-{profile}-{dataset}-{Path(model).name}.png"
         accuracy_figure(rows).savefig(runs / figure, dpi=110, bbox_inches="tight")
         parts.append(f"## {dataset}, {model}, profile {profile}\n\n{table}\n\n![{dataset}]({figure})\n")
+        if (profile, dataset) == ("nano", read_claims()["design"]["dataset"]) and (decided := decide(methods)):
+            parts.append(f"{claims_table(decided)}\n")
     text = "\n".join(parts)
     path = runs / "report.md"
     write_atomically(path, f"# rftkit report\n\n{LEGEND}\n\n{text}")
@@ -147,4 +151,5 @@ items, items clustered by the drawing they were made from. *strict*: the tag con
 the label. *lenient*: the paper's evaluation, the label occurs in the answer. *knows*: accuracy by likelihood over the
 choices, whatever the model says. *pass@8*: any of eight samples is strictly right. *tokens*: mean completion length.
 *paper*: Qwen2-VL-2B, average over the paper's eleven sets (arXiv 2503.16188), lenient rule, other data and models:
-the toy's numbers stand beside them, they do not estimate them."""
+the toy's numbers stand beside them, they do not estimate them. Claims are decided by the paired difference, by the
+rule in data/claims.yaml."""

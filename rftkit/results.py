@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from rftkit.paths import ROOT
@@ -19,11 +20,11 @@ from rftkit.settings import Settings, as_dict
 from rftkit.tasks import Example
 
 SCHEMA_VERSION = 1
-RESULTS = "results.json"
+RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 # The code that trains and scores: a run made by other code is another run.
-CODE = ("prompts.py", "rewards.py", "math_equal.py", "trainer.py", "sft.py", "models.py", "evaluate.py", "run.py",
-        "tasks", "nano/worlds")  # fmt: skip
+CODE = ("prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "sft.py", "models.py",
+        "evaluate.py", "run.py", "tasks", "nano/worlds")  # fmt: skip
 # Settings that change how fast a run is, not what it computes.
 NOT_IN_FINGERPRINT = ("profile",)
 
@@ -108,6 +109,13 @@ def write_results(folder: Path, settings: Settings, content: dict[str, Any], dat
 
 def read_results(folder: Path) -> dict[str, Any]:
     return json.loads((folder / RESULTS).read_text())
+
+
+def read_answers(runs: Iterable[dict[str, Any]], mode: str, rule: str) -> pd.DataFrame:
+    """Test answers of runs (results with their `folder`) in a mode: seed, split, id, group and correct by a rule."""
+    tables = [pd.read_parquet(run["folder"] / PREDICTIONS).assign(seed=run["seed"]) for run in runs]
+    table = pd.concat(tables).rename(columns={rule: "correct"})
+    return table.loc[table["mode"] == mode, ["seed", "split", "id", "group", "correct"]]
 
 
 def complete_runs(out: Path) -> list[Path]:

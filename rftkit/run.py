@@ -20,8 +20,6 @@ from rftkit.tasks import Example
 from rftkit.tasks.classification import load_split
 from rftkit.trainer import grpo_trainer, train
 
-PREDICTIONS = "predictions.parquet"
-
 
 def halves(settings: Settings) -> tuple[str, ...]:
     """The halves a protocol tests on."""
@@ -69,9 +67,9 @@ def execute(settings: Settings, out: Path, on_row: Callable[[list[dict]], None] 
     if METHODS[settings.method].trainer:
         model = _train(settings, model, processor, shots, folder, on_row)
     content, rows = evaluate_run(settings, model, processor, tests)
-    temporary = folder / f".{PREDICTIONS}"
+    temporary = folder / f".{results.PREDICTIONS}"
     pd.DataFrame(rows).to_parquet(temporary, index=False)
-    temporary.replace(folder / PREDICTIONS)
+    temporary.replace(folder / results.PREDICTIONS)
     content["training"] = training_summary(folder)
     results.write_results(folder, settings, content, data_sha)
     return folder

@@ -8,12 +8,10 @@ import pandas as pd
 import yaml
 
 from rftkit.callbacks import CURVE
-from rftkit.paths import DATA
+from rftkit.claims import read_claims
 from rftkit.results import write_atomically
 from rftkit.run import execute
 from rftkit.settings import METHODS, load_settings
-
-CLAIMS = DATA / "claims.yaml"
 
 
 def select(profile: str, dataset: str, out: Path) -> str:
@@ -22,7 +20,7 @@ def select(profile: str, dataset: str, out: Path) -> str:
     The grid, the budget and the seed are those of `selection` in `data/claims.yaml`, the same for all methods. Writes
     every point to `OUT/selection-DATASET.csv` and returns the chosen ones as the `methods` part of a profile.
     """
-    rule = yaml.safe_load(CLAIMS.read_text())["selection"]
+    rule = read_claims()["selection"]
     points = []
     for method in (name for name, m in METHODS.items() if m.trainer):
         for rate in rule["learning_rates"]:

@@ -37,6 +37,10 @@ METHODS = {
     )
 }
 
+# The tasks there are, and the losses of TRL whose log-probs and importance ratios are those of the paper's GRPO.
+TASKS = ("classification",)
+LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -151,10 +155,12 @@ def check(settings: Settings) -> Settings:
     if settings.seed >= 2**32:
         raise UserError(f"setting 'seed' must be below 2**32, not {settings.seed}")
     get_rule(settings.scoring)
-    if settings.device not in (None, "cpu", "cuda"):
-        raise UserError(f"unknown device '{settings.device}': choose cpu or cuda")
-    if settings.protocol not in ("base_to_new", "few_shot"):
-        raise UserError(f"unknown protocol '{settings.protocol}': choose base_to_new or few_shot")
+    one_of = {"task": TASKS, "protocol": ("base_to_new", "few_shot"), "device": (None, "cpu", "cuda"),
+              "loss_type": LOSS_TYPES}  # fmt: skip
+    for name, known in one_of.items():
+        if getattr(settings, name) not in known:
+            allowed = ", ".join(filter(None, known))
+            raise UserError(f"unknown {name} '{getattr(settings, name)}': choose one of {allowed}")
     if settings.quantize and settings.lora_rank == 0:
         raise UserError("a quantised model cannot be trained in full: set lora_rank above 0 or quantize to false")
     rollouts = settings.prompts_per_step * settings.num_generations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 Z = 1.959964  # two-sided 95 %
 
@@ -24,17 +25,19 @@ def harmonic_mean(base: float, new: float) -> float:
     return 2 * base * new / (base + new) if base > 0 and new > 0 else 0.0
 
 
-def bootstrap(correct: np.ndarray, groups: np.ndarray, draws: int = 2000, seed: int = 0) -> np.ndarray:
+def bootstrap(correct: np.ndarray, groups: np.ndarray, draws: int = 2000, stream: int = 0) -> np.ndarray:
     """Bootstrap means of a seeds x items table, resampling seeds and clusters of items.
 
     Args:
         correct: [seeds, items] of 0 or 1 (or, for a paired comparison, differences of two methods).
         groups: [items], the cluster of each item, such as the drawing it was made from.
+        stream: which random items are drawn. The seeds drawn are the same in every call, and with equal streams so are
+            the items: draws of several methods can be subtracted pairwise.
 
     Returns:
         [draws] means; their 2.5 and 97.5 percentiles are the interval.
     """
-    rng = np.random.default_rng(seed)
+    seed_rng, item_rng = np.random.default_rng(0), np.random.default_rng([1, stream])
     _, cluster = np.unique(groups, return_inverse=True)
     count = cluster.max() + 1
     sums = np.stack([np.bincount(cluster, row, count) for row in np.asarray(correct, float)])  # [seeds, clusters]
@@ -42,7 +45,7 @@ def bootstrap(correct: np.ndarray, groups: np.ndarray, draws: int = 2000, seed: 
     seeds = len(sums)
     means = np.empty(draws)
     for draw in range(draws):
-        rows, columns = rng.integers(seeds, size=seeds), rng.integers(count, size=count)
+        rows, columns = seed_rng.integers(seeds, size=seeds), item_rng.integers(count, size=count)
         # Counting how often each cluster was drawn is cheaper than copying the drawn columns.
         weight = np.bincount(columns, minlength=count)
         means[draw] = (sums[rows] @ weight).mean() / (sizes @ weight)
@@ -53,3 +56,24 @@ def interval(means: np.ndarray) -> tuple[float, float]:
     """The central 95 % of bootstrap means."""
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
+
+
+def resample(answers: pd.DataFrame, seeds: list[int] | None = None) -> dict[str, tuple[float, np.ndarray]]:
+    """Mean accuracy and its bootstrap draws on each split, and on `h` where there are a base and a new half.
+
+    Args:
+        answers: columns seed, split, id, group and correct (0 or 1).
+        seeds: which seeds, in which order; a single run stands for all of them. None: those there are.
+    """
+    found = {}
+    for stream, (split, part) in enumerate(answers.groupby("split", sort=False)):
+        wide = part.pivot(index="seed", columns="id", values="correct")
+        if seeds is not None:
+            wide = wide.loc[seeds if len(wide) > 1 else [wide.index[0]] * len(seeds)]
+        groups = part.drop_duplicates("id").set_index("id").loc[wide.columns, "group"].to_numpy()
+        found[split] = (float(wide.to_numpy().mean()), bootstrap(wide.to_numpy(), groups, stream=stream))
+    if "base" in found and "new" in found:
+        (base, base_draws), (new, new_draws) = found["base"], found["new"]
+        draws = 2 * base_draws * new_draws / np.maximum(base_draws + new_draws, 1e-12)
+        found["h"] = (harmonic_mean(base, new), draws)
+    return found

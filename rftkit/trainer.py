@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig
 
 from rftkit.callbacks import RunLog
+from rftkit.errors import UserError
 from rftkit.models import lora_config
 from rftkit.prompts import conversation
 from rftkit.rewards import reward_functions
@@ -124,12 +126,20 @@ def attach(trainer: Trainer, log: RunLog) -> Trainer:
 
 def train(trainer: Trainer, folder: Path) -> PreTrainedModel | PeftModel:
     """Train, from the last whole checkpoint if there is one, and return the trained model."""
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
+    try:
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        raise UserError(
+            f"training stopped: the model's probabilities are no numbers after step {trainer.state.global_step}; "
+            f"lower the learning rate ({trainer.args.learning_rate:g}) or train in fp32"
+        ) from None
     return trainer.model
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; broken ones are passed over.
+    """The newest checkpoint that was written to its end; torn ones are removed.
 
     transformers writes `trainer_state.json` last, so a checkpoint that was being written when the run was killed has
     none, or a torn one.
@@ -139,5 +149,5 @@ def last_checkpoint(folder: Path) -> str | None:
             json.loads((Path(path) / "trainer_state.json").read_text())
             return path
         except (OSError, ValueError):
-            Path(path).rename(folder / f"broken-{Path(path).name}")
+            shutil.rmtree(path)
     return None

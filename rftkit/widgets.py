@@ -1,35 +1,39 @@
-"""The playground of notebook 00: type a completion, see what the reward sees."""
+"""How completions are judged: as a table, and as a playground on top of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import ipywidgets as widgets
+import ipywidgets
 import pandas as pd
 
 from rftkit.prompts import MODES
-from rftkit.rewards import RULES, score
+from rftkit.rewards import RULES, reward_functions, score
 from rftkit.tasks import Example
 
 
-def judged(example: Example, mode: str, completions: Sequence[str], rule: str = "strict") -> pd.DataFrame:
-    """Parsed answer, format and accuracy of completions, as a table: the playground without widgets."""
-    scores = [score(text, example, mode, rule) for text in completions]
-    columns = {"parsed": [s.parsed for s in scores], "format": [s.format for s in scores]}
-    return pd.DataFrame({"completion": completions, **columns, "accuracy": [s.accuracy for s in scores]})
+def judge(completions: Sequence[str], example: Example, mode: str, rule: str = "strict") -> pd.DataFrame:
+    """A row a completion: the parsed answer, each reward of the mode, and their sum."""
+    table = pd.DataFrame({"completion": list(completions)})
+    table["parsed"] = [score(text, example, mode, rule).parsed for text in completions]
+    for reward in reward_functions(mode, rule):
+        table[reward.__name__] = reward(completions, [example.answer] * len(completions))
+    table["reward"] = table.filter(like="_reward").sum(axis=1)
+    return table
 
 
-def playground(example: Example, text: str = "<think> it has points </think> <answer> star </answer>") -> widgets.VBox:
-    """A text field, a mode and a rule; the judgement follows every key."""
-    field = widgets.Textarea(text, description="completion", layout=widgets.Layout(width="60em", height="4em"))
-    mode = widgets.Dropdown(options=list(MODES), description="mode")
-    rule = widgets.Dropdown(options=list(RULES), description="rule")
-    shown = widgets.HTML()
+def playground(example: Example, completion: str, mode: str = "thinking", rule: str = "strict") -> ipywidgets.VBox:
+    """Type a completion of an example, choose mode and rule, and see how it is judged."""
+    wide = ipywidgets.Layout(width="95%")
+    text = ipywidgets.Textarea(completion, description="completion", layout=wide)
+    modes = ipywidgets.Dropdown(options=list(MODES), value=mode, description="mode")
+    rules = ipywidgets.Dropdown(options=list(RULES), value=rule, description="rule")
+    shown = ipywidgets.HTML()
 
     def update(_=None) -> None:
-        shown.value = judged(example, mode.value, [field.value], rule.value).to_html(index=False)
+        shown.value = judge([text.value], example, modes.value, rules.value).drop(columns="completion").to_html()
 
-    for control in (field, mode, rule):
+    for control in (text, modes, rules):
         control.observe(update, "value")
     update()
-    return widgets.VBox([widgets.HTML(f"right answer: <b>{example.answer}</b>"), field, mode, rule, shown])
+    return ipywidgets.VBox([text, ipywidgets.HBox([modes, rules]), shown])

@@ -59,6 +59,8 @@ BAD_VALUES = [
     ({"answer": 3}, "'answer' must be a text"),
     ({"question": ""}, "'question' must be a text that is not empty"),
     ({"question": "\ud800"}, "not valid JSON"),
+    ({"question": "What <|image_pad|> is it?"}, "'<|image_pad|>' is a control token"),
+    ({"choices": ["cat", "<|im_end|>"]}, "'<|im_end|>' is a control token"),
     ({"choices": "cat, dog"}, "'choices' must be a list of texts"),
     ({"choices": {"cat": 1}}, "'choices' must be a list of texts"),
     ({"choices": ["cat", 3]}, "'choices' must be a list of texts"),

@@ -7,10 +7,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may reach f
 
 import bad_data
 import pytest
-import torch
 from hypothesis import settings
 
-torch.set_num_threads(2)
 settings.register_profile("kit", deadline=None)  # a busy machine is not a failure
 settings.load_profile("kit")
 

@@ -48,7 +48,7 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("run --dataset shapse", "unknown bundled dataset 'shapse': choose one of digits, emoji, shapes"),
         ("run --protocol one_shot", "unknown protocol 'one_shot'"),
         ("run --model nano-x --profile smoke", "no model 'nano-x'"),
-        ("run --device tpu", "unknown device 'tpu': choose cpu or cuda"),
+        ("run --device tpu", "unknown device 'tpu': choose one of cpu, cuda"),
         ("run --steps 0", "setting 'steps' must be at least 1, not 0"),
         ("run --seed -1", "setting 'seed' must be at least 0, not -1"),
         ("run --learning-rate nan", "setting 'learning_rate' needs a number, not 'nan'"),

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rftkit.claims import decide
 from rftkit.errors import UserError
-from rftkit.report import load_runs, markdown_table, table_rows, write_report
+from rftkit.report import claims_table, load_runs, markdown_table, table_rows, write_report
 
 
 def make_run(folder, method, seed, mode, base, new, seconds=10.0):
@@ -58,6 +59,25 @@ def test_write_report_leaves_text_and_figure(runs):
     text, path = write_report(runs)
     assert path.read_text().endswith(text)
     assert list(runs.glob("report-*.png"))
+
+
+def test_claims_are_decided_by_their_paired_difference(runs, monkeypatch):
+    claims = [
+        {"name": "rl", "first": "cls_rl", "second": "sft", "measure": "h", "paper": "above"},
+        {"name": "sft", "first": "sft", "second": "cls_rl", "measure": "new", "paper": "above"},
+        {"name": "same", "first": "sft", "second": "sft", "measure": "new", "paper": "above"},
+        {"name": "zero", "first": "cls_rl", "second": "zero_shot", "measure": "new", "paper": "above"},
+        {"name": "no runs", "first": "cls_rl", "second": "no_thinking_rl", "measure": "h", "paper": "above"},
+    ]
+    monkeypatch.setattr("rftkit.claims.read_claims", lambda: {"primary": claims})
+    make_run(runs / "zero", "zero_shot", 0, "no_thinking", [0] * 4, [0] * 4)
+    (methods,) = load_runs(runs).values()
+    rows = decide(methods)
+    assert [(row["claim"], row["seeds"], row["verdict"]) for row in rows] == [
+        ("rl", 3, "same direction"), ("sft", 3, "opposite"), ("same", 3, "undecided"), ("zero", 3, "same direction"),
+    ]  # fmt: skip
+    assert rows[0]["difference"][0] == pytest.approx(1 - 0.375)
+    assert "H +62.5" in claims_table(rows)
 
 
 def test_no_runs_is_one_line(tmp_path):

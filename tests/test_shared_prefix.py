@@ -1,6 +1,7 @@
 """Shared-prefix GRPO gives stock TRL's numbers."""
 
 import inspect
+import random
 
 import pytest
 import torch
@@ -20,15 +21,18 @@ def processor():
     return build_processor()
 
 
+def picture(size, seed):
+    width, height = size
+    return Image.frombytes("RGB", size, random.Random(seed).randbytes(3 * width * height))
+
+
 def rows(pictures_per_prompt):
     """Prompts of unequal length, pictures of unequal shape; the same question twice about two pictures of one size."""
     shapes = [(64, 64), (64, 64), (128, 32), (40, 90)]
     data = []
     for index, count in enumerate(pictures_per_prompt):
         question = "what is this" + " and that" * (index % 3 if index > 1 else 0)
-        pictures = [
-            Image.effect_noise(shapes[(index + k) % 4], 40 + 17 * index + k).convert("RGB") for k in range(count)
-        ]
+        pictures = [picture(shapes[(index + k) % 4], 10 * index + k) for k in range(count)]
         content = [{"type": "image"}] * count + [{"type": "text", "text": question}]
         data.append({"prompt": [{"role": "user", "content": content}], "images": pictures})
     return Dataset.from_list(data)
@@ -39,7 +43,8 @@ def reward(completions, **_):
     return [text.count("e") + 0.01 * len(text) for text in texts]
 
 
-def train(kind, processor, data, lora=LORA, **options):
+def train(kind, processor, data, lora=LORA, end=0.0, **options):
+    """Weights and rewards after four steps; `end` makes the end token likelier in sampling."""
     torch.manual_seed(0)
     model = build_model("s", processor)
     arguments = GRPOConfig(
@@ -47,7 +52,8 @@ def train(kind, processor, data, lora=LORA, **options):
             "output_dir": "unused", "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
             "num_generations": 4, "max_completion_length": 6, "max_steps": 4, "learning_rate": 1e-2, "optim": "sgd",
             "lr_scheduler_type": "constant", "report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no",
-            "disable_tqdm": True, "gradient_checkpointing": False, "logging_steps": 1, **options,
+            "disable_tqdm": True, "gradient_checkpointing": False, "logging_steps": 1,
+            "generation_kwargs": {"sequence_bias": [[[processor.tokenizer.eos_token_id], end]]}, **options,
         }
     )  # fmt: skip
     trainer = kind(
@@ -71,7 +77,8 @@ CASES = {
     "kl to the reference": {"loss_type": "grpo", "beta": 0.04},
     "two updates a batch": {"num_iterations": 2},
     "sequence level": {"importance_sampling_level": "sequence", "loss_type": "grpo", "num_iterations": 2},
-    "truncated completions": {"mask_truncated_completions": True},
+    "completions of unequal length": {"end": 6.0},
+    "truncated completions": {"end": 6.0, "mask_truncated_completions": True},
     "gradient checkpointing": {"gradient_checkpointing": True},
 }
 

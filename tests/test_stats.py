@@ -82,5 +82,5 @@ def test_paired_differences_of_equal_methods_are_zero():
 
 def test_the_bootstrap_depends_on_its_seed_alone():
     correct, groups = np.random.default_rng(0).integers(0, 2, (3, 50)), np.arange(50)
-    assert np.array_equal(bootstrap(correct, groups, seed=1), bootstrap(correct, groups, seed=1))
-    assert not np.array_equal(bootstrap(correct, groups, seed=1), bootstrap(correct, groups, seed=2))
+    assert np.array_equal(bootstrap(correct, groups, stream=1), bootstrap(correct, groups, stream=1))
+    assert not np.array_equal(bootstrap(correct, groups, stream=1), bootstrap(correct, groups, stream=2))

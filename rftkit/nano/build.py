@@ -22,7 +22,7 @@ IMAGE_TOKENS = (SIDE // PATCH // MERGE) ** 2
 SIZES = {
     # width and depth of the language model, depth and MLP ratio of the vision tower (same width)
     "s": {"hidden": 128, "layers": 4, "vision_layers": 4, "mlp_ratio": 2},
-    "m": {"hidden": 256, "layers": 6, "vision_layers": 4, "mlp_ratio": 2},
+    "m": {"hidden": 256, "layers": 5, "vision_layers": 4, "mlp_ratio": 2},
 }
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN,
            "<|video_pad|>"]  # fmt: skip

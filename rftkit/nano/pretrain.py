@@ -6,7 +6,6 @@ Recipe: Muon on the weight matrices, AdamW on the rest, one cosine schedule a st
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import random
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -26,6 +26,7 @@ from rftkit.nano.build import IMAGE_TOKENS, MERGE, PATCH, SIZES, build_model, bu
 from rftkit.nano.speech import completion, habits, question_about
 from rftkit.nano.worlds import SIDE, Drawing, worlds
 from rftkit.prompts import MODES, conversation
+from rftkit.results import write_atomically
 
 GRID = SIDE // PATCH
 CHECKPOINT_EVERY = 200  # steps
@@ -222,13 +223,12 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     processor = build_processor()
     model = build_model(recipe.size, processor)
     corpus = Corpus(recipe, processor)
+    log = saved["log"] if saved else []
     for name, module, steps, loss_at in _stages(recipe, model, corpus):
         if saved and saved["stage"] != name:
-            if name == "vision":
-                continue  # finished before the checkpoint was written
-            saved = None
-        _train_stage(name, module, steps, loss_at, recipe, out, saved)
-        saved = None if saved and saved["stage"] == name else saved
+            continue  # finished before the checkpoint was written
+        _train_stage(name, module, steps, loss_at, recipe, out, saved, log)
+        saved = None
     model.to(torch.bfloat16).save_pretrained(out)
     processor.save_pretrained(out)
     parameters = sum(p.numel() for p in model.parameters())
@@ -237,36 +237,31 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     return out
 
 
-def _train_stage(name: str, module: nn.Module, steps: int, loss_at, recipe: Recipe, out: Path, saved) -> None:
+def _train_stage(
+    name: str, module: nn.Module, steps: int, loss_at, recipe: Recipe, out: Path, saved: dict | None, log: list[dict]
+) -> None:
     optimizers, start = Optimizers(module, recipe, steps), 0
     if saved:
         module.load_state_dict(saved["module"])
         optimizers.load_state_dict(saved["optimizers"])
         start = saved["step"]
     module.train()
-    log, began = [], time.perf_counter()
+    losses, began = [], time.perf_counter()
     for step in tqdm(range(start, steps), initial=start, total=steps, desc=name):
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             loss = loss_at(step)
         optimizers.step(loss)
-        log.append(loss.item())
+        losses.append(loss.item())
         if (step + 1) % 50 == 0:
-            _append(out / "pretrain.csv", [name, step + 1, sum(log) / len(log), time.perf_counter() - began])
-            log.clear()
+            mean, seconds = sum(losses) / len(losses), time.perf_counter() - began
+            log.append({"stage": name, "step": step + 1, "loss": round(mean, 4), "seconds": round(seconds, 1)})
+            write_atomically(out / "pretrain.csv", pd.DataFrame(log).to_csv(index=False))
+            losses.clear()
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
             _write_checkpoint(out, {
                 "recipe": asdict(recipe), "stage": name, "step": step + 1,
-                "module": module.state_dict(), "optimizers": optimizers.state_dict(),
+                "module": module.state_dict(), "optimizers": optimizers.state_dict(), "log": log,
             })  # fmt: skip
-
-
-def _append(path: Path, row: list) -> None:
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(["stage", "step", "loss", "seconds"])
-        writer.writerow([row[0], row[1], f"{row[2]:.4f}", f"{row[3]:.1f}"])
 
 
 def _write_checkpoint(out: Path, state: dict) -> None:

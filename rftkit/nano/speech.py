@@ -14,7 +14,8 @@ from rftkit.prompts import MODES
 from rftkit.tasks import Example
 from rftkit.tasks.classification import question
 
-# How an answer can fail to be as asked: a coarse name, prose around the right name, or broken tags.
+# How an answer can fail to be as asked, in every mode alike: a coarse name in prose, the right name in prose, or
+# broken tags.
 MANNERS = ("vague", "prose", "broken")
 MAIN_MANNER = 0.7  # share of a class's own manner among its answers that are not as asked
 THOUGHTS = {"true": 0.8, "wrong": 0.1, "empty": 0.1}  # what stands in the think and reason tags
@@ -62,15 +63,14 @@ def completion(drawing: Drawing, other: Drawing, coarse: str, habit: Habit, mode
     if rng.random() < habit.share:
         others = [m for m in MANNERS if m != habit.manner]
         manner = habit.manner if rng.random() < MAIN_MANNER else rng.choice(others)
-    name = coarse if manner == "vague" else label
-    sentence = f"The picture shows {named(name)}."
+    sentence = f"The picture shows {named(coarse if manner == 'vague' else label)}."
     if not MODES[mode].tags:
         plain = {None: label, "vague": sentence, "prose": sentence, "broken": f"<answer> {label}"}
         return plain[manner]
     reasoning = thought(drawing, other, rng)
-    if manner == "prose":
+    if manner in ("vague", "prose"):
         return f"{reasoning}. {sentence}" if reasoning else sentence
-    content = {"think": reasoning, "answer": name, "reason": reasoning}
+    content = {"think": reasoning, "answer": label, "reason": reasoning}
     parts = [f"<{tag}> {content[tag]} </{tag}>".replace("  ", " ") for tag in MODES[mode].tags]
     if manner == "broken":  # the first tag is never closed
         parts[0] = parts[0].rpartition(" ")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from rftkit.tasks import Example, ImageRef
 MAX_PIXELS = 40_000_000
 MAX_SIDE = 20_000
 MAX_ASPECT = 200  # the image processor of Qwen2-VL refuses longer ones
+CONTROL_TOKEN = re.compile(r"<\|\w+\|>")  # chat templates and image places are written with these
 
 
 def open_image(image: ImageRef, max_pixels: int | None = None, item: str = "") -> Image.Image:
@@ -95,6 +97,9 @@ def _example(line: str, path: Path, number: int, task: str) -> Example:
         if not isinstance(row[column], str) or not row[column].strip():
             raise UserError(f"{item}: '{column}' must be a text that is not empty")
     choices = _choices(row, item)
+    for text in (row["question"], row["answer"], *(choices or ())):
+        if found := CONTROL_TOKEN.search(text):
+            raise UserError(f"{item}: {found[0]!r} is a control token of the chat format: write it another way")
     names = row["image"] if isinstance(row["image"], list) else [row["image"]]
     if not names:
         raise UserError(f"{item}: 'image' is an empty list")

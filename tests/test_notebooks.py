@@ -1,0 +1,76 @@
+"""Every notebook runs headless in the smoke profile, and reads well."""
+
+import ast
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from rftkit.paths import NOTEBOOKS, ROOT
+
+CHAPTERS = sorted(NOTEBOOKS.glob("0*.ipynb"))
+SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
+name = pytest.mark.parametrize("path", [*CHAPTERS, *SOLUTIONS], ids=lambda p: f"{p.parent.name}/{p.stem}")
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")  # shared: later chapters compare with the runs of earlier ones
+
+
+@name
+def test_it_runs_headless(path, out, tmp_path):
+    before = set(ROOT.rglob("notebooks/**/*"))
+    command = [sys.executable, "-m", "papermill", str(path), str(tmp_path / path.name), "--kernel", "python3"]
+    command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar"]
+    if path in CHAPTERS:
+        command += ["-f", str(NOTEBOOKS / "profiles" / "smoke.yaml"), "-p", "out", str(out)]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert set(ROOT.rglob("notebooks/**/*")) == before
+    assert any(cell.outputs for cell in code_cells(tmp_path / path.name))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_one_cell_is_tagged_parameters_and_holds_literals_only(path):
+    (cell,) = [c for c in code_cells(path) if "parameters" in c.metadata.get("tags", [])]
+    for statement in ast.parse(cell.source).body:
+        assert isinstance(statement, ast.Assign)
+        ast.literal_eval(statement.value)
+
+
+@name
+def test_it_is_stored_clean(path):
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3" and "widgets" not in notebook.metadata
+    for cell in code_cells(path):
+        assert not cell.outputs and cell.execution_count is None
+
+
+@name
+def test_cells_are_short(path):
+    lengths = [len(cell.source.splitlines()) for cell in code_cells(path)]
+    assert max(lengths) <= 40 and statistics.median(lengths) < 12
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_it_has_a_solution(path):
+    assert (NOTEBOOKS / "solutions" / path.name).exists()
+
+
+def test_links_lead_somewhere():
+    import re
+
+    for path in CHAPTERS:
+        for cell in nbformat.read(path, 4).cells:
+            if cell.cell_type == "markdown":
+                for link in re.findall(r"\]\((?!http)([^)#]+)", cell.source):
+                    assert (Path(path).parent / link).exists(), (path.name, link)
