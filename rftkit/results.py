@@ -23,8 +23,8 @@ SCHEMA_VERSION = 1
 RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 # The code that trains and scores: a run made by other code is another run.
-CODE = ("prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "sft.py", "models.py",
-        "evaluate.py", "run.py", "tasks", "nano/worlds")  # fmt: skip
+CODE = ("prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "packing.py", "vision.py",
+        "sft.py", "models.py", "evaluate.py", "run.py", "tasks", "nano/worlds")  # fmt: skip
 # Settings that change how fast a run is, not what it computes.
 NOT_IN_FINGERPRINT = ("profile",)
 

@@ -13,7 +13,8 @@ and G times again in every log-prob pass. Here:
       predicts  -  -  - | a0 a1  - | b0 b1 b2  -
 
   The copy of the last prompt token gives every packed token at most one label, so TRL's fused head works as it is.
-- *Vision* runs once per distinct image, without gradient while the tower is frozen.
+- *Vision* runs once per distinct image while the tower is frozen (`vision.py`), decoding and preprocessing too.
+- *Groups that teach nothing* (all advantages zero, beta zero) have a zero gradient: they take no part in the update.
 
 Groups are told apart by row number, never by equal token ids: two pictures of one size with the same question have
 the same ids. Everything else (rewards, advantages, losses, importance levels) is TRL's.
@@ -22,69 +23,19 @@ the same ids. Everything else (rewards, advantages, losses, importance levels) i
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
+import datasets
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from rftkit.packing import pack
+from rftkit.vision import VisionFeatures
+
 logger = logging.getLogger(__name__)
 PAYS_FROM = 1.3  # share a prefix if it saves at least this factor of language tokens
-
-
-@dataclass
-class Packed:
-    """Groups packed into one sequence each, right-padded to length L.
-
-    ids [N, L]; mask [N, 1, L, L], True where a token may look; positions [3, N, L]; labels [N, L], the token each
-    position predicts (-100: none); rows and columns [M] say where the M completion tokens' predictions stand, in the
-    order of the completions.
-    """
-
-    ids: torch.Tensor
-    mask: torch.Tensor
-    positions: torch.Tensor
-    labels: torch.Tensor
-    rows: torch.Tensor
-    columns: torch.Tensor
-
-
-def pack(prompts: list[torch.Tensor], positions: list[torch.Tensor], completions: list[list[torch.Tensor]]) -> Packed:
-    """Pack groups: a prompt [P], its positions [3, P] and the group's completions [C_g] each."""
-    ids, segments, places, labels, rows, columns = [], [], [], [], [], []
-    for row, (prompt, place, group) in enumerate(zip(prompts, positions, completions, strict=True)):
-        device, length = prompt.device, len(prompt) - 1
-        nothing = torch.full((1,), -100, device=device)
-        parts, marks, steps, targets = [prompt[:-1]], [torch.zeros(length, device=device)], [place[:, :-1]], []
-        targets.append(nothing.expand(length))
-        start = length
-        for number, completion in enumerate(group, 1):
-            size = len(completion) + 1
-            parts.append(torch.cat([prompt[-1:], completion]))
-            marks.append(torch.full((size,), number, device=device))
-            steps.append(place[:, -1:] + torch.arange(size, device=device))
-            targets.append(torch.cat([completion, nothing]))
-            columns.append(torch.arange(start, start + size - 1, device=device))
-            rows.append(torch.full((size - 1,), row, device=device))
-            start += size
-        ids.append(torch.cat(parts))
-        segments.append(torch.cat(marks))
-        places.append(torch.cat(steps, 1).T)
-        labels.append(torch.cat(targets))
-    segment = pad_sequence(segments, True, -1)  # [N, L]; padding is a segment of its own
-    order = torch.arange(segment.shape[1], device=segment.device)
-    same = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
-    return Packed(
-        ids=pad_sequence(ids, True, 0),
-        mask=((order[:, None] >= order) & same)[:, None],
-        positions=pad_sequence(places, True, 0).permute(2, 0, 1),
-        labels=pad_sequence(labels, True, -100),
-        rows=torch.cat(rows),
-        columns=torch.cat(columns),
-    )
 
 
 def generate_forked(model, ids, mask, vision: dict, copies: int, config) -> torch.Tensor:
@@ -92,7 +43,7 @@ def generate_forked(model, ids, mask, vision: dict, copies: int, config) -> torc
 
     Args:
         ids, mask: left-padded prompts [N, P].
-        vision: pixel_values, image_grid_thw and mm_token_type_ids [N, P], or empty.
+        vision: pixel_values (or features, see `VisionFeatures`), image_grid_thw and mm_token_type_ids [N, P], or empty.
         config: generation config; num_return_sequences must be 1.
 
     Returns:
@@ -125,6 +76,11 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     share_prefix = True
     _said = ""
+    _teaching = None  # while a loss is computed: which groups have an advantage that is not zero
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.vision = VisionFeatures()
 
     def _group_size(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval
@@ -167,6 +123,17 @@ class SharedPrefixTrainer(GRPOTrainer):
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in split_tensor_dict(batch, steps)]
         return self._buffered_inputs[self._step % steps]
 
+    def _generate_and_score_completions(self, inputs):
+        # Images may come as files in memory (`datasets.Image(decode=False)`): each is decoded once for its group.
+        decode, seen = datasets.Image().decode_example, {}
+        for row in inputs:
+            for place, image in enumerate(row.get("images") or []):
+                if isinstance(image, dict):
+                    if image["bytes"] not in seen:
+                        seen[image["bytes"]] = decode(image)
+                    row["images"][place] = seen[image["bytes"]]
+        return super()._generate_and_score_completions(inputs)
+
     def _tokenize_prompts(self, prompts):
         # A group's prompts are equal: render, tokenize and preprocess the first and repeat it.
         size = self._group_size()
@@ -187,10 +154,7 @@ class SharedPrefixTrainer(GRPOTrainer):
         rows = [torch.tensor(ids, device=device) for ids in prompt_ids[::size]]
         ids = pad_sequence(rows, True, pad, padding_side="left")  # [N, P]
         mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, padding_side="left")
-        vision = {}
-        if "pixel_values" in multimodal_fields:
-            vision = {k: torch.as_tensor(multimodal_fields[k]).to(device) for k in ("pixel_values", "image_grid_thw")}
-            vision["mm_token_type_ids"] = (ids == self._image_pad_token_id).long()
+        pixels, grid = (multimodal_fields.get(name) for name in ("pixel_values", "image_grid_thw"))
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,
@@ -200,6 +164,11 @@ class SharedPrefixTrainer(GRPOTrainer):
             ) as model,
             torch.no_grad(),
         ):
+            vision = {}
+            if pixels is not None:
+                grid = torch.as_tensor(grid).to(device)
+                vision = self.vision(_qwen(model), torch.as_tensor(pixels).to(device), grid)
+                vision |= {"image_grid_thw": grid, "mm_token_type_ids": (ids == self._image_pad_token_id).long()}
             full = generate_forked(model, ids, mask, vision, size, self.generation_config)
         completions = full[:, ids.shape[1] :]  # [N * G, C]
         ended = torch.isin(completions, torch.tensor(self.eos_token_ids, device=device)).int()
@@ -231,17 +200,35 @@ class SharedPrefixTrainer(GRPOTrainer):
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss,
                 pixel_values=pixel_values, image_grid_thw=image_grid_thw, num_images=num_images, **others,
             )  # fmt: skip
-        rows = batch_size or len(input_ids)
-        rows = max(size, rows - rows % size)
         images = _images_of_groups(pixel_values, image_grid_thw, num_images, len(input_ids), size)
-        logps, entropies = [], []
-        for start in range(0, len(input_ids), rows):
-            part = slice(start, start + rows)
-            chosen = images[start // size : (start + rows) // size]
-            found = self._group_logps(model, input_ids[part], attention_mask[part], prompt_width, size, chosen)
-            logps.append(found[0])
-            entropies.append(found[1])
-        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+        groups = torch.arange(len(images), device=input_ids.device)
+        if self._teaching is not None:
+            groups = groups[self._teaching]
+        logps = entropies = torch.zeros(input_ids.shape[0], width, device=input_ids.device)
+        for part in groups.split(max(1, (batch_size or len(input_ids)) // size)) if len(groups) else ():
+            rows = _rows_of(part, size)
+            found = self._group_logps(
+                model, input_ids[rows], attention_mask[rows], prompt_width, size, [images[g] for g in part.tolist()]
+            )
+            logps, entropies = logps.index_copy(0, rows, found[0]), entropies.index_copy(0, rows, found[1])
+        if not len(groups):  # every weight still gets its zero gradient, as in stock TRL
+            logps = logps + 0.0 * sum(p.sum() for p in model.parameters() if p.requires_grad)
+        elif len(groups) < len(images):  # the logged mean entropy is that of the groups that were run
+            tokens = attention_mask[_rows_of(groups, size), prompt_width:].sum().clamp(min=1)
+            entropies = torch.full_like(entropies, (entropies.sum() / tokens).item())
+        return logps, entropies if compute_entropy else None, None
+
+    def _compute_loss(self, model, inputs):
+        # A group whose advantages are all zero has no gradient, if nothing but the advantages makes the loss.
+        plain = self.beta == 0 and self.top_entropy_quantile == 1.0 and not self._entropy_bonus_enabled
+        on_policy = inputs.get("old_per_token_logps") is None
+        if not (plain and on_policy and self.model.training) or self._cannot_share():
+            return super()._compute_loss(model, inputs)
+        self._teaching = (inputs["advantages"].reshape(-1, self.num_generations) != 0).any(1)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._teaching = None
 
     def _group_logps(self, model, input_ids, attention_mask, prompt_width, size, images):
         """Log-probs and entropies [B, C] of the completions of B / G whole groups."""
@@ -253,8 +240,9 @@ class SharedPrefixTrainer(GRPOTrainer):
         inner = _qwen(self.accelerator.unwrap_model(model))
         positions = [self._positions(inner, prompt, image) for prompt, image in zip(prompts, images, strict=True)]
         packed = pack(prompts, positions, groups)
-        vision = self._vision(inner, images)
+        there = [image for image in images if image is not None]
         with self.accelerator.autocast():
+            vision = self.vision(inner, *(torch.cat(part) for part in zip(*there, strict=True))) if there else {}
             output = model(
                 input_ids=packed.ids,
                 attention_mask=packed.mask,
@@ -273,21 +261,15 @@ class SharedPrefixTrainer(GRPOTrainer):
         is_image = (prompt == self._image_pad_token_id).long()[None]
         return inner.model.get_rope_index(prompt[None], mm_token_type_ids=is_image, image_grid_thw=image[1])[0][:, 0]
 
-    def _vision(self, inner, images) -> dict:
-        """The model's keyword for vision features, each group's images run once."""
-        there = [image for image in images if image is not None]
-        if not there:
-            return {}
-        pixels, grid = (torch.cat(part) for part in zip(*there, strict=True))
-        frozen = not any(parameter.requires_grad for parameter in inner.model.visual.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            features = inner.model.get_image_features(pixels, grid, return_dict=True).pooler_output
-        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=list(features))}}
-
 
 def _qwen(model):
     """The Qwen2-VL model inside a PEFT wrapper, if there is one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _rows_of(groups: torch.Tensor, size: int) -> torch.Tensor:
+    """The rows of a batch that hold the completions of these groups."""
+    return (groups[:, None] * size + torch.arange(size, device=groups.device)).flatten()
 
 
 def _take(value, rows):

@@ -105,11 +105,12 @@ def grpo_trainer(
         beta=settings.beta,
         loss_type=settings.loss_type,
     )
+    rows = training_rows(examples, mode, settings.max_pixels)
     trainer = RFTTrainer(
         model=model,
         reward_funcs=reward_functions(mode, settings.scoring),
         args=arguments,
-        train_dataset=training_rows(examples, mode, settings.max_pixels),
+        train_dataset=rows.cast_column("images", [ImageFeature(decode=False)]),  # decoded once a group
         processing_class=processor,
         peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
     )

@@ -11,7 +11,9 @@ from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
 from rftkit.nano.build import build_model, build_processor
-from rftkit.shared_prefix import SharedPrefixTrainer, pack
+from rftkit.packing import pack
+from rftkit.shared_prefix import SharedPrefixTrainer
+from rftkit.vision import VisionFeatures
 
 LORA = r".*language_model.*\.(q|v|down)_proj"
 
@@ -39,6 +41,10 @@ def rows(pictures_per_prompt):
 
 
 def reward(completions, **_):
+    return reward_of(completions)
+
+
+def reward_of(completions):
     texts = [completion[0]["content"] for completion in completions]
     return [text.count("e") + 0.01 * len(text) for text in texts]
 
@@ -106,6 +112,50 @@ def test_adapters_on_the_vision_tower_get_their_gradient(processor):
     ours, _ = train(SharedPrefixTrainer, processor, rows([1, 1, 1, 1]), lora=lora)
     assert max((stock[name] - ours[name]).abs().max() for name in stock) < 1e-5
     assert max(p.abs().max() for name, p in ours.items() if "visual" in name and "lora_B" in name) > 0
+
+
+def test_groups_that_teach_nothing_are_skipped_without_a_change(processor, monkeypatch):
+    monkeypatch.setitem(globals(), "reward", some_groups_agree)
+    seen, run = [], SharedPrefixTrainer._group_logps
+
+    def counted(self, model, input_ids, *rest):
+        seen.append(len(input_ids))
+        return run(self, model, input_ids, *rest)
+
+    monkeypatch.setattr(SharedPrefixTrainer, "_group_logps", counted)
+    for optimizer in ("sgd", "adamw_torch"):
+        options = {"optim": optimizer, "learning_rate": 1e-2 if optimizer == "sgd" else 1e-4, "end": 4.0}
+        stock, rewards = train(GRPOTrainer, processor, rows([1, 1, 1, 1]), **options)
+        ours, same = train(SharedPrefixTrainer, processor, rows([1, 1, 1, 1]), **options)
+        assert rewards == same
+        assert max((stock[name] - ours[name]).abs().max() for name in stock) < 1e-5
+    assert 0 < sum(seen) < 2 * 4 * 16  # two trainings of four steps with sixteen completions
+
+
+def some_groups_agree(completions, prompts, **_):
+    """The rewards of `reward`, but zero for the shortest questions."""
+    short = [len(prompt[0]["content"][-1]["text"]) < 15 for prompt in prompts]
+    return [0.0 if agree else value for agree, value in zip(short, reward_of(completions), strict=True)]
+
+
+def test_features_of_a_frozen_tower_are_kept_and_bounded(processor):
+    model = build_model("s", processor).eval().requires_grad_(False)
+    images = [picture((64, 64), seed) for seed in range(3)]
+    batch = processor.image_processor(images, return_tensors="pt")
+    plain = model.model.get_image_features(batch["pixel_values"], batch["image_grid_thw"], return_dict=True)
+    size = plain.pooler_output[0].nbytes
+    vision, runs = VisionFeatures(cache_bytes=2 * size), []
+    run = vision._run
+    vision._run = lambda model, pixels, grid: runs.append(len(grid)) or run(model, pixels, grid)
+    for _ in range(2):
+        again = vision(model, batch["pixel_values"], batch["image_grid_thw"])["mm_encoder_outputs"]["image"]
+        assert all(
+            torch.allclose(a, b, atol=1e-6) for a, b in zip(plain.pooler_output, again.pooler_output, strict=True)
+        )
+    assert runs == [3, 1] and vision.held == 2 * size
+    model.model.visual.requires_grad_(True)
+    vision(model, batch["pixel_values"], batch["image_grid_thw"])
+    assert runs == [3, 1, 3]
 
 
 def test_a_packed_completion_sees_the_prompt_and_itself_only():

@@ -1,0 +1,66 @@
+"""Vision features of a frozen tower, computed once per picture and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+CACHE_BYTES = 256 * 2**20  # of features kept; the oldest go first
+
+
+class VisionFeatures:
+    """What the vision tower of a Qwen2-VL makes of pictures.
+
+    While the tower is frozen a picture's features never change: sampling and update share them, and a few-shot set is
+    looked at once. Pictures are told apart by a digest of their pixels. A tower that learns runs each time.
+    """
+
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+        self.cache_bytes, self.held = cache_bytes, 0
+        self.kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+
+    def __call__(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> dict:
+        """The keyword of a model's forward that stands for `pixel_values` [patches, values] of pictures [N, 3]."""
+        tower = model.model.visual
+        if any(parameter.requires_grad for parameter in tower.parameters()):
+            return _keyword(self._run(model, pixels, grid))
+        with torch.no_grad():
+            return _keyword(self._lookup(model, pixels, grid))
+
+    def _lookup(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> list[torch.Tensor]:
+        # Under autocast the tower computes in another precision: those are other features.
+        setting = f"{torch.is_autocast_enabled(pixels.device.type)} {pixels.dtype}"
+        pictures = torch.split(pixels, grid.prod(-1).tolist())
+        keys = [_digest(picture, shape, setting) for picture, shape in zip(pictures, grid, strict=True)]
+        fresh = {key: place for place, key in enumerate(keys) if key not in self.kept}
+        found = dict(zip(fresh, self._run(model, *_select(pictures, grid, fresh)), strict=True)) if fresh else {}
+        features = [found[key] if key in found else self.kept[key] for key in keys]
+        for key in dict.fromkeys(keys):
+            if key in found:
+                self.kept[key] = found[key].clone()  # not a view of the whole batch
+                self.held += found[key].nbytes
+            self.kept.move_to_end(key)
+        while self.held > self.cache_bytes:
+            self.held -= self.kept.popitem(last=False)[1].nbytes
+        return features
+
+    def _run(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> list[torch.Tensor]:
+        return list(model.model.get_image_features(pixels, grid, return_dict=True).pooler_output)
+
+
+def _digest(picture: torch.Tensor, shape: torch.Tensor, setting: str) -> bytes:
+    digest = hashlib.sha256(f"{shape.tolist()} {setting}".encode())
+    digest.update(picture.contiguous().cpu().view(torch.uint8).numpy())
+    return digest.digest()
+
+
+def _select(pictures, grid: torch.Tensor, fresh: dict[bytes, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    places = list(fresh.values())
+    return torch.cat([pictures[place] for place in places]), grid[places]
+
+
+def _keyword(features: list[torch.Tensor]) -> dict:
+    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
