@@ -34,8 +34,11 @@ def _doctor(options) -> int:
 
 
 def _run(options) -> int:
+    from rftkit.models import quieten
     from rftkit.run import execute
     from rftkit.settings import load_settings
+
+    quieten()
 
     names = ("task", "dataset", "protocol", "model", "seed", "steps", "learning_rate", "quantize", "device")
     overrides = {name: getattr(options, name) for name in names}
@@ -46,6 +49,9 @@ def _run(options) -> int:
 
 def _evaluate(options) -> int:
     from rftkit.evaluate import evaluate_data
+    from rftkit.models import quieten
+
+    quieten()
 
     names = ("model", "adapter", "data", "mode", "scoring", "split", "limit", "batch", "max_tokens")
     report = evaluate_data(**{name: getattr(options, name) for name in names}, progress=not options.json)
@@ -75,9 +81,23 @@ def _report(options) -> int:
     return 0
 
 
+def _bench(options) -> int:
+    from rftkit.bench import Options, as_text, bench
+    from rftkit.models import pick_device, quieten
+
+    quieten()
+    names = ("preset", "mode", "group", "pairs", "quantize")
+    chosen = Options(**{name: getattr(options, name) for name in names}, device=options.device or pick_device())
+    report = bench(chosen, progress=not options.json)
+    print(json.dumps(report, indent=1) if options.json else as_text(report))
+    return 0
+
+
 def _select(options) -> int:
+    from rftkit.models import quieten
     from rftkit.selection import select
 
+    quieten()
     print(select(options.profile, options.dataset, options.out))
     return 0
 
@@ -108,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_study(commands)
     report = _command(commands, "report", _report, "tables and figures from run folders, beside the paper's")
     report.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+    _add_bench(commands)
     select = _command(commands, "select", _select, "choose steps and learning rate on held-out base items")
     select.add_argument("--profile", default="nano")
     select.add_argument("--dataset", default="shapes")
@@ -161,6 +182,17 @@ def _add_study(commands) -> None:
     study.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
     study.add_argument("--jobs", type=int, help="notebooks at once; they share the cores")
     study.add_argument("--dry-run", action="store_true", help="print what would run")
+
+
+def _add_bench(commands) -> None:
+    bench = _command(commands, "bench", _bench, "speed and memory beside stock TRL: same work, one process")
+    bench.add_argument("--preset", default="nano-m", help="nano-s, nano-m, cpu-100m, or 2b, 7b on a GPU")
+    bench.add_argument("--mode", default="no_thinking", help="completions of 8 tokens without thinking, 64 with")
+    bench.add_argument("--group", type=int, default=8, help="completions a prompt")
+    bench.add_argument("--pairs", type=int, default=5, help="pairs of steps, one of each trainer")
+    bench.add_argument("--quantize", action="store_true", help="NF4 base model (QLoRA)")
+    bench.add_argument("--device", help="cpu or cuda")
+    bench.add_argument("--json", action="store_true")
 
 
 def _add_nano(commands) -> None:

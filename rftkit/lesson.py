@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import datasets
 import torch
 from torch.nn.functional import pad
-from transformers import logging, set_seed
+from transformers import set_seed
 
 from rftkit.evaluate import encode
-from rftkit.models import pick_device
+from rftkit.models import pick_device, quieten
 from rftkit.results import is_complete, read_results, versions
 from rftkit.run import folder_of
 from rftkit.settings import METHODS, load_settings
@@ -91,10 +89,7 @@ def check(statement: str, holds: Callable[[], bool]) -> None:
 def set_up(seed: int) -> str:
     """Seed everything, quieten the libraries, and return a line about what runs here."""
     set_seed(seed)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, about each other
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    quieten()
     return f"seed {seed}, device {pick_device()}, " + ", ".join(f"{name} {v}" for name, v in versions().items())
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
 import bitsandbytes as bnb
+import datasets
 import numpy as np
 import torch
 from huggingface_hub.errors import HFValidationError
@@ -24,6 +26,7 @@ from transformers import (
     Qwen2VLProcessor,
 )
 from transformers.image_utils import make_flat_list_of_images
+from transformers.utils import logging
 
 from rftkit.errors import UserError
 from rftkit.paths import DATA
@@ -98,6 +101,14 @@ def resolve(name: str) -> str:
             f"no model '{name}': name a bundled one ({bundled}), a folder with a config.json, or a hub id 'owner/name'"
         )
     return name
+
+
+def quieten() -> None:
+    """Silence what the libraries say about each other, and the bars of their short work."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
 
 
 def pick_device() -> str:

@@ -1,0 +1,78 @@
+"""The bench: what it prints, and that the two trainers did the same work."""
+
+import json
+
+import pytest
+
+from rftkit import bench as module
+from rftkit.bench import Options, as_text, bench
+from rftkit.bench_models import flop_bound, save_model
+from rftkit.errors import UserError
+from rftkit.models import load
+
+
+@pytest.fixture(scope="module")
+def report():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_elsewhere", lambda function, kind, *rest: {"stock": 200, "ours": 100}[kind])
+        return bench(Options("nano-s", "no_thinking", group=4, pairs=2), progress=False)
+
+
+def test_the_report_has_what_others_script_against(report):
+    assert json.loads(json.dumps(report)) == report
+    assert {"preset", "mode", "group", "device", "versions", "stock", "ours", "ratio", "flop_bound", "equality"} <= set(
+        report
+    )
+    fields = {"step_s", "sampling_s", "scoring_s", "update_s", "peak_bytes", "vision_rows", "lm_tokens"}
+    assert set(report["stock"]) == set(report["ours"]) == fields
+    assert set(report["ratio"]["step"]) == {"median", "min", "max"}
+    assert report["ratio"]["peak_bytes"] == 2.0
+
+
+def test_phases_add_up_to_the_step(report):
+    for name in ("stock", "ours"):
+        times = report[name]
+        parts = times["sampling_s"] + times["scoring_s"] + times["update_s"]
+        assert 0 < times["sampling_s"] < times["step_s"] and parts == pytest.approx(times["step_s"], rel=0.3)
+
+
+def test_both_did_the_same_and_ours_less_work(report):
+    equality = report["equality"]
+    assert equality["max_logprob_diff"] < 1e-5 and equality["greedy_identical"]
+    assert equality["max_weight_diff"] < 1e-5 < equality["max_weight_change"]
+    # Eight prompts of four completions; sampling and update each run the tower in stock TRL, once for both in ours.
+    assert report["stock"]["vision_rows"] == 2 * 4 * report["ours"]["vision_rows"] == 2 * 4 * 8 * 64
+    assert report["stock"]["lm_tokens"] > 2 * report["ours"]["lm_tokens"]
+
+
+def test_the_table_names_every_phase(report):
+    assert all(phase in as_text(report) for phase in ("step", "sampling", "scoring", "update", "peak"))
+
+
+def test_the_bound_by_hand_without_attention():
+    model, _ = load("nano-s", device="cpu")
+    one = flop_bound(model, 1, 1000, 1, 64, True)
+    many = flop_bound(model, 8, 1000, 1, 64, True)
+    assert one["update"] == pytest.approx(1.0, abs=0.01)  # nothing to share
+    assert 7 < many["update"] < 8  # nearly everything is the prompt
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (Options("nano-xl"), "unknown preset 'nano-xl'"),
+        (Options(mode="dreaming"), "unknown mode 'dreaming'"),
+        (Options(group=1), "--group must be at least 2"),
+        (Options(pairs=0), "--pairs at least 1"),
+        (Options("7b"), "needs a GPU"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(options, said):
+    with pytest.raises(UserError, match=said):
+        bench(options)
+
+
+def test_random_weight_models_load_like_any_other(tmp_path, shapes):
+    folder = save_model("nano-m", tmp_path)
+    model, processor = load(folder, device="cpu")
+    assert sum(p.numel() for p in model.parameters()) < 8e6 and processor.chat_template
