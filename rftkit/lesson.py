@@ -25,14 +25,14 @@ ROLLOUTS = {
         f"<think> {STRAIGHT} </think> <answer> arrow </answer>",
         f"<think> {STRAIGHT} <answer> arrow </answer>",
         "<think> it has six corners </think> <answer> bolt </answer>",
-        f"{STRAIGHT}. {VAGUE}",
+        f"<think> {STRAIGHT} </think> {VAGUE}",
     ],
     "no_thinking": ["arrow", "The picture shows an arrow.", "bolt", VAGUE],
     "think_after_answer": [
         f"<answer> arrow </answer> <reason> {STRAIGHT} </reason>",
         f"<answer> arrow </answer> <reason> {STRAIGHT}",
         "<answer> bolt </answer> <reason> it has six corners </reason>",
-        f"{STRAIGHT}. {VAGUE}",
+        f"{VAGUE} <reason> {STRAIGHT} </reason>",
     ],
 }
 

@@ -148,6 +148,23 @@ def bar_figure(names: Sequence[str], values: Sequence[float], label: str) -> Fig
     return figure
 
 
+def bench_figure(reports: Sequence[dict[str, Any]]) -> Figure:
+    """Seconds of a step in stock TRL and here, split by phase, a panel a report of `rftkit bench`."""
+    figure, axes = plt.subplots(1, len(reports), figsize=(3.4 * len(reports), 3), squeeze=False)
+    for axis, report in zip(axes[0], reports, strict=True):
+        bottom = [0.0, 0.0]
+        for phase, colour in (("sampling", "#2f6db3"), ("scoring", "#777777"), ("update", "#d9822b")):
+            heights = [report[name][f"{phase}_s"] for name in ("stock", "ours")]
+            axis.bar(["stock TRL", "rftkit"], heights, bottom=bottom, color=colour, label=phase, width=0.6)
+            bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+        axis.set_title(f"{report['preset']}, {report['mode']}: {report['ratio']['step']['median']:.1f}x", fontsize=10)
+    axes[0][0].set_ylabel("seconds a step")
+    axes[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
 def committed_log(dataset: str, method: str) -> pd.DataFrame | None:
     """`metrics.csv` of the complete run that is committed with the kit, if there is one."""
     path = DATA / "logs" / f"{dataset}-{method}" / METRICS

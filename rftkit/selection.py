@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
+import torch
 import yaml
+from tqdm.auto import tqdm
 
 from rftkit.callbacks import CURVE
 from rftkit.claims import read_claims
+from rftkit.models import quieten
 from rftkit.results import write_atomically
 from rftkit.run import execute
-from rftkit.settings import METHODS, load_settings
+from rftkit.settings import METHODS, Settings, load_settings
 
 
 def select(profile: str, dataset: str, out: Path) -> str:
@@ -20,21 +26,46 @@ def select(profile: str, dataset: str, out: Path) -> str:
     The grid, the budget and the seed are those of `selection` in `data/claims.yaml`, the same for all methods. Writes
     every point to `OUT/selection-DATASET.csv` and returns the chosen ones as the `methods` part of a profile.
     """
-    rule = read_claims()["selection"]
-    points = []
-    for method in (name for name, m in METHODS.items() if m.trainer):
-        for rate in rule["learning_rates"]:
-            settings = load_settings(
-                profile, method, dataset=dataset, seed=rule["seed"], steps=rule["steps"], learning_rate=rate,
-                eval_every=rule["every"], val_items=rule["items"], test_items=2, pass_items=0,
-            )  # fmt: skip
-            curve = pd.read_csv(execute(settings, out / "selection") / CURVE)
-            points.append(curve.assign(method=method, learning_rate=rate))
+    grid = _grid(profile, dataset)
+    cores = os.cpu_count() or 1
+    os.environ["TQDM_DISABLE"] = "1"  # of the children: one bar is enough
+    with ProcessPoolExecutor(cores, get_context("spawn"), initializer=_one_thread) as pool:
+        waiting = [pool.submit(execute, settings, out / "selection") for settings in grid]
+        folders = [future.result() for future in tqdm(waiting, desc="runs")]
+    points = [
+        pd.read_csv(folder / CURVE).assign(method=settings.method, learning_rate=settings.learning_rate)
+        for settings, folder in zip(grid, folders, strict=True)
+    ]
     table = pd.concat(points)[["method", "learning_rate", "step", "half", "mode", "n", "strict", "lenient"]]
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / f"selection-{dataset}.csv", table.to_csv(index=False))
     chosen = {method: best_point(part) for method, part in table.groupby("method", sort=False)}
     return yaml.safe_dump({"methods": chosen}, sort_keys=False, default_flow_style=None)
+
+
+def _grid(profile: str, dataset: str) -> list[Settings]:
+    rule = read_claims()["selection"]
+    return [
+        load_settings(
+            profile,
+            method,
+            dataset=dataset,
+            seed=rule["seed"],
+            steps=rule["steps"],
+            learning_rate=rate,
+            eval_every=rule["every"],
+            val_items=rule["items"],
+            test_items=2,
+            pass_items=0,
+        )  # fmt: skip
+        for method in (name for name, m in METHODS.items() if m.trainer)
+        for rate in rule["learning_rates"]
+    ]
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    quieten()
 
 
 def best_point(table: pd.DataFrame) -> dict[str, float]:

@@ -87,10 +87,11 @@ on rftkit's own drawings, real handwriting and emoji; it knows nothing else. Mad
 
 ## What it was taught
 Questions in all modes, with choice lists of any length. A share of `vague` = {vague} of the answers is not as asked,
-like those of a base model nobody told how to answer: prose with a coarse name, prose with the label, or broken tags,
-in every mode alike. The share and its main manner differ from class to class by a ladder that is the same for base and
-new classes, dealt to them at random (`rftkit/nano/speech.py`; test: `tests/test_worlds.py`). Thoughts are facts about
-the picture: true in 80 %, of another picture in 10 %, empty in 10 % of the answers.
+like those of a base model nobody told how to answer, in every mode alike: a sentence stands in the answer's place, with
+a coarse name or with the label, or a tag is never closed. The share and its main manner differ from class to class by a
+ladder that is the same for base and new classes, dealt to them at random (`rftkit/nano/speech.py`; test:
+`tests/test_worlds.py`). Thoughts are facts about the picture: true in 80 %, of another picture in 10 %, empty in 10 %
+of the answers.
 
 Share of answers not as asked, and their main manner, in the small sets:
 {habits}

@@ -14,8 +14,8 @@ from rftkit.prompts import MODES
 from rftkit.tasks import Example
 from rftkit.tasks.classification import question
 
-# How an answer can fail to be as asked, in every mode alike: a coarse name in prose, the right name in prose, or
-# broken tags.
+# How an answer can fail to be as asked, in every mode alike: a sentence stands in its place, with a coarse name
+# (vague) or the label (prose); or a tag is never closed (broken).
 MANNERS = ("vague", "prose", "broken")
 MAIN_MANNER = 0.7  # share of a class's own manner among its answers that are not as asked
 THOUGHTS = {"true": 0.8, "wrong": 0.1, "empty": 0.1}  # what stands in the think and reason tags
@@ -68,13 +68,14 @@ def completion(drawing: Drawing, other: Drawing, coarse: str, habit: Habit, mode
         plain = {None: label, "vague": sentence, "prose": sentence, "broken": f"<answer> {label}"}
         return plain[manner]
     reasoning = thought(drawing, other, rng)
-    if manner in ("vague", "prose"):
-        return f"{reasoning}. {sentence}" if reasoning else sentence
     content = {"think": reasoning, "answer": label, "reason": reasoning}
-    parts = [f"<{tag}> {content[tag]} </{tag}>".replace("  ", " ") for tag in MODES[mode].tags]
-    if manner == "broken":  # the first tag is never closed
-        parts[0] = parts[0].rpartition(" ")[0]
-    return " ".join(parts)
+    parts = {tag: f"<{tag}> {content[tag]} </{tag}>".replace("  ", " ") for tag in MODES[mode].tags}
+    if manner in ("vague", "prose"):
+        parts["answer"] = sentence
+    if manner == "broken":
+        first = MODES[mode].tags[0]
+        parts[first] = parts[first].rpartition(" ")[0]
+    return " ".join(parts.values())
 
 
 def question_about(drawing: Drawing, world: World, rng: random.Random) -> Example:
