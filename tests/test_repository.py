@@ -4,6 +4,7 @@ import re
 import subprocess
 import tomllib
 
+import pandas as pd
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -69,3 +70,13 @@ def test_claims_name_known_methods():
 
     claims = yaml.safe_load((DATA / "claims.yaml").read_text())
     assert {c[key] for c in claims["primary"] for key in ("first", "second")} <= set(METHODS)
+
+
+def test_the_nano_profile_has_what_the_rule_chose():
+    from rftkit.selection import best_point
+    from rftkit.settings import load_settings
+
+    points = pd.read_csv(DATA / "selection-shapes.csv")
+    for method, part in points.groupby("method"):
+        settings = load_settings("nano", method)
+        assert best_point(part) == {"steps": settings.steps, "learning_rate": settings.learning_rate}
