@@ -18,6 +18,7 @@ from rftkit.stats import wilson
 from rftkit.tasks import Example
 from rftkit.tasks.classification import read_splits
 from rftkit.tasks.sources import open_image
+from rftkit.vision import with_features
 
 PASS_SAMPLES = 8
 
@@ -68,8 +69,9 @@ def generate(
     model.eval()
     for start in _batches(len(examples), batch_size, progress):
         batch = encode(processor, examples[start : start + batch_size], mode, max_pixels).to(model.device)
-        width = batch["input_ids"].shape[1]
-        full = generate_forked(model, batch.pop("input_ids"), batch.pop("attention_mask"), dict(batch), per, config)
+        ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
+        full = generate_forked(model, ids, mask, with_features(model, batch), per, config)
+        width = ids.shape[1]
         ids = full[:, width:].cpu()  # [B * samples, T]
         ended = torch.isin(ids, ends).int().cumsum(1)
         counts = ((ended == 0) | ((ended == 1) & torch.isin(ids, ends))).sum(1).tolist()
@@ -102,7 +104,7 @@ def likelihood_choices(
     for start in _batches(len(examples), batch_size, progress):
         part = examples[start : start + batch_size]
         batch = encode(processor, part, "no_thinking", max_pixels).to(model.device)
-        ahead = model(**batch, use_cache=True, logits_to_keep=1)
+        ahead = model(**with_features(model, batch), use_cache=True, logits_to_keep=1)
         cache, first = ahead.past_key_values, ahead.logits[:, -1:].float()  # first: [B, 1, V]
         prompt_length = batch["input_ids"].shape[1]
         shift = next(m.rope_deltas for m in model.modules() if hasattr(m, "rope_deltas"))  # an image's rows share steps

@@ -32,7 +32,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from rftkit.packing import pack
-from rftkit.vision import VisionFeatures
+from rftkit.vision import features_of, unwrapped, with_features
 
 logger = logging.getLogger(__name__)
 PAYS_FROM = 1.3  # share a prefix if it saves at least this factor of language tokens
@@ -43,7 +43,7 @@ def generate_forked(model, ids, mask, vision: dict, copies: int, config) -> torc
 
     Args:
         ids, mask: left-padded prompts [N, P].
-        vision: pixel_values (or features, see `VisionFeatures`), image_grid_thw and mm_token_type_ids [N, P], or empty.
+        vision: pixel_values or their features (`with_features`), image_grid_thw and mm_token_type_ids [N, P], or empty.
         config: generation config; num_return_sequences must be 1.
 
     Returns:
@@ -59,7 +59,7 @@ def generate_forked(model, ids, mask, vision: dict, copies: int, config) -> torc
     cache.batch_repeat_interleave(copies)
     extra = {}
     if vision:
-        inner = _qwen(model).model
+        inner = unwrapped(model).model
         inner.rope_deltas = inner.rope_deltas.repeat_interleave(copies, 0)
         extra["mm_token_type_ids"] = torch.zeros_like(ids).repeat_interleave(copies, 0)
     return model.generate(
@@ -77,10 +77,6 @@ class SharedPrefixTrainer(GRPOTrainer):
     share_prefix = True
     _said = ""
     _teaching = None  # while a loss is computed: which groups have an advantage that is not zero
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.vision = VisionFeatures()
 
     def _group_size(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval
@@ -166,9 +162,11 @@ class SharedPrefixTrainer(GRPOTrainer):
         ):
             vision = {}
             if pixels is not None:
-                grid = torch.as_tensor(grid).to(device)
-                vision = self.vision(_qwen(model), torch.as_tensor(pixels).to(device), grid)
-                vision |= {"image_grid_thw": grid, "mm_token_type_ids": (ids == self._image_pad_token_id).long()}
+                vision = with_features(model, {
+                    "pixel_values": torch.as_tensor(pixels).to(device),
+                    "image_grid_thw": torch.as_tensor(grid).to(device),
+                    "mm_token_type_ids": (ids == self._image_pad_token_id).long(),
+                })  # fmt: skip
             full = generate_forked(model, ids, mask, vision, size, self.generation_config)
         completions = full[:, ids.shape[1] :]  # [N * G, C]
         ended = torch.isin(completions, torch.tensor(self.eos_token_ids, device=device)).int()
@@ -237,12 +235,12 @@ class SharedPrefixTrainer(GRPOTrainer):
         answered = attention_mask[:, prompt_width:].bool()  # [B, C]
         completions = [row[seen] for row, seen in zip(input_ids[:, prompt_width:], answered, strict=True)]
         groups = [completions[start : start + size] for start in range(0, len(completions), size)]
-        inner = _qwen(self.accelerator.unwrap_model(model))
+        inner = unwrapped(self.accelerator.unwrap_model(model))
         positions = [self._positions(inner, prompt, image) for prompt, image in zip(prompts, images, strict=True)]
         packed = pack(prompts, positions, groups)
         there = [image for image in images if image is not None]
         with self.accelerator.autocast():
-            vision = self.vision(inner, *(torch.cat(part) for part in zip(*there, strict=True))) if there else {}
+            vision = features_of(inner)(inner, *map(torch.cat, zip(*there, strict=True))) if there else {}
             output = model(
                 input_ids=packed.ids,
                 attention_mask=packed.mask,
@@ -260,11 +258,6 @@ class SharedPrefixTrainer(GRPOTrainer):
             return torch.arange(len(prompt), device=prompt.device).expand(3, -1)
         is_image = (prompt == self._image_pad_token_id).long()[None]
         return inner.model.get_rope_index(prompt[None], mm_token_type_ids=is_image, image_grid_thw=image[1])[0][:, 0]
-
-
-def _qwen(model):
-    """The Qwen2-VL model inside a PEFT wrapper, if there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _rows_of(groups: torch.Tensor, size: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from rftkit.errors import UserError
 from rftkit.paths import NOTEBOOKS
+from rftkit.prompts import MODES
 from rftkit.report import write_report
 from rftkit.results import is_complete
 from rftkit.run import folder_of
@@ -31,6 +32,11 @@ class Chapter:
     @property
     def number(self) -> str:
         return self.notebook[:2]
+
+    @property
+    def weight(self) -> int:
+        """How long a run takes, roughly: twice as long if it writes thoughts."""
+        return max(2 if MODES[METHODS[method].mode].tags else 1 for method in self.methods)
 
 
 CHAPTERS = (
@@ -100,8 +106,8 @@ def study(
 def _execute_all(
     todo: dict[Chapter, list[Path]], profile: str, dataset: str | None, seeds: int, out: Path, jobs: int
 ) -> list[Chapter]:
-    """Run chapters, the one with most runs first, with a bar of complete runs; return those that failed."""
-    order = sorted(todo, key=lambda chapter: -len(todo[chapter]))
+    """Run chapters, the longest first, with a bar of complete runs; return those that failed."""
+    order = sorted(todo, key=lambda chapter: -len(todo[chapter]) * chapter.weight)
     folders = [folder for missing in todo.values() for folder in missing]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(folders), desc="runs", disable=not folders) as bar:

@@ -1,9 +1,10 @@
-"""Vision features of a frozen tower, computed once per picture and kept."""
+"""Vision features, computed once per picture and kept."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -14,8 +15,9 @@ CACHE_BYTES = 256 * 2**20  # of features kept; the oldest go first
 class VisionFeatures:
     """What the vision tower of a Qwen2-VL makes of pictures.
 
-    While the tower is frozen a picture's features never change: sampling and update share them, and a few-shot set is
-    looked at once. Pictures are told apart by a digest of their pixels. A tower that learns runs each time.
+    While the tower's weights are the same a picture's features never change: sampling and update share them, a
+    few-shot set is looked at once, test pictures once for all modes. Pictures are told apart by a digest of their
+    pixels. Where the tower is to get a gradient it runs each time.
     """
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
@@ -23,16 +25,17 @@ class VisionFeatures:
         self.kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def __call__(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> dict:
-        """The keyword of a model's forward that stands for `pixel_values` [patches, values] of pictures [N, 3]."""
+        """The keyword of a Qwen2-VL's forward that stands for `pixel_values` [patches, values] of pictures [N, 3]."""
         tower = model.model.visual
-        if any(parameter.requires_grad for parameter in tower.parameters()):
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in tower.parameters()):
             return _keyword(self._run(model, pixels, grid))
         with torch.no_grad():
             return _keyword(self._lookup(model, pixels, grid))
 
     def _lookup(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> list[torch.Tensor]:
-        # Under autocast the tower computes in another precision: those are other features.
-        setting = f"{torch.is_autocast_enabled(pixels.device.type)} {pixels.dtype}"
+        # Under autocast, or with other weights loaded into the tower, the features are others.
+        loaded = sum(parameter._version for parameter in model.model.visual.parameters())
+        setting = f"{torch.is_autocast_enabled(pixels.device.type)} {pixels.dtype} {loaded}"
         pictures = torch.split(pixels, grid.prod(-1).tolist())
         keys = [_digest(picture, shape, setting) for picture, shape in zip(pictures, grid, strict=True)]
         fresh = {key: place for place, key in enumerate(keys) if key not in self.kept}
@@ -64,3 +67,24 @@ def _select(pictures, grid: torch.Tensor, fresh: dict[bytes, int]) -> tuple[torc
 
 def _keyword(features: list[torch.Tensor]) -> dict:
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
+
+
+_features: WeakKeyDictionary[torch.nn.Module, VisionFeatures] = WeakKeyDictionary()
+
+
+def features_of(model) -> VisionFeatures:
+    """The kept features of a model's vision tower, the same for all who use the model."""
+    return _features.setdefault(unwrapped(model).model.visual, VisionFeatures())
+
+
+def with_features(model, batch: dict) -> dict:
+    """A processor's batch with the pictures' features in place of their pixels."""
+    if "pixel_values" not in batch:
+        return dict(batch)
+    rest = {name: value for name, value in batch.items() if name != "pixel_values"}
+    return rest | features_of(model)(unwrapped(model), batch["pixel_values"], batch["image_grid_thw"])
+
+
+def unwrapped(model):
+    """The Qwen2-VL model inside a PEFT wrapper, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
