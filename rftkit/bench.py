@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from datasets import Image as ImageFeature
+from torch.nn.functional import pad
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -268,12 +269,11 @@ def _equality_before(trainers: dict[str, GRPOTrainer], options: Options, example
     forked = generate_forked(model, batch["input_ids"], batch["attention_mask"], vision, 1, config)
     identical = torch.equal(greedy, forked)
     size, width = options.group, options.tokens
-    generator = torch.Generator().manual_seed(SEED)
-    words = len(stock.processing_class.tokenizer.get_vocab()) - 100  # special tokens and tags come first and last
-    random_ids = torch.randint(300, words, (len(examples) * size, width), generator=generator).to(model.device)
-    ids = torch.cat([batch["input_ids"].repeat_interleave(size, 0), random_ids], 1)
-    mask = torch.cat([batch["attention_mask"].repeat_interleave(size, 0), torch.ones_like(random_ids)], 1)
-    types = torch.cat([batch["mm_token_type_ids"].repeat_interleave(size, 0), torch.zeros_like(random_ids)], 1)
+    config.do_sample, config.top_k = True, 0
+    torch.manual_seed(SEED)
+    ids = generate_forked(model, batch["input_ids"], batch["attention_mask"], vision, size, config)
+    mask = pad(batch["attention_mask"].repeat_interleave(size, 0), (0, width), value=1)
+    types = pad(batch["mm_token_type_ids"].repeat_interleave(size, 0), (0, width))
     pictures = torch.split(batch["pixel_values"], batch["image_grid_thw"].prod(-1).tolist())
     inputs = {
         "pixel_values": torch.cat([picture for picture in pictures for _ in range(size)]),

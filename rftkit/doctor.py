@@ -35,7 +35,7 @@ def diagnose() -> list[Line]:
 
 
 def _python() -> Line:
-    return Line("python", sys.version_info >= (3, 11), platform.python_version(), "install Python 3.11 or newer")
+    return Line("python", sys.version_info >= (3, 11, 5), platform.python_version(), "install Python 3.11.5 or newer")
 
 
 def _packages() -> list[Line]:

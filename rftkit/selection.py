@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from rftkit.callbacks import CURVE
 from rftkit.claims import read_claims
 from rftkit.models import quieten
+from rftkit.nano.worlds import get_world
 from rftkit.results import write_atomically
 from rftkit.run import execute
 from rftkit.settings import METHODS, Settings, load_settings
@@ -26,6 +27,7 @@ def select(profile: str, dataset: str, out: Path) -> str:
     The grid, the budget and the seed are those of `selection` in `data/claims.yaml`, the same for all methods. Writes
     every point to `OUT/selection-DATASET.csv` and returns the chosen ones as the `methods` part of a profile.
     """
+    get_world(dataset)  # a wrong name is said once, here
     grid = _grid(profile, dataset)
     cores = os.cpu_count() or 1
     os.environ["TQDM_DISABLE"] = "1"  # of the children: one bar is enough
