@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,10 +56,10 @@ PRESETS = {
 def save_model(name: str, folder: Path) -> str:
     """Write a preset's model and processor into a folder (random weights, seed 0) and return where they are.
 
-    `nano-s` is the bundled checkpoint itself.
+    `nano-s` is a copy of the bundled checkpoint.
     """
     if name == "nano-s":
-        return resolve(name)
+        return str(shutil.copytree(resolve(name), folder, dirs_exist_ok=True))
     torch.manual_seed(0)
     preset, size = PRESETS[name], name.removeprefix("nano-")
     processor = build_processor()
@@ -101,8 +102,8 @@ def flop_bound(model, size: int, prompt: int, length: int, patches: int, every_p
     """How much faster the step and the update could be by the floating-point operations alone.
 
     Language model: 2 operations a weight and token and 4 x width a layer and pair of tokens that attend; forward, and
-    as much again backward to the activations (LoRA: the weights themselves are frozen). Vision: forward only; in each
-    phase once a group in ours, G times in stock TRL.
+    as much again backward to the activations (LoRA: the weights themselves are frozen). Vision: forward only; in stock
+    TRL G times in sampling and again in the update, in ours once a group for both.
 
     Args:
         size: completions a group (G).
@@ -130,7 +131,7 @@ def flop_bound(model, size: int, prompt: int, length: int, patches: int, every_p
     ours = language(packed, packed_pairs, packed if every_position else size * length)
     prefill = language(prompt, prompt**2 // 2, 1)
     decode = size * language(length, length * (prompt + length // 2), length)
-    update, our_update = size * look + 2 * stock, look + 2 * ours
+    update, our_update = size * look + 2 * stock, 2 * ours
     sampling, our_sampling = size * (look + prefill) + decode, look + prefill + decode
     return {
         "step": round((sampling + update) / (our_sampling + our_update), 3),

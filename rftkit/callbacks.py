@@ -91,10 +91,12 @@ class RunLog(TrainerCallback):
             self.on_row(self.rows)
         if self.curve and self.curve_every and state.global_step % self.curve_every == 0:
             self.points += self.curve(state.global_step)
+        if control.should_save:  # before the checkpoint: rows after it are dropped when a killed run goes on
+            self.write()
         self.clock = time.perf_counter()
 
     def on_save(self, args, state, control, **kwargs):
-        self.write()
+        self.clock = time.perf_counter()  # saving is not training
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
@@ -131,5 +133,5 @@ class RunLog(TrainerCallback):
 def _read(path: Path) -> list[dict]:
     if not path.exists():
         return []
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, float_precision="round_trip")
     return table.to_dict("records")

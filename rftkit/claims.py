@@ -28,10 +28,12 @@ def decide(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows = []
     for claim in read_claims()["primary"]:
         pair = [methods.get(claim[side], []) for side in ("first", "second")]
-        several = [{run["seed"] for run in runs} for runs in pair if len(runs) != 1]
+        trained = [METHODS[claim[side]].trainer is not None for side in ("first", "second")]
+        several = [{run["seed"] for run in runs} for runs, learns in zip(pair, trained, strict=True) if learns]
         seeds = sorted(set.intersection(*several)) if several else [0]
         if not all(pair) or not seeds:
             continue
+        pair = [runs if learns else runs[:1] for runs, learns in zip(pair, trained, strict=True)]
         parts = []
         for side, runs in zip(("first", "second"), pair, strict=True):
             mode = claim.get(f"{side}_mode", METHODS[claim[side]].mode)

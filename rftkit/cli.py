@@ -40,7 +40,7 @@ def _run(options) -> int:
 
     quieten()
 
-    names = ("task", "dataset", "protocol", "model", "seed", "steps", "learning_rate", "quantize", "device")
+    names = ("task", "dataset", "protocol", "model", "seed", "steps", "learning_rate", "quantize", "scoring", "device")
     overrides = {name: getattr(options, name) for name in names}
     folder = execute(load_settings(options.profile, options.method, **overrides), options.out)
     print(folder)
@@ -144,7 +144,7 @@ def _command(commands, name: str, function, text: str) -> argparse.ArgumentParse
 
 
 def _add_run(commands) -> None:
-    run = _command(commands, "run", _run, "one run without a notebook, also under accelerate launch")
+    run = _command(commands, "run", _run, "one run without a notebook")
     run.add_argument("--profile", default="nano")
     run.add_argument("--task")
     run.add_argument("--dataset")
@@ -155,6 +155,7 @@ def _add_run(commands) -> None:
     run.add_argument("--steps", type=int, help="optimizer steps")
     run.add_argument("--learning-rate", type=float)
     run.add_argument("--quantize", action="store_true", default=None, help="NF4 base model (QLoRA)")
+    run.add_argument("--scoring", help="rule of the reward: strict, lenient or authors")
     run.add_argument("--device", help="cpu or cuda")
     run.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
 

@@ -35,9 +35,9 @@ BUNDLED = DATA / "models"
 # TRL finds the image positions of a prompt by this literal token; under another name it trains on text positions.
 IMAGE_TOKEN = "<|image_pad|>"
 LORA_TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
-# Quantising the vision tower or the head breaks training; the names are matched from the start.
 CACHE_BYTES = 256 * 2**20  # of prepared images kept by a processor
 CACHE_TEXTS = 10_000  # rendered conversations kept by a processor
+# Quantising the vision tower or the head breaks training; the names are matched from the start.
 KEEP_PRECISION = ["model.visual", "lm_head"]
 
 
@@ -50,6 +50,7 @@ class ImageTextProcessor(Qwen2VLProcessor):
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
         self._prepared: OrderedDict[bytes, BatchFeature] = OrderedDict()
+        self._held = 0  # bytes in it
         self._rendered: dict[str, str] = {}
 
     def _process_images(self, images, **kwargs):
@@ -68,10 +69,12 @@ class ImageTextProcessor(Qwen2VLProcessor):
         key = hashlib.sha256(options + repr(getattr(image, "size", None)).encode() + pixels).digest()
         if key not in self._prepared:
             self._prepared[key] = self.image_processor([image], return_tensors="np", **kwargs)
-            while sum(one["pixel_values"].nbytes for one in self._prepared.values()) > CACHE_BYTES:
-                self._prepared.popitem(last=False)
+            self._held += self._prepared[key]["pixel_values"].nbytes
         self._prepared.move_to_end(key)
-        return self._prepared[key]
+        found = self._prepared[key]
+        while self._held > CACHE_BYTES:
+            self._held -= self._prepared.popitem(last=False)[1]["pixel_values"].nbytes
+        return found
 
     def apply_chat_template(self, conversation, chat_template=None, **kwargs):
         """As in transformers; the text of a conversation rendered before is looked up."""

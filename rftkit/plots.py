@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rftkit.callbacks import CURVE, METRICS
-from rftkit.paths import DATA
 from rftkit.tasks import Example
 
 COLOURS = {"base": "#2f6db3", "new": "#d9822b", "all": "#2f6db3", "h": "#777777"}
@@ -163,12 +162,6 @@ def bench_figure(reports: Sequence[dict[str, Any]]) -> Figure:
     figure.tight_layout()
     plt.close(figure)
     return figure
-
-
-def committed_log(dataset: str, method: str) -> pd.DataFrame | None:
-    """`metrics.csv` of the complete run that is committed with the kit, if there is one."""
-    path = DATA / "logs" / f"{dataset}-{method}" / METRICS
-    return pd.read_csv(path) if path.exists() else None
 
 
 class LivePlot:

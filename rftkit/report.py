@@ -12,7 +12,7 @@ import numpy as np
 from rftkit.claims import decide, read_claims
 from rftkit.errors import UserError
 from rftkit.paths import DATA
-from rftkit.results import complete_runs, read_answers, read_results, write_atomically
+from rftkit.results import PREDICTIONS, RESULTS, complete_runs, read_answers, read_results, write_atomically
 from rftkit.settings import METHODS
 from rftkit.stats import interval, resample
 
@@ -26,13 +26,22 @@ def paper_base_to_new(row: str | None) -> dict[str, float] | None:
 
 
 def load_runs(runs: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]]:
-    """Complete runs under a folder by (profile, dataset, model) and method, each with its predictions' path."""
+    """Complete runs under a folder by (profile, dataset, model) and method, each with its `folder`.
+
+    Of runs with the same method and seed (other settings or code) the newest counts; those of a selection never do.
+    """
     if not runs.is_dir():
         raise UserError(f"no folder '{runs}': give the --out of a study")
     sections: dict = defaultdict(lambda: defaultdict(list))
-    for folder in complete_runs(runs):
+    newest = {}
+    for folder in sorted(complete_runs(runs), key=lambda folder: (folder / RESULTS).stat().st_mtime):
+        if "selection" in folder.relative_to(runs).parts or not (folder / PREDICTIONS).exists():
+            continue
         result = read_results(folder) | {"folder": folder}
-        sections[result["profile"], result["dataset"], result["model"]][result["method"]].append(result)
+        dataset = result["dataset"] + ("" if "base" in result["eval"] else ", few-shot")
+        newest[result["profile"], dataset, result["model"], result["method"], result["seed"]] = result
+    for (profile, dataset, model, method, _), result in sorted(newest.items(), key=lambda item: item[0]):
+        sections[profile, dataset, model][method].append(result)
     if not sections:
         raise UserError(f"no complete runs under '{runs}': start rftkit study or rftkit run first")
     return {key: dict(methods) for key, methods in sorted(sections.items())}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from transformers import set_seed
 
 from rftkit import results
 from rftkit.callbacks import METRICS, RunLog
@@ -105,7 +106,11 @@ def _train(settings: Settings, model, processor, shots: list[Example], folder: P
     )
     make = grpo_trainer if METHODS[settings.method].trainer == "grpo" else sft_trainer
     trained = train(make(settings, model, processor, shots, log), folder)
-    trained.save_pretrained(folder / ("adapter" if settings.lora_rank else "model"))
+    if settings.lora_rank:
+        trained.save_pretrained(folder / "adapter")
+    else:
+        trained.save_pretrained(folder / "model")
+        processor.save_pretrained(folder / "model")
     return trained.eval()
 
 
@@ -145,18 +150,20 @@ def evaluate_run(
     """
     method = METHODS[settings.method]
     modes = list(MODES) if method.trainer is None else list(dict.fromkeys([method.mode, "no_thinking"]))
+    rules = list(dict.fromkeys(("strict", "lenient", settings.scoring)))
+    set_seed(settings.seed)  # pass@8 samples: the same whether a run was resumed or not
     measures, answers = [], []
     for half, examples in tests.items():
         for mode in modes:
             title = f"evaluate {half} {mode}"
             options = generation_options(settings, mode)
-            rows = answer_rows(model, processor, examples, mode, progress=title, **options)
+            rows = answer_rows(model, processor, examples, mode, rules=rules, progress=title, **options)
             answers += [{"split": half} | row for row in rows]
-            for measure in ("strict", "lenient", "format"):
+            for measure in (*rules, "format"):
                 measures.append(_measure(half, mode, measure, [row[measure] for row in rows]))
             if settings.pass_items and (mode == method.mode or not method.trainer):
-                part = examples[:: max(1, len(examples) // settings.pass_items)][: settings.pass_items]
-                options["batch_size"] = max(1, settings.eval_batch // 4)
+                options |= {"batch_size": max(1, settings.eval_batch // 4), "temperature": settings.temperature}
+                part = examples[: settings.pass_items]  # examples come class by class in turn
                 passed = pass_at_samples(model, processor, part, mode, settings.scoring, **options)
                 measures.append(_measure(half, mode, "pass@8", passed))
         if all(example.choices for example in examples):

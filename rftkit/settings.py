@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,8 @@ def check(settings: Settings) -> Settings:
             raise UserError(f"unknown {name} '{getattr(settings, name)}': choose one of {allowed}")
     if settings.quantize and settings.lora_rank == 0:
         raise UserError("a quantised model cannot be trained in full: set lora_rank above 0 or quantize to false")
+    if METHODS[settings.method].trainer == "sft" and settings.sft_batch % min(settings.micro_batch, settings.sft_batch):
+        raise UserError(f"micro_batch {settings.micro_batch} must divide the sft_batch {settings.sft_batch}")
     rollouts = settings.prompts_per_step * settings.num_generations
     if METHODS[settings.method].trainer == "grpo" and rollouts % min(settings.micro_batch, rollouts):
         raise UserError(f"micro_batch {settings.micro_batch} must divide the {rollouts} rollouts of a step")
@@ -176,8 +178,3 @@ def completion_limit(settings: Settings, mode: str) -> int:
 
 def as_dict(settings: Settings) -> dict[str, Any]:
     return asdict(settings)
-
-
-def with_changes(settings: Settings, **changes: Any) -> Settings:
-    """A checked copy with some fields changed."""
-    return check(replace(settings, **changes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 from trl import SFTConfig, SFTTrainer
@@ -33,6 +34,17 @@ def sft_rows(examples: Sequence[Example], mode: str, max_pixels: int | None) -> 
     return rows.add_column("completion", targets)
 
 
+def shuffled_passes(rows: int, count: int, seed: int) -> list[int]:
+    """`count` row numbers: shuffled passes over all rows, one after the other.
+
+    Every step then has a full batch, also where the batch does not divide the shots, and a shorter run sees what a
+    longer one saw first.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    passes = [torch.randperm(rows, generator=generator) for _ in range(-(-count // rows))]
+    return torch.cat(passes)[:count].tolist()
+
+
 def sft_trainer(
     settings: Settings, model: PreTrainedModel, processor: ProcessorMixin, examples: Sequence[Example], log: RunLog
 ) -> SFTTrainer:
@@ -45,12 +57,14 @@ def sft_trainer(
         gradient_accumulation_steps=settings.sft_batch // micro_batch,
         completion_only_loss=answer_only,
         max_length=None,
+        train_sampling_strategy="sequential",
     )
+    rows = sft_rows(examples, mode, settings.max_pixels)
     trainer = SFTTrainer(
         model=model,
         args=arguments,
         data_collator=Collator(processor, completion_only_loss=answer_only),
-        train_dataset=sft_rows(examples, mode, settings.max_pixels),
+        train_dataset=rows.select(shuffled_passes(len(rows), settings.steps * settings.sft_batch, settings.seed)),
         processing_class=processor,
         peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
     )

@@ -75,7 +75,11 @@ class SharedPrefixTrainer(GRPOTrainer):
     """trl.GRPOTrainer that computes each prompt and image once per group."""
 
     share_prefix = True
-    _said = ""
+
+    def __init__(self, *args, **kwargs) -> None:
+        self._said: set[str] = set()
+        super().__init__(*args, **kwargs)
+
     _teaching = None  # while a loss is computed: which groups have an advantage that is not zero
 
     def _group_size(self) -> int:
@@ -98,8 +102,8 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     def _falls_back(self, reason: str) -> bool:
         """Whether to leave the work to stock TRL, said once for each reason."""
-        if reason and reason != self._said:
-            self._said = reason
+        if reason and reason not in self._said:
+            self._said.add(reason)
             logger.warning("prompts are computed once per completion, as in stock TRL: %s", reason)
         return bool(reason)
 
@@ -192,7 +196,7 @@ class SharedPrefixTrainer(GRPOTrainer):
         saving = size * (prompt_width + width) / max(1, prompt_width - 1 + size * (width + 1))
         reason = self._cannot_share()
         if not reason and (len(input_ids) % size or saving < PAYS_FROM):
-            reason = f"prompts of {prompt_width} and completions of {width} tokens would save too little"
+            reason = "for completions as long as these, sharing would save too little"
         if self._falls_back(reason):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss,
@@ -203,15 +207,13 @@ class SharedPrefixTrainer(GRPOTrainer):
         if self._teaching is not None:
             groups = groups[self._teaching]
         logps = entropies = torch.zeros(input_ids.shape[0], width, device=input_ids.device)
-        for part in groups.split(max(1, (batch_size or len(input_ids)) // size)) if len(groups) else ():
+        for part in groups.split(max(1, (batch_size or len(input_ids)) // size)):
             rows = _rows_of(part, size)
             found = self._group_logps(
                 model, input_ids[rows], attention_mask[rows], prompt_width, size, [images[g] for g in part.tolist()]
             )
             logps, entropies = logps.index_copy(0, rows, found[0]), entropies.index_copy(0, rows, found[1])
-        if not len(groups):  # every weight still gets its zero gradient, as in stock TRL
-            logps = logps + 0.0 * sum(p.sum() for p in model.parameters() if p.requires_grad)
-        elif len(groups) < len(images):  # the logged mean entropy is that of the groups that were run
+        if len(groups) < len(images):  # the logged mean entropy is that of the groups that were run
             tokens = attention_mask[_rows_of(groups, size), prompt_width:].sum().clamp(min=1)
             entropies = torch.full_like(entropies, (entropies.sum() / tokens).item())
         return logps, entropies if compute_entropy else None, None
@@ -223,6 +225,7 @@ class SharedPrefixTrainer(GRPOTrainer):
         if not (plain and on_policy and self.model.training) or self._cannot_share():
             return super()._compute_loss(model, inputs)
         self._teaching = (inputs["advantages"].reshape(-1, self.num_generations) != 0).any(1)
+        self._teaching[0] |= not self._teaching.any()  # weights get their zero gradient, the log its entropy
         try:
             return super()._compute_loss(model, inputs)
         finally:

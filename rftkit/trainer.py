@@ -105,6 +105,10 @@ def grpo_trainer(
         beta=settings.beta,
         loss_type=settings.loss_type,
     )
+    if len(examples) < settings.prompts_per_step:
+        raise UserError(
+            f"{len(examples)} training examples are fewer than prompts_per_step {settings.prompts_per_step}"
+        )
     rows = training_rows(examples, mode, settings.max_pixels)
     trainer = RFTTrainer(
         model=model,
@@ -127,8 +131,12 @@ def attach(trainer: Trainer, log: RunLog) -> Trainer:
 
 def train(trainer: Trainer, folder: Path) -> PreTrainedModel | PeftModel:
     """Train, from the last whole checkpoint if there is one, and return the trained model."""
+    checkpoint = last_checkpoint(folder / CHECKPOINTS)
+    if checkpoint and int(checkpoint.rpartition("-")[2]) >= trainer.args.max_steps:
+        trainer._load_from_checkpoint(checkpoint)  # all steps are done; train() would do one more
+        return trainer.model
     try:
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder / CHECKPOINTS))
+        trainer.train(resume_from_checkpoint=checkpoint)
     except RuntimeError as error:
         if "probability tensor" not in str(error):
             raise

@@ -51,9 +51,9 @@ def test_the_table_names_every_phase(report):
 
 def test_the_bound_by_hand_without_attention():
     model, _ = load("nano-s", device="cpu")
-    one = flop_bound(model, 1, 1000, 1, 64, True)
-    many = flop_bound(model, 8, 1000, 1, 64, True)
-    assert one["update"] == pytest.approx(1.0, abs=0.01)  # nothing to share
+    one = flop_bound(model, 1, 1000, 1, 0, True)
+    many = flop_bound(model, 8, 1000, 1, 0, True)
+    assert one["step"] == pytest.approx(1.0, abs=0.01)  # nothing to share
     assert 7 < many["update"] < 8  # nearly everything is the prompt
 
 

@@ -1,6 +1,7 @@
 """The report: tables out of run folders."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -78,6 +79,24 @@ def test_claims_are_decided_by_their_paired_difference(runs, monkeypatch):
     ]  # fmt: skip
     assert rows[0]["difference"][0] == pytest.approx(1 - 0.375)
     assert "H +62.5" in claims_table(rows)
+
+
+def test_of_two_runs_of_a_seed_the_newer_counts_and_a_selection_never(runs):
+    make_run(runs / "newer", "sft", 1, "no_thinking", [0] * 4, [0] * 4)
+    make_run(runs / "selection" / "other", "sft", 2, "no_thinking", [0] * 4, [0] * 4)
+    os.utime(runs / "newer" / "results.json", (2e9, 2e9))
+    (methods,) = load_runs(runs).values()
+    assert [run["folder"].name for run in methods["sft"]] == ["sft-0", "newer", "sft-2"]
+
+
+def test_a_single_trained_run_is_not_taken_for_several_seeds(tmp_path, monkeypatch):
+    claim = {"name": "rl", "first": "cls_rl", "second": "sft", "measure": "h", "paper": "above"}
+    monkeypatch.setattr("rftkit.claims.read_claims", lambda: {"primary": [claim]})
+    for seed in range(3):
+        make_run(tmp_path / f"sft-{seed}", "sft", seed, "no_thinking", [1, 1, 1, 0], [1, 0, 0, 0])
+    make_run(tmp_path / "cls", "cls_rl", 0, "thinking", [1] * 4, [1] * 4)
+    (methods,) = load_runs(tmp_path).values()
+    assert [row["seeds"] for row in decide(methods)] == [1]
 
 
 def test_no_runs_is_one_line(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from rftkit.errors import UserError
 from rftkit.paths import PROFILES
-from rftkit.settings import METHODS, Settings, as_dict, completion_limit, load_settings, with_changes
+from rftkit.settings import METHODS, Settings, as_dict, completion_limit, load_settings
 
 
 @pytest.fixture
@@ -130,12 +130,9 @@ def test_a_micro_batch_may_divide_or_exceed_the_rollouts(micro_batch):
 
 
 def test_the_micro_batch_of_sft_need_not_divide_rollouts():
-    assert load_settings("nano", "sft", micro_batch=5).micro_batch == 5
-
-
-def test_changes_are_checked_too():
-    with pytest.raises(UserError, match="'steps' must be at least 1"):
-        with_changes(load_settings("smoke", "sft"), steps=0)
+    assert load_settings("nano", "sft", micro_batch=5, sft_batch=10).micro_batch == 5
+    with pytest.raises(UserError, match="micro_batch 5 must divide the sft_batch 16"):
+        load_settings("nano", "sft", micro_batch=5, sft_batch=16)
 
 
 def test_only_direct_answers_have_the_short_limit():

@@ -2,6 +2,8 @@
 
 import inspect
 import random
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from rftkit.packing import pack
 from rftkit.shared_prefix import SharedPrefixTrainer
 from rftkit.vision import VisionFeatures
 
+UNUSED = str(Path(tempfile.gettempdir()) / "rftkit-test")
 LORA = r".*language_model.*\.(q|v|down)_proj"
 
 
@@ -55,7 +58,7 @@ def train(kind, processor, data, lora=LORA, end=0.0, **options):
     model = build_model("s", processor)
     arguments = GRPOConfig(
         **{
-            "output_dir": "unused", "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
+            "output_dir": UNUSED, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
             "num_generations": 4, "max_completion_length": 6, "max_steps": 4, "learning_rate": 1e-2, "optim": "sgd",
             "lr_scheduler_type": "constant", "report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no",
             "disable_tqdm": True, "gradient_checkpointing": False, "logging_steps": 1,

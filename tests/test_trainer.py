@@ -17,7 +17,7 @@ from rftkit.evaluate import answer_rows
 from rftkit.models import load
 from rftkit.run import execute, folder_of, training_examples
 from rftkit.settings import load_settings
-from rftkit.sft import sft_trainer
+from rftkit.sft import sft_trainer, shuffled_passes
 from rftkit.trainer import grpo_trainer, last_checkpoint, train
 
 TIMINGS = ["step_seconds", "generate_seconds"]
@@ -107,6 +107,26 @@ def test_a_run_killed_at_any_step_goes_on_to_the_same_numbers(tmp_path):
     assert not (folder / "results.json").exists()
     subprocess.run(command, check=True, capture_output=True)
     assert same(whole, folder)
+
+
+@pytest.mark.parametrize("method", ["sft", "no_thinking_rl"])
+def test_a_run_killed_after_its_last_step_trains_no_more(tmp_path, method, monkeypatch):
+    settings = smoke(method, steps=4)  # saved at the last step, which ends no epoch
+    with monkeypatch.context() as patch:
+        patch.setattr("rftkit.run.evaluate_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(settings, tmp_path / "killed")
+    assert same(execute(settings, tmp_path / "whole"), execute(settings, tmp_path / "killed"))
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+def test_every_sft_step_has_a_full_batch_and_a_short_run_is_the_start_of_a_long_one():
+    short, long = shuffled_passes(36, 64, 0), shuffled_passes(36, 320, 0)
+    assert len(short) == 64 and long[:64] == short
+    assert sorted(short[:36]) == list(range(36))
 
 
 def test_a_torn_checkpoint_is_passed_over(tmp_path):
