@@ -5,12 +5,14 @@ BIN := .venv/bin
 PROFILE ?= nano
 SEEDS ?= 5
 OUT ?= runs
+# What is imported is compiled once, when it is first imported: most of what pip would compile never is.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: study test lab lock clean
 
 .venv/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
@@ -13,12 +13,12 @@ from rftkit.errors import UserError
 from rftkit.models import load
 from rftkit.prompts import conversation, get_mode
 from rftkit.rewards import get_rule, score
-from rftkit.shared_prefix import generate_forked
+from rftkit.shared_prefix import generate_forked, prefill
 from rftkit.stats import wilson
 from rftkit.tasks import Example
 from rftkit.tasks.classification import read_splits
 from rftkit.tasks.sources import open_image
-from rftkit.vision import with_features
+from rftkit.vision import unwrapped, with_features
 
 PASS_SAMPLES = 8
 
@@ -37,6 +37,14 @@ def encode(processor: ProcessorMixin, examples: Sequence[Example], mode: str, ma
     )
 
 
+class Answer(NamedTuple):
+    """What a model says to an example: completions, their lengths in tokens, and the choice it finds likeliest."""
+
+    texts: list[str]
+    lengths: list[int]
+    likeliest: str | None
+
+
 @torch.no_grad()
 def generate(
     model: PreTrainedModel,
@@ -47,11 +55,12 @@ def generate(
     max_tokens: int,
     samples: int = 0,
     temperature: float = 1.0,
+    likelihood: bool = False,
     batch_size: int = 64,
     max_pixels: int | None = None,
     progress: str | None = None,
-) -> tuple[list[list[str]], list[list[int]]]:
-    """Completions of each example and their lengths in tokens: one greedy completion, or `samples` drawn ones.
+) -> list[Answer]:
+    """Each example's answer: one greedy completion, or `samples` drawn ones; with `likelihood` the likeliest choice.
 
     The sampling settings of a checkpoint's own generation config are not used: they differ between checkpoints.
     """
@@ -64,75 +73,57 @@ def generate(
         **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if samples else {}),
     )
     ends = torch.tensor(ends if isinstance(ends, list) else [ends])
-    per, texts, lengths = max(samples, 1), [], []
+    per, answers = max(samples, 1), []
     was_training = model.training
     model.eval()
-    for start in _batches(len(examples), batch_size, progress):
-        batch = encode(processor, examples[start : start + batch_size], mode, max_pixels).to(model.device)
+    starts = range(0, len(examples), batch_size)
+    for start in tqdm(starts, desc=progress, leave=False, disable=progress is None):
+        part = examples[start : start + batch_size]
+        batch = encode(processor, part, mode, max_pixels).to(model.device)
         ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
-        full = generate_forked(model, ids, mask, with_features(model, batch), per, config)
-        width = ids.shape[1]
-        ids = full[:, width:].cpu()  # [B * samples, T]
-        ended = torch.isin(ids, ends).int().cumsum(1)
-        counts = ((ended == 0) | ((ended == 1) & torch.isin(ids, ends))).sum(1).tolist()
-        decoded = processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        texts += [decoded[i : i + per] for i in range(0, len(decoded), per)]
-        lengths += [counts[i : i + per] for i in range(0, len(counts), per)]
+        vision = with_features(model, batch)
+        cache = prefill(model, ids, mask, vision)
+        likeliest = _likeliest(model, processor, part, ids, mask, cache) if likelihood else [None] * len(part)
+        full = generate_forked(model, ids, mask, vision, per, config, cache)
+        completions = full[:, ids.shape[1] :].cpu()  # [B * samples, T]
+        ended = torch.isin(completions, ends).int()
+        lengths = (ended.cumsum(1) - ended == 0).sum(1).tolist()  # up to and with the first end token
+        texts = processor.tokenizer.batch_decode(completions, skip_special_tokens=True)
+        for place, choice in enumerate(likeliest):
+            own = slice(place * per, (place + 1) * per)
+            answers.append(Answer(texts[own], lengths[own], choice))
     model.train(was_training)
-    return texts, lengths
+    return answers
 
 
-@torch.no_grad()
-def likelihood_choices(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    examples: Sequence[Example],
-    *,
-    batch_size: int = 64,
-    max_pixels: int | None = None,
-    progress: str | None = None,
-) -> list[str]:
-    """The choice each example's model finds likeliest as a direct answer, whatever it would say by itself.
+def _likeliest(model, processor, examples: Sequence[Example], ids, mask, cache) -> list[str]:
+    """The choice of each example with the highest log-probability, its end token included, behind prompts [B, P].
 
-    Scored by the log-probability of the whole choice and the end token after the no-thinking prompt. A batch's
-    prompts are run once; the choices follow one after the other on the same cache.
+    Choices follow one after the other on the prompts' cache, which is left as it was.
     """
     tokenizer, end = processor.tokenizer, processor.tokenizer.eos_token
-    chosen = []
-    was_training = model.training
-    model.eval()
-    for start in _batches(len(examples), batch_size, progress):
-        part = examples[start : start + batch_size]
-        batch = encode(processor, part, "no_thinking", max_pixels).to(model.device)
-        ahead = model(**with_features(model, batch), use_cache=True, logits_to_keep=1)
-        cache, first = ahead.past_key_values, ahead.logits[:, -1:].float()  # first: [B, 1, V]
-        prompt_length = batch["input_ids"].shape[1]
-        shift = next(m.rope_deltas for m in model.modules() if hasattr(m, "rope_deltas"))  # an image's rows share steps
-        scores = torch.full((len(part), max(len(e.choices) for e in part)), -torch.inf)
-        for place in range(scores.shape[1]):
-            choices = [e.choices[place] + end if place < len(e.choices) else end for e in part]
-            answer = tokenizer(choices, padding=True, padding_side="right", add_special_tokens=False,
-                               return_tensors="pt").to(model.device)  # fmt: skip
-            mask = torch.cat([batch["attention_mask"], answer["attention_mask"][:, :-1]], 1)
-            logits = first
-            if answer["input_ids"].shape[1] > 1:
-                positions = (mask.cumsum(1) - 1 + shift)[None, :, prompt_length:]
-                more = model(
-                    input_ids=answer["input_ids"][:, :-1],
-                    attention_mask=mask,
-                    position_ids=positions.expand(3, -1, -1),  # given mask and cache, the model would count them all
-                    past_key_values=cache,
-                    use_cache=True,
-                )
-                logits = torch.cat([first, more.logits.float()], 1)  # [B, T, V]
-                cache.crop(1 - answer["input_ids"].shape[1])
-            log_probs = logits.log_softmax(-1).gather(2, answer["input_ids"][..., None])[..., 0]  # [B, T]
-            totals = (log_probs * answer["attention_mask"]).sum(1).cpu()
-            there = torch.tensor([place < len(e.choices) for e in part])
-            scores[there, place] = totals[there]
-        chosen += [e.choices[best] for e, best in zip(part, scores.argmax(1).tolist(), strict=True)]
-    model.train(was_training)
-    return chosen
+    width = ids.shape[1]
+    shift = unwrapped(model).model.rope_deltas  # an image's rows and columns share steps; None without images
+    scores = torch.full((len(examples), max(len(e.choices) for e in examples)), -torch.inf)
+    for place in range(scores.shape[1]):
+        choices = [e.choices[place] + end if place < len(e.choices) else end for e in examples]
+        answer = tokenizer(choices, padding=True, padding_side="right", add_special_tokens=False,
+                           return_tensors="pt").to(model.device)  # fmt: skip
+        seen = torch.cat([mask, answer["attention_mask"][:, :-1]], 1)
+        positions = seen.cumsum(1) - 1 + (0 if shift is None else shift)  # [B, P + T]
+        logits = model(
+            input_ids=torch.cat([ids[:, -1:], answer["input_ids"][:, :-1]], 1),
+            attention_mask=seen,
+            position_ids=positions[None, :, width - 1 :].expand(3, -1, -1),  # the model would count the cache's again
+            past_key_values=cache,
+            use_cache=True,
+        ).logits
+        cache.crop(-answer["input_ids"].shape[1])
+        log_probs = logits.float().log_softmax(-1).gather(2, answer["input_ids"][..., None])[..., 0]  # [B, T]
+        totals = (log_probs * answer["attention_mask"]).sum(1).cpu()
+        there = torch.tensor([place < len(e.choices) for e in examples])
+        scores[there, place] = totals[there]
+    return [e.choices[best] for e, best in zip(examples, scores.argmax(1).tolist(), strict=True)]
 
 
 def answer_rows(
@@ -142,22 +133,30 @@ def answer_rows(
     mode: str,
     *,
     rules: Sequence[str] = ("strict", "lenient"),
+    likelihood: bool = False,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """Greedy answers to examples in a mode: a row each with the completion, its tokens and its score by each rule."""
-    texts, lengths = generate(model, processor, examples, mode, **options)
+    """Greedy answers to examples in a mode: a row each with the completion, its tokens and its score by each rule.
+
+    With `likelihood`, and if all examples have choices, a row also says whether the choice that the model finds
+    likeliest right behind the prompt is right, whatever it says by itself.
+    """
+    knows = likelihood and all(example.choices for example in examples)
+    answers = generate(model, processor, examples, mode, likelihood=knows, **options)
     rows = []
-    for example, (text,), (length,) in zip(examples, texts, lengths, strict=True):
+    for example, said in zip(examples, answers, strict=True):
+        (text,), (length,) = said.texts, said.lengths
         row = {"id": example.id, "group": example.group, "mode": mode, "answer": example.answer}
         row |= {"completion": text, "tokens": length, "format": score(text, example, mode).format}
-        rows.append(row | {rule: score(text, example, mode, rule).accuracy for rule in rules})
+        row |= {rule: score(text, example, mode, rule).accuracy for rule in rules}
+        rows.append(row | ({"likelihood": float(said.likeliest == example.answer)} if knows else {}))
     return rows
 
 
 def pass_at_samples(model, processor, examples: Sequence[Example], mode: str, rule: str, **options) -> list[float]:
     """For each example 1 if any of eight samples at temperature 1 is right (pass@8), else 0."""
-    texts, _ = generate(model, processor, examples, mode, samples=PASS_SAMPLES, **options)
-    return [max(score(text, e, mode, rule).accuracy for text in many) for e, many in zip(examples, texts, strict=True)]
+    said = generate(model, processor, examples, mode, samples=PASS_SAMPLES, **options)
+    return [max(score(text, e, mode, rule).accuracy for text in a.texts) for e, a in zip(examples, said, strict=True)]
 
 
 def proportion(correct: Sequence[float]) -> dict[str, float]:
@@ -206,8 +205,3 @@ def evaluate_data(
         head = {"split": name, "mode": mode, "scoring": scoring}
         report["eval"][name] = head | proportion([row[scoring] for row in rows])
     return report
-
-
-def _batches(total: int, size: int, title: str | None):
-    starts = range(0, total, size)
-    return tqdm(starts, desc=title, leave=False) if title else starts

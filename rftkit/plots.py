@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -168,16 +170,20 @@ class LivePlot:
     """Redraws training curves in place while a notebook trains; its last frame stays as a static figure.
 
     Use it as `on_row` of a run.
+
+    Args:
+        every: seconds between two frames.
     """
 
-    def __init__(self, columns: Sequence[str] = ("reward", "loss"), every: int = 5) -> None:
-        self.columns, self.every, self.handle = columns, every, None
+    def __init__(self, columns: Sequence[str] = ("reward", "loss"), every: float = 3.0) -> None:
+        self.columns, self.every, self.handle, self.drawn = columns, every, None, -math.inf
 
     def __call__(self, rows: list[dict]) -> None:
         from IPython.display import display
 
-        if len(rows) % self.every:
+        if time.monotonic() < self.drawn + self.every:
             return
+        self.drawn = time.monotonic()
         figure = training_figure({"training": rows}, self.columns)
         if self.handle is None:
             self.handle = display(figure, display_id=True)

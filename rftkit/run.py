@@ -11,7 +11,7 @@ from transformers import set_seed
 
 from rftkit import results
 from rftkit.callbacks import METRICS, RunLog
-from rftkit.evaluate import answer_rows, likelihood_choices, pass_at_samples, proportion
+from rftkit.evaluate import answer_rows, pass_at_samples, proportion
 from rftkit.models import load, pick_device, resolve
 from rftkit.prompts import MODES
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings
@@ -155,22 +155,18 @@ def evaluate_run(
     measures, answers = [], []
     for half, examples in tests.items():
         for mode in modes:
-            title = f"evaluate {half} {mode}"
             options = generation_options(settings, mode)
-            rows = answer_rows(model, processor, examples, mode, rules=rules, progress=title, **options)
+            rows = answer_rows(model, processor, examples, mode, rules=rules, likelihood=mode == "no_thinking",
+                               progress=f"evaluate {half} {mode}", **options)  # fmt: skip
             answers += [{"split": half} | row for row in rows]
-            for measure in (*rules, "format"):
-                measures.append(_measure(half, mode, measure, [row[measure] for row in rows]))
+            for measure in (*rules, "format", "likelihood"):
+                if measure in rows[0]:
+                    measures.append(_measure(half, mode, measure, [row[measure] for row in rows]))
             if settings.pass_items and (mode == method.mode or not method.trainer):
                 options |= {"batch_size": max(1, settings.eval_batch // 4), "temperature": settings.temperature}
                 part = examples[: settings.pass_items]  # examples come class by class in turn
                 passed = pass_at_samples(model, processor, part, mode, settings.scoring, **options)
                 measures.append(_measure(half, mode, "pass@8", passed))
-        if all(example.choices for example in examples):
-            chosen = likelihood_choices(model, processor, examples, batch_size=settings.eval_batch,
-                                        max_pixels=settings.max_pixels, progress=f"likelihood {half}")  # fmt: skip
-            right = [float(choice == e.answer) for choice, e in zip(chosen, examples, strict=True)]
-            measures.append(_measure(half, "no_thinking", "likelihood", right))
     return _summary(settings, measures, answers), answers
 
 

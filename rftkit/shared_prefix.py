@@ -32,30 +32,36 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from rftkit.packing import pack
-from rftkit.vision import features_of, unwrapped, with_features
+from rftkit.vision import FEATURES, unwrapped, with_features
 
 logger = logging.getLogger(__name__)
 PAYS_FROM = 1.3  # share a prefix if it saves at least this factor of language tokens
 
 
-def generate_forked(model, ids, mask, vision: dict, copies: int, config) -> torch.Tensor:
+def prefill(model, ids, mask, vision: dict):
+    """The cache of left-padded prompts [N, P] without their last token: generate() wants one to start from.
+
+    Args:
+        vision: pixel_values or their features (`with_features`), image_grid_thw and mm_token_type_ids [N, P], or empty.
+    """
+    if vision:
+        vision = vision | {"mm_token_type_ids": vision["mm_token_type_ids"][:, :-1]}
+    ahead = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **vision)
+    return ahead.past_key_values
+
+
+def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache=None) -> torch.Tensor:
     """`copies` completions of each prompt with the prompt and its images run once.
 
     Args:
-        ids, mask: left-padded prompts [N, P].
-        vision: pixel_values or their features (`with_features`), image_grid_thw and mm_token_type_ids [N, P], or empty.
+        ids, mask, vision: see `prefill`.
         config: generation config; num_return_sequences must be 1.
+        cache: what `prefill` returned, if it was called already.
 
     Returns:
         [N * copies, P + C] ids, the copies of a prompt one after the other.
     """
-    ahead = dict(vision)
-    if vision:
-        ahead["mm_token_type_ids"] = vision["mm_token_type_ids"][:, :-1]
-    # The last prompt token stays out of the cache: generate() wants at least one token to start from.
-    cache = model(
-        input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **ahead
-    ).past_key_values
+    cache = prefill(model, ids, mask, vision) if cache is None else cache
     cache.batch_repeat_interleave(copies)
     extra = {}
     if vision:
@@ -243,7 +249,7 @@ class SharedPrefixTrainer(GRPOTrainer):
         packed = pack(prompts, positions, groups)
         there = [image for image in images if image is not None]
         with self.accelerator.autocast():
-            vision = features_of(inner)(inner, *map(torch.cat, zip(*there, strict=True))) if there else {}
+            vision = FEATURES(inner, *map(torch.cat, zip(*there, strict=True))) if there else {}
             output = model(
                 input_ids=packed.ids,
                 attention_mask=packed.mask,

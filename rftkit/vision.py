@@ -16,13 +16,14 @@ class VisionFeatures:
     """What the vision tower of a Qwen2-VL makes of pictures.
 
     While the tower's weights are the same a picture's features never change: sampling and update share them, a
-    few-shot set is looked at once, test pictures once for all modes. Pictures are told apart by a digest of their
-    pixels. Where the tower is to get a gradient it runs each time.
+    few-shot set is looked at once, test pictures once for all modes and all runs of a notebook. Pictures and weights
+    are told apart by their digests. Where the tower is to get a gradient it runs each time.
     """
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
         self.cache_bytes, self.held = cache_bytes, 0
         self.kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self.towers: WeakKeyDictionary[torch.nn.Module, tuple[int, str]] = WeakKeyDictionary()
 
     def __call__(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> dict:
         """The keyword of a Qwen2-VL's forward that stands for `pixel_values` [patches, values] of pictures [N, 3]."""
@@ -33,9 +34,8 @@ class VisionFeatures:
             return _keyword(self._lookup(model, pixels, grid))
 
     def _lookup(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> list[torch.Tensor]:
-        # Under autocast, or with other weights loaded into the tower, the features are others.
-        loaded = sum(parameter._version for parameter in model.model.visual.parameters())
-        setting = f"{torch.is_autocast_enabled(pixels.device.type)} {pixels.dtype} {loaded}"
+        autocast = torch.is_autocast_enabled(pixels.device.type)
+        setting = f"{autocast} {pixels.dtype} {pixels.device} {self._weights(model.model.visual)}"
         pictures = torch.split(pixels, grid.prod(-1).tolist())
         keys = [_digest(picture, shape, setting) for picture, shape in zip(pictures, grid, strict=True)]
         fresh = {key: place for place, key in enumerate(keys) if key not in self.kept}
@@ -50,14 +50,28 @@ class VisionFeatures:
             self.held -= self.kept.popitem(last=False)[1].nbytes
         return features
 
+    def _weights(self, tower: torch.nn.Module) -> str:
+        """A digest of a tower's weights, taken anew when they have changed."""
+        version = sum(parameter._version for parameter in tower.parameters())
+        if self.towers.get(tower, (None,))[0] != version:
+            digest = hashlib.sha256()
+            for parameter in tower.parameters():
+                digest.update(_bytes(parameter))
+            self.towers[tower] = version, digest.hexdigest()
+        return self.towers[tower][1]
+
     def _run(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> list[torch.Tensor]:
         return list(model.model.get_image_features(pixels, grid, return_dict=True).pooler_output)
 
 
 def _digest(picture: torch.Tensor, shape: torch.Tensor, setting: str) -> bytes:
     digest = hashlib.sha256(f"{shape.tolist()} {setting}".encode())
-    digest.update(picture.contiguous().cpu().view(torch.uint8).numpy())
+    digest.update(_bytes(picture))
     return digest.digest()
+
+
+def _bytes(tensor: torch.Tensor):
+    return tensor.detach().contiguous().cpu().view(torch.uint8).numpy()
 
 
 def _select(pictures, grid: torch.Tensor, fresh: dict[bytes, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,12 +83,7 @@ def _keyword(features: list[torch.Tensor]) -> dict:
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
 
 
-_features: WeakKeyDictionary[torch.nn.Module, VisionFeatures] = WeakKeyDictionary()
-
-
-def features_of(model) -> VisionFeatures:
-    """The kept features of a model's vision tower, the same for all who use the model."""
-    return _features.setdefault(unwrapped(model).model.visual, VisionFeatures())
+FEATURES = VisionFeatures()  # of this process, whatever model
 
 
 def with_features(model, batch: dict) -> dict:
@@ -82,7 +91,7 @@ def with_features(model, batch: dict) -> dict:
     if "pixel_values" not in batch:
         return dict(batch)
     rest = {name: value for name, value in batch.items() if name != "pixel_values"}
-    return rest | features_of(model)(unwrapped(model), batch["pixel_values"], batch["image_grid_thw"])
+    return rest | FEATURES(unwrapped(model), batch["pixel_values"], batch["image_grid_thw"])
 
 
 def unwrapped(model):

@@ -2,7 +2,7 @@
 
 import torch
 
-from rftkit.evaluate import answer_rows, encode, generate, likelihood_choices, pass_at_samples, proportion
+from rftkit.evaluate import answer_rows, encode, generate, pass_at_samples, proportion
 from rftkit.prompts import conversation
 from rftkit.tasks.classification import load_split
 
@@ -12,9 +12,9 @@ def test_greedy_answers_are_those_of_stock_generate(nano, shapes):
     batch = encode(processor, shapes, "thinking")
     full = model.generate(**batch, max_new_tokens=30, do_sample=False)
     stock = processor.tokenizer.batch_decode(full[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    texts, lengths = generate(model, processor, shapes, "thinking", max_tokens=30, batch_size=12)
-    assert [text for (text,) in texts] == stock
-    assert all(0 < length <= 30 for (length,) in lengths)
+    answers = generate(model, processor, shapes, "thinking", max_tokens=30, batch_size=12)
+    assert [text for said in answers for text in said.texts] == stock
+    assert all(0 < length <= 30 for said in answers for length in said.lengths)
 
 
 def test_answers_do_not_depend_on_the_batch(nano, shapes):
@@ -37,7 +37,10 @@ def test_likelihood_is_the_log_probability_of_the_whole_choice(nano, shapes):
                 log_probs = model(**batch).logits.log_softmax(-1)[0, -size - 1 : -1]
             totals.append(log_probs.gather(1, batch["input_ids"][0, -size:, None]).sum())
         likeliest.append(example.choices[int(torch.stack(totals).argmax())])
-    assert likelihood_choices(model, processor, some, batch_size=3) == likeliest
+    answers = generate(model, processor, some, "no_thinking", max_tokens=12, likelihood=True, batch_size=3)
+    assert [said.likeliest for said in answers] == likeliest
+    alone = generate(model, processor, some, "no_thinking", max_tokens=12, batch_size=3)
+    assert [said.texts for said in answers] == [said.texts for said in alone]
 
 
 def test_pass_at_samples_is_zero_or_one_and_at_least_sometimes_right(nano, shapes):

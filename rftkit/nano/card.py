@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rftkit.evaluate import answer_rows, likelihood_choices, proportion
+from rftkit.evaluate import answer_rows, proportion
 from rftkit.models import load, resolve
 from rftkit.nano.speech import habits
 from rftkit.nano.worlds import worlds
@@ -26,15 +26,14 @@ def zero_shot_rows(name: str) -> list[dict]:
         for half in ("base", "new"):
             examples = load_split(world, "test", ITEMS, 0, half)
             chance = sum(1 / len(e.choices) for e in examples) / len(examples)
-            chosen = likelihood_choices(model, processor, examples, progress=f"{world} {half} likelihood")
-            knows = [float(choice == e.answer) for choice, e in zip(chosen, examples, strict=True)]
             row = {"world": world, "half": half, "n": len(examples), "chance": chance}
-            row["likelihood"] = proportion(knows)["accuracy"]
             for mode in MODES:
-                answers = answer_rows(
-                    model, processor, examples, mode, max_tokens=MAX_TOKENS, progress=f"{world} {half} {mode}"
-                )
+                direct = mode == "no_thinking"
+                answers = answer_rows(model, processor, examples, mode, max_tokens=MAX_TOKENS, likelihood=direct,
+                                      progress=f"{world} {half} {mode}")  # fmt: skip
                 row |= {f"{mode} {rule}": proportion([a[rule] for a in answers])["accuracy"] for rule in RULES}
+                if direct:
+                    row["likelihood"] = proportion([a["likelihood"] for a in answers])["accuracy"]
             rows.append(row)
     return rows
 
