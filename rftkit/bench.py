@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import random
-import resource
 import statistics
 import tempfile
-import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +19,7 @@ import torch
 from datasets import Image as ImageFeature
 from torch.nn.functional import pad
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, TrainerCallback
+from transformers import GenerationConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from rftkit.bench_models import PRESETS, flop_bound, save_model
@@ -31,14 +29,14 @@ from rftkit.models import load, lora_config, quieten
 from rftkit.nano.worlds import get_world
 from rftkit.prompts import MODES
 from rftkit.results import versions
-from rftkit.shared_prefix import SharedPrefixTrainer, generate_forked
+from rftkit.shared_prefix import generate_forked
 from rftkit.tasks import Example
 from rftkit.tasks.classification import question
+from rftkit.timed import PHASES, Finish, OurTrainer, StockTrainer, Timed, peak_resident
 from rftkit.trainer import training_rows
 
 TOKENS = {"no_thinking": 8, "thinking": 64, "think_after_answer": 64}  # of each completion
 CHOICES = 24  # in a question
-PHASES = ("step", "sampling", "scoring", "update")
 SEED = 0
 
 
@@ -56,60 +54,6 @@ class Options:
     @property
     def tokens(self) -> int:
         return TOKENS[self.mode]
-
-
-class Timed:
-    """Mixin of a GRPO trainer that splits the seconds of a step into sampling, scoring and update.
-
-    Scoring is what comes between: fetching data, preprocessing, rewards and advantages.
-    """
-
-    def start(self) -> None:
-        self.seconds, self.counts = dict.fromkeys(PHASES, 0.0), {"vision_rows": 0, "lm_tokens": 0}
-
-    def get_batch_samples(self, *args, **kwargs):
-        self.began = _now()
-        found = super().get_batch_samples(*args, **kwargs)
-        self.seconds["scoring"] += _now() - self.began
-        return found
-
-    def _generate(self, *args, **kwargs):
-        began = _now()
-        found = super()._generate(*args, **kwargs)
-        self.seconds["sampling"] += _now() - began
-        return found
-
-    def _generate_and_score_completions(self, *args, **kwargs):
-        began, sampled = _now(), self.seconds["sampling"]
-        found = super()._generate_and_score_completions(*args, **kwargs)
-        self.seconds["scoring"] += _now() - began - (self.seconds["sampling"] - sampled)
-        return found
-
-    def finish(self) -> None:
-        self.seconds["step"] = _now() - self.began
-        self.seconds["update"] = self.seconds["step"] - self.seconds["sampling"] - self.seconds["scoring"]
-
-
-class StockTrainer(Timed, GRPOTrainer):
-    """TRL as it is."""
-
-
-class OurTrainer(Timed, SharedPrefixTrainer):
-    """TRL with the prompt and the image computed once per group."""
-
-
-class _Finish(TrainerCallback):
-    def __init__(self, trainer: Timed) -> None:
-        self.trainer = trainer
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.trainer.finish()
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def prompts(options: Options, steps: int) -> list[Example]:
@@ -149,7 +93,7 @@ def make_trainer(kind: type, options: Options, folder: str, examples: list[Examp
         model=model, reward_funcs=reward, args=arguments, train_dataset=rows, processing_class=processor,
         peft_config=lora_config(16),
     )  # fmt: skip
-    trainer.add_callback(_Finish(trainer))
+    trainer.add_callback(Finish(trainer))
     trainer.rows = rows
     trainer.start()
     _count(trainer)
@@ -192,7 +136,7 @@ def peak_bytes(kind: str, options: Options, folder: str) -> int:
         one_step(trainer, step, preset.prompts)
     if options.device != "cpu":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_resident()
 
 
 def bench(options: Options, progress: bool = True) -> dict[str, Any]:
@@ -232,6 +176,8 @@ def check(options: Options) -> None:
         raise UserError(f"unknown mode '{options.mode}': choose one of {', '.join(MODES)}")
     if options.group < 2 or options.pairs < 1:
         raise UserError("--group must be at least 2 and --pairs at least 1")
+    if options.device not in ("cpu", "cuda") or (options.device == "cuda" and not torch.cuda.is_available()):
+        raise UserError(f"no device '{options.device}' here: choose cpu, or cuda where torch finds a GPU")
     if options.device == "cpu" and PRESETS[options.preset].needs_gpu:
         raise UserError(f"preset '{options.preset}' needs a GPU: on this machine choose nano-s, nano-m or cpu-100m")
 

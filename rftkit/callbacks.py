@@ -62,6 +62,7 @@ class RunLog(TrainerCallback):
         self.rows: list[dict] = []
         self.rollouts: list[dict] = []
         self.points: list[dict] = []
+        self.tokens_before = 0  # of a killed run: TRL's SFT counter starts anew in the run that goes on
 
     def on_train_begin(self, args, state, control, **kwargs):
         done = state.global_step
@@ -78,6 +79,10 @@ class RunLog(TrainerCallback):
             return  # the summary at the end
         row = {"step": state.global_step}
         row |= {ours: logs[theirs] for theirs, ours in COLUMNS.items() if logs.get(theirs) is not None}
+        if "tokens" in row:
+            if self.rows and row["tokens"] + self.tokens_before < self.rows[-1]["tokens"]:
+                self.tokens_before = self.rows[-1]["tokens"]
+            row["tokens"] += self.tokens_before
         row["step_seconds"] = time.perf_counter() - self.clock
         if hasattr(self.trainer, "take_generate_seconds"):
             row["generate_seconds"] = self.trainer.take_generate_seconds()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rftkit.errors import UserError
+from rftkit.errors import as_user_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,8 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
-    except UserError as error:
-        print(f"rftkit: {error}", file=sys.stderr)
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            raise
+        print(f"rftkit: {known}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("rftkit: interrupted; start the same command again to go on", file=sys.stderr)
@@ -53,7 +56,8 @@ def _evaluate(options) -> int:
 
     quieten()
 
-    names = ("model", "adapter", "data", "mode", "scoring", "split", "limit", "batch", "max_tokens")
+    names = ("model", "adapter", "data", "mode", "scoring", "split", "limit", "batch", "max_tokens",
+             "max_pixels", "quantize", "device")  # fmt: skip
     report = evaluate_data(**{name: getattr(options, name) for name in names}, progress=not options.json)
     print(json.dumps(report, indent=1) if options.json else "\n".join(_line(row) for row in report["eval"].values()))
     return 0
@@ -105,7 +109,8 @@ def _select(options) -> int:
 def _pretrain(options) -> int:
     from rftkit.nano.pretrain import Recipe, pretrain
 
-    changes = {name: getattr(options, name) for name in ("vision_steps", "language_steps") if getattr(options, name)}
+    given = {name: getattr(options, name) for name in ("vision_steps", "language_steps")}
+    changes = {name: value for name, value in given.items() if value is not None}
     recipe = Recipe(size=options.size, seed=options.seed, vague=options.vague, bf16=options.bf16, **changes)
     print(pretrain(recipe, options.out))
     return 0
@@ -171,6 +176,9 @@ def _add_evaluate(commands) -> None:
     evaluate.add_argument("--limit", type=int, help="at most this many items a split")
     evaluate.add_argument("--batch", type=int, default=64, help="items in memory at once")
     evaluate.add_argument("--max-tokens", type=int, help="longest completion; 64 without thinking, 1024 with")
+    evaluate.add_argument("--max-pixels", type=int, help="pixels an image is scaled down to")
+    evaluate.add_argument("--quantize", action="store_true", help="load the language model in NF4")
+    evaluate.add_argument("--device", help="cpu or cuda")
     evaluate.add_argument("--json", action="store_true")
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-
-import psutil
-from packaging.requirements import Requirement
 
 from rftkit.paths import DATA, NOTEBOOKS
 
@@ -30,17 +29,32 @@ class Line:
 
 
 def diagnose() -> list[Line]:
-    """All findings, most basic first."""
-    return [_python(), *_packages(), *_data(), _memory(), _disk(), *_device(), *_profiles()]
+    """All findings, most basic first. A check whose own package is missing says so; the others still run."""
+    checks: list[Callable[[], list[Line]]] = [_python, _packages, _data, _memory, _disk, _device, _profiles]
+    lines = []
+    for check in checks:
+        try:
+            lines += check()
+        except ImportError as error:
+            mend = f"pip install {error.name}" if error.name else "pip install -r requirements.lock again"
+            lines.append(Line(check.__name__.strip("_"), False, f"cannot tell: {error}", mend))
+    return lines
 
 
-def _python() -> Line:
-    return Line("python", sys.version_info >= (3, 11, 5), platform.python_version(), "install Python 3.11.5 or newer")
+def _python() -> list[Line]:
+    mend = "install Python 3.11.5 or newer"
+    return [Line("python", sys.version_info >= (3, 11, 5), platform.python_version(), mend)]
 
 
 def _packages() -> list[Line]:
+    from packaging.requirements import Requirement
+
     lines = []
-    for text in requires("rftkit") or []:
+    try:
+        needs = requires("rftkit") or []
+    except PackageNotFoundError:
+        return [Line("rftkit", False, "not installed", "pip install --no-deps --no-build-isolation -e .")]
+    for text in needs:
         need = Requirement(text)
         if need.marker is not None and not need.marker.evaluate({"extra": ""}):
             continue
@@ -62,20 +76,26 @@ def _data() -> list[Line]:
     ]
 
 
-def _memory() -> Line:
-    free = psutil.virtual_memory().available / GIB
-    return Line("memory", free >= 4, f"{free:.1f} GiB free", "close other programs: the CPU study needs 4 GiB")
+def _memory() -> list[Line]:
+    free = _free_memory() / GIB
+    return [Line("memory", free >= 4, f"{free:.1f} GiB free", "close other programs: the CPU study needs 4 GiB")]
 
 
-def _disk() -> Line:
+def _free_memory() -> int:
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def _disk() -> list[Line]:
     free = shutil.disk_usage(Path.cwd()).free / GIB
-    return Line("disk", free >= 1, f"{free:.1f} GiB free here", "free 1 GiB, or give --out on another disk")
+    return [Line("disk", free >= 1, f"{free:.1f} GiB free here", "free 1 GiB, or give --out on another disk")]
 
 
 def _device() -> list[Line]:
     import torch
 
-    cores = f"{psutil.cpu_count(logical=False) or 1} cores, {torch.get_num_threads()} threads"
+    cores = f"{os.cpu_count() or 1} cores, {torch.get_num_threads()} threads"
     lines = [Line("cpu", True, cores)]
     if not torch.cuda.is_available():
         return [*lines, Line("gpu", False, "none", "the bundled models need none; for gpu-2b use a machine with CUDA")]
@@ -91,7 +111,7 @@ def _profiles() -> list[Line]:
     gpu = max((torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())), default=0)
     lines = []
     for name, (memory, disk) in NEEDS.items():
-        here = gpu if name.startswith("gpu") else psutil.virtual_memory().available
+        here = gpu if name.startswith("gpu") else _free_memory()
         kind = "GPU memory" if name.startswith("gpu") else "memory"
         ok = here >= memory * GIB and shutil.disk_usage(Path.cwd()).free >= disk * GIB
         lines.append(Line(f"profile {name}", ok, f"needs {memory} GiB {kind}, {disk} GiB disk", "see the lines above"))

@@ -1,4 +1,17 @@
-"""The one kind of error a user can cause and mend."""
+"""Errors a user can cause and mend."""
+
+import errno
+
+WRITING = {
+    errno.EACCES: "you may not write there",
+    errno.EPERM: "you may not write there",
+    errno.EROFS: "the disk is read-only",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your share of the disk is full",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "there is a file of that name",
+    errno.EISDIR: "it is a folder",
+}
 
 
 class UserError(Exception):
@@ -6,3 +19,18 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+def as_user_error(error: Exception) -> UserError | None:
+    """What a user can do about an error of the disk or the memory; None if it is another kind of error."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError) and error.errno in WRITING:
+        return UserError(f"cannot write '{error.filename or 'a file'}': {WRITING[error.errno]}")
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in text and "alloc" in text):
+        return UserError(
+            "out of memory: lower micro_batch, eval_batch (--batch) or max_pixels, set gradient_checkpointing or "
+            "quantize, or take a smaller model; start the same command again to go on"
+        )
+    return None

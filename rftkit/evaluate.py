@@ -177,6 +177,9 @@ def evaluate_data(
     limit: int | None = None,
     batch: int = 64,
     max_tokens: int | None = None,
+    max_pixels: int | None = None,
+    quantize: bool = False,
+    device: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Greedy accuracy of a model on a bundled set or a JSONL file, with a 95 % Wilson interval for each split.
@@ -184,11 +187,11 @@ def evaluate_data(
     Everything the user named is checked before the model is loaded.
     """
     get_mode(mode), get_rule(scoring)
-    for name, value in (("limit", limit), ("batch", batch), ("max-tokens", max_tokens)):
+    for name, value in (("limit", limit), ("batch", batch), ("max-tokens", max_tokens), ("max-pixels", max_pixels)):
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, not {value}")
     splits = read_splits(data, split, limit)
-    network, processor = load(model, adapter=adapter)
+    network, processor = load(model, adapter=adapter, quantize=quantize, device=device)
     tokens = max_tokens or (64 if mode == "no_thinking" else 1024)  # the paper's limit is 1024
     report = {"model": model, "adapter": adapter, "data": data, "eval": {}}
     for name, examples in splits.items():
@@ -199,6 +202,7 @@ def evaluate_data(
             mode,
             rules=[scoring],
             max_tokens=tokens,
+            max_pixels=max_pixels,
             batch_size=batch,
             progress=name if progress else None,
         )

@@ -45,20 +45,27 @@ class _Worker:
     def ask(self, gold: str, text: str, seconds: float) -> bool:
         self.process.stdin.write(json.dumps([gold, text]) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.answers.get(timeout=seconds) or "false")
+        answer = self.answers.get(timeout=seconds)
+        if answer is None:
+            raise BrokenPipeError
+        return json.loads(answer)
 
 
 def math_equal(gold: str, text: str, seconds: float = 1.0) -> bool:
     """Whether math-verify finds `text` equal to `gold`; False if it cannot tell within `seconds`."""
     global _worker
-    if _worker is None:
-        _worker = _Worker()
-        atexit.register(_stop)
-    try:
-        return _worker.ask(gold[-MAX_CHARACTERS:], text[-MAX_CHARACTERS:], seconds)
-    except (Empty, OSError):
-        _stop()
-        return False
+    for _ in range(2):  # the worker may have died since the last question: that is no answer to this one
+        if _worker is None:
+            _worker = _Worker()
+            atexit.register(_stop)
+        try:
+            return _worker.ask(gold[-MAX_CHARACTERS:], text[-MAX_CHARACTERS:], seconds)
+        except Empty:
+            _stop()
+            return False
+        except OSError:
+            _stop()
+    return False
 
 
 def _stop() -> None:

@@ -15,6 +15,7 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, PeftModel
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -162,6 +163,10 @@ def load(
         device: `cpu` or `cuda`; picked if None.
     """
     device = device or pick_device()
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"unknown device '{device}': choose one of cpu, cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no GPU that torch can use (see rftkit doctor): choose device cpu")
     processor = load_processor(name)
     model = _read(
         AutoModelForImageTextToText.from_pretrained,
@@ -179,14 +184,22 @@ def load(
     if adapter is not None:
         if not (Path(adapter) / "adapter_config.json").is_file():
             raise UserError(f"no adapter in '{adapter}': the folder has no adapter_config.json")
-        model = PeftModel.from_pretrained(model, adapter)
+        model = _read_adapter(model, adapter)
     return model.eval(), processor
+
+
+def _read_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
+    try:
+        return PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"cannot put adapter '{adapter}' on this model: {reason}") from error
 
 
 def _read(reader, name: str, **options):
     path = resolve(name)
     try:
         return reader(path, **options)
-    except (OSError, HFValidationError, KeyError) as error:
+    except (OSError, HFValidationError, KeyError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot read model '{name}': {reason}") from error

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,19 @@ import pandas as pd
 import yaml
 
 from rftkit.paths import ROOT
-from rftkit.settings import Settings, as_dict
+from rftkit.settings import Settings
 from rftkit.tasks import Example
 
 SCHEMA_VERSION = 1
 RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 # The code that trains and scores: a run made by other code is another run.
-CODE = ("prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "packing.py", "vision.py",
-        "sft.py", "models.py", "evaluate.py", "run.py", "tasks", "nano/worlds")  # fmt: skip
-# Settings that change how fast a run is, not what it computes.
+CODE = ("settings.py", "prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "packing.py",
+        "vision.py", "sft.py", "models.py", "evaluate.py", "run.py", "tasks", "nano/worlds")  # fmt: skip
+# A run is the same run under whatever name its profile has.
 NOT_IN_FINGERPRINT = ("profile",)
+# What stands in a model's folder for people.
+NOT_THE_MODEL = (".md", ".csv", "recipe.json", "zero_shot.json")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -36,13 +39,15 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def sha256_files(paths: Iterable[Path]) -> str:
-    """One digest over the names and contents of files, folders included."""
+def sha256_files(paths: Iterable[Path], leave_out: tuple[str, ...] = (".pyc",)) -> str:
+    """One digest over the names and contents of files, folders included, but for those whose names end so."""
     digest = hashlib.sha256()
     for path in paths:
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc") if path.is_dir() else [path]
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         for file in files:
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+            if not file.name.endswith(leave_out):
+                with file.open("rb") as content:
+                    digest.update(file.name.encode() + b"\0" + hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -58,9 +63,9 @@ def sha256_examples(examples: Iterable[Example]) -> str:
 
 
 def sha256_model(path: str) -> str:
-    """A digest of a model folder's files; of a hub model, its name (the hub keeps the rest)."""
+    """A digest of what a model's folder holds to be run; of a hub model, its name (the hub keeps the rest)."""
     folder = Path(path)
-    return sha256_files([folder]) if folder.is_dir() else hashlib.sha256(path.encode()).hexdigest()
+    return sha256_files([folder], NOT_THE_MODEL) if folder.is_dir() else hashlib.sha256(path.encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -69,7 +74,7 @@ def versions() -> dict[str, str]:
 
 def fingerprint(settings: Settings, model_sha: str, data_sha: str) -> str:
     """Twelve hex digits over configuration, model, data, code and library versions."""
-    config = {key: value for key, value in as_dict(settings).items() if key not in NOT_IN_FINGERPRINT}
+    config = {key: value for key, value in asdict(settings).items() if key not in NOT_IN_FINGERPRINT}
     code = sha256_files(ROOT / "rftkit" / name for name in CODE)
     return _sha256_json([config, model_sha, data_sha, code, versions()])[:12]
 
@@ -90,7 +95,7 @@ def is_complete(folder: Path) -> bool:
 
 def write_config(folder: Path, settings: Settings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(as_dict(settings), sort_keys=False))
+    write_atomically(folder / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
 
 
 def write_results(folder: Path, settings: Settings, content: dict[str, Any], data_sha: str) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def write_results(folder: Path, settings: Settings, content: dict[str, Any], dat
     results |= {
         "versions": versions(),
         "git_revision": git_revision(),
-        "config_sha256": _sha256_json(as_dict(settings)),
+        "config_sha256": _sha256_json(asdict(settings)),
         "data_sha256": data_sha,
     }
     write_atomically(folder / RESULTS, json.dumps(results, indent=1))

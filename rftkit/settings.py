@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Settings:
 
     profile: str = "nano"  # name of the profile the defaults came from
     task: str = "classification"  # what is asked
-    dataset: str = "shapes"  # a bundled set, or a path or hub id the task can read
+    dataset: str = "shapes"  # a bundled set
     protocol: str = "base_to_new"  # base_to_new: train on base classes, test both halves; few_shot: all classes
     method: str = "no_thinking_rl"  # how the model is trained
     model: str = "nano-s"  # bundled name, folder or hub id
@@ -75,6 +75,7 @@ class Settings:
     lora_rank: int = 16  # 0: full fine-tuning
     quantize: bool = False  # NF4 base model (QLoRA)
     gradient_checkpointing: bool = False  # less memory, a third more time
+    share_prefix: bool = True  # GRPO: prompt and image once per group; false: stock TRL
     max_pixels: int | None = None  # pixels an image is scaled down to; None: the model's own limit
     save_every: int = 20  # steps between checkpoints
     eval_every: int = 0  # steps between points of the accuracy curve; 0: none
@@ -96,6 +97,15 @@ def load_profile(name: str) -> dict[str, Any]:
     return content
 
 
+def study_seeds(profile: str) -> int:
+    """How many seeds a study with this profile has (`study: {seeds: N}`, 1 if not given)."""
+    part = load_profile(profile).get("study", {})
+    seeds = part.get("seeds", 1) if isinstance(part, dict) else None
+    if type(seeds) is not int or seeds < 1:
+        raise UserError(f"'study' of profile '{profile}' must hold a number of seeds, as in study: {{seeds: 5}}")
+    return seeds
+
+
 def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     """The settings of a run: the profile's, its part for the method, then `overrides` (None: not given)."""
     if method not in METHODS:
@@ -104,7 +114,10 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     for_method = _method_part(content.pop("methods", None) or {}, method)
     given = {key: value for key, value in overrides.items() if value is not None}
     content.pop("study", None)
-    merged = {"profile": Path(profile).stem, **content, **for_method, "method": method, **given}
+    name = Path(profile).stem
+    if Path(str(content.get("profile", name))).stem != name:
+        raise UserError(f"profile '{profile}' calls itself '{content['profile']}': write profile: {name}")
+    merged = content | for_method | {"profile": name, "method": method} | given
     kinds = {field.name: str(field.type) for field in fields(Settings)}
     for key in merged:
         if key not in kinds:
@@ -174,7 +187,3 @@ def check(settings: Settings) -> Settings:
 def completion_limit(settings: Settings, mode: str) -> int:
     """How many tokens a completion may have in a mode."""
     return settings.max_answer_tokens if mode == "no_thinking" else settings.max_completion_tokens
-
-
-def as_dict(settings: Settings) -> dict[str, Any]:
-    return asdict(settings)

@@ -14,12 +14,12 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from rftkit.errors import UserError
-from rftkit.paths import NOTEBOOKS
+from rftkit.paths import NOTEBOOKS, PROFILES
 from rftkit.prompts import MODES
 from rftkit.report import write_report
 from rftkit.results import is_complete
 from rftkit.run import folder_of
-from rftkit.settings import METHODS, load_profile, load_settings
+from rftkit.settings import METHODS, load_settings, study_seeds
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def study(
         seeds: how many; None: as many as the profile says.
         jobs: notebooks at once, which share the cores; None: two where there are two cores.
     """
-    count = load_profile(profile).get("study", {}).get("seeds", 1) if seeds is None else seeds
+    count = study_seeds(profile) if seeds is None else seeds
     jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
     for name, value in (("seeds", count), ("jobs", jobs)):
         if value < 1:
@@ -96,10 +96,11 @@ def study(
     if dry_run:
         return 0
     failed = _execute_all(todo, profile, dataset, count, out, jobs)
-    text, path = write_report(out / Path(profile).stem)
-    print(f"\n{text}\n\nreport: {path}")
     for chapter in failed:
         print(f"failed: {chapter.notebook}; its last lines stand above", file=sys.stderr)
+    if len(failed) < len(plan):
+        text, path = write_report(out / Path(profile).stem)
+        print(f"\n{text}\n\nreport: {path}")
     return 1 if failed else 0
 
 
@@ -112,10 +113,19 @@ def _execute_all(
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(folders), desc="runs", disable=not folders) as bar:
         waiting = {pool.submit(execute_chapter, c, profile, dataset, seeds, out, threads): c for c in order}
-        while not all(future.done() for future in waiting):
-            wait(waiting, timeout=1.0)
-            bar.update(sum(map(is_complete, folders)) - bar.n)
+        try:
+            while not all(future.done() for future in waiting):
+                wait(waiting, timeout=1.0)
+                bar.update(sum(map(is_complete, folders)) - bar.n)
+        except BaseException:  # such as Ctrl-C: start nothing more, end what runs
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(_running):
+                process.terminate()
+            raise
         return [chapter for future, chapter in waiting.items() if not future.result()]
+
+
+_running: set[subprocess.Popen] = set()
 
 
 def execute_chapter(
@@ -124,18 +134,21 @@ def execute_chapter(
     """Run a notebook through papermill in a process of its own; the executed copy is kept beside the runs."""
     executed = out / Path(profile).stem / "notebooks" / f"{chapter.notebook}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    parameters = {"profile": profile, "seeds": list(range(seeds)), "out": str(out.resolve())}
-    if dataset is not None:
-        parameters["dataset"] = dataset
+    settings = load_settings(profile, chapter.methods[0], dataset=dataset)
+    name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())
+    parameters = {"profile": name, "dataset": settings.dataset, "seeds": list(range(seeds)), "out": str(out.resolve())}
     command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
     command += ["--kernel", "python3", "--cwd", str(NOTEBOOKS), "--log-output", "--no-progress-bar"]
     for name, value in parameters.items():
         command += ["-y", json.dumps({name: value})]  # JSON is YAML
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     began = time.perf_counter()
-    finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if finished.returncode:
-        tqdm.write("\n".join(finished.stdout.splitlines()[-30:]), file=sys.stderr)
-    state = "failed" if finished.returncode else "done"
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    _running.add(process)
+    lines = process.communicate()[0].splitlines()
+    _running.discard(process)
+    if process.returncode:
+        tqdm.write("\n".join(lines[-30:]), file=sys.stderr)
+    state = "failed" if process.returncode else "done"
     tqdm.write(f"{chapter.notebook}: {state} after {time.perf_counter() - began:.0f} s, see {executed}")
-    return finished.returncode == 0
+    return process.returncode == 0

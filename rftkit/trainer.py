@@ -118,6 +118,7 @@ def grpo_trainer(
         processing_class=processor,
         peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
     )
+    trainer.share_prefix = settings.share_prefix
     return attach(trainer, log)
 
 

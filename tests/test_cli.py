@@ -1,14 +1,18 @@
 """The command line: what a user gets wrong is one line and exit status 2, before any model is loaded."""
 
+import errno
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 
 import bad_data
 import pytest
+import torch
 
 from rftkit.cli import main
+from rftkit.models import BUNDLED
 
 COMMANDS = ("", "doctor", "run", "evaluate", "study", "report", "select", "nano", "nano pretrain", "nano card")
 
@@ -41,6 +45,9 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("evaluate --model nano-s --data shapes --limit 0", "--limit must be at least 1, not 0"),
         ("evaluate --model nano-s --data shapes --batch 0", "--batch must be at least 1, not 0"),
         ("evaluate --model nano-s --data shapes --max-tokens -5", "--max-tokens must be at least 1, not -5"),
+        ("evaluate --model nano-s --data shapes --max-pixels 0", "--max-pixels must be at least 1, not 0"),
+        ("evaluate --model nano-s --data shapes --device tpu", "unknown device 'tpu': choose one of cpu, cuda"),
+        ("evaluate --model nano-s --data shapes --adapter .", "no adapter in '.': the folder has no adapter_config"),
         ("evaluate --model nano-x --data shapes --limit 1", "no model 'nano-x': name a bundled one"),
         ("evaluate --model no/such --data shapes --limit 1", "cannot read model 'no/such'"),
         ("run --method rl", "unknown method 'rl': choose one of zero_shot"),
@@ -54,18 +61,93 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("run --learning-rate nan", "setting 'learning_rate' needs a number, not 'nan'"),
         ("study --profile nona", "no profile 'nona'"),
         ("study --only 99", "no notebook 99 in the study"),
+        ("study --jobs 0", "--jobs must be at least 1, not 0"),
         ("study --seeds 0", "--seeds must be at least 1, not 0"),
         ("select --profile nona", "no profile 'nona'"),
         ("select --dataset shapse", "unknown bundled dataset 'shapse'"),
         ("report --runs missing", "no folder 'missing': give the --out of a study"),
         ("report --runs .", "no complete runs under '.': start rftkit study or rftkit run first"),
+        ("bench --preset nano-x", "unknown preset 'nano-x': choose one of nano-s"),
+        ("bench --device tpu", "no device 'tpu' here: choose cpu"),
+        ("bench --group 1", "--group must be at least 2"),
         ("nano pretrain --size xl --out xl", "unknown size 'xl': choose one of s, m"),
+        ("nano pretrain --vision-steps 0 --out x", "--vision-steps must be at least 1, not 0"),
+        ("nano pretrain --language-steps -1 --out x", "--language-steps must be at least 1, not -1"),
+        ("nano pretrain --vague 2 --out x", "--vague is a share between 0 and 1, not 2"),
     ],
 )
 def test_mistakes_are_one_line(capsys, monkeypatch, tmp_path, command, said):
     monkeypatch.chdir(tmp_path)
     assert said in one_line(capsys, *shlex.split(command))
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", ["run --profile smoke", "evaluate --model nano-s --data shapes", "bench"])
+def test_a_gpu_that_is_not_there_is_one_line(capsys, monkeypatch, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    assert "GPU" in one_line(capsys, *command.split(), "--device", "cuda")
+
+
+def test_an_out_that_cannot_be_written_is_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = one_line(capsys, "run", "--profile", "smoke", "--out", str(tmp_path / "file"))
+    assert "cannot write" in line and "file" in line
+
+
+@pytest.fixture
+def torn(tmp_path):
+    """A copy of the bundled model whose weights file was cut short."""
+    folder = shutil.copytree(BUNDLED / "nano-s", tmp_path / "torn")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return folder
+
+
+def test_a_torn_model_file_is_one_line(capsys, torn):
+    assert "cannot read model" in one_line(capsys, "evaluate", "--model", str(torn), "--data", "shapes")
+
+
+def test_a_card_needs_a_recipe(capsys, torn):
+    (torn / "recipe.json").unlink()
+    assert "has no recipe.json" in one_line(capsys, "nano", "card", "--model", str(torn))
+
+
+def test_an_adapter_of_another_model_is_one_line(capsys, tmp_path):
+    from peft import get_peft_model
+
+    from rftkit.models import load_processor, lora_config
+    from rftkit.nano.build import build_model
+
+    get_peft_model(build_model("m", load_processor("nano-s")), lora_config(4)).save_pretrained(tmp_path / "adapter")
+    command = f"evaluate --model nano-s --data shapes --limit 1 --adapter {tmp_path / 'adapter'}"
+    assert "cannot put adapter" in one_line(capsys, *command.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x/results.json"), "cannot write 'x/results.json': the disk"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory: lower micro_batch"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory: lower micro_batch"),
+        (MemoryError(), "out of memory: lower micro_batch"),
+    ],
+)
+def test_a_full_disk_or_memory_is_one_line(capsys, monkeypatch, error, said):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("rftkit.run.execute", fail)
+    assert said in one_line(capsys, "run", "--profile", "smoke")
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("rftkit.run.execute", fail)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        main(["run", "--profile", "smoke"])
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -90,6 +172,16 @@ def test_doctor_writes_json(capsys):
     assert {"name", "ok", "seen", "mend"} == set(lines[0])
     assert {"python", "torch", "memory", "disk", "cpu"} <= {line["name"] for line in lines}
     assert all(line["ok"] or line["mend"] for line in lines)
+
+
+@pytest.mark.parametrize("missing", ["psutil", "torch", "packaging"])
+def test_doctor_survives_a_missing_package(capsys, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    for name in [name for name in sys.modules if name.startswith(f"{missing}.")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["doctor"]) == 0
+    written = capsys.readouterr().out
+    assert f"pip install {missing}" in written and "[ok] python" in written and "[ok] notebooks" in written
 
 
 def test_doctor_writes_a_line_a_finding(capsys):

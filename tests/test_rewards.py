@@ -266,3 +266,12 @@ def test_mathematical_equality_works_outside_the_main_thread():
     thread.start()
     thread.join()
     assert found == [True]
+
+
+def test_a_worker_that_died_is_replaced_before_the_next_answer():
+    from rftkit import math_equal as module
+
+    assert math_equal("1/2", "0.5")
+    module._worker.process.kill()
+    module._worker.process.wait()
+    assert math_equal("1/2", "0.5")

@@ -1,10 +1,12 @@
 """Settings: who overrides whom, and what is said about values that cannot work."""
 
+from dataclasses import asdict
+
 import pytest
 
 from rftkit.errors import UserError
 from rftkit.paths import PROFILES
-from rftkit.settings import METHODS, Settings, as_dict, completion_limit, load_settings
+from rftkit.settings import METHODS, Settings, completion_limit, load_settings, study_seeds
 
 
 @pytest.fixture
@@ -40,6 +42,22 @@ def test_every_profile_loads_for_every_method(name, method):
 )
 def test_command_line_over_method_over_profile(profile, text, given, steps):
     assert load_settings(profile(text), "sft", **given).steps == steps
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("{}", 1), ("study: {seeds: 3}", 3), ("study: {}", 1)])
+def test_a_study_has_as_many_seeds_as_its_profile_says(profile, text, seeds):
+    assert study_seeds(profile(text)) == seeds
+
+
+@pytest.mark.parametrize("text", ["study:", "study: 3", "study: {seeds: five}", "study: {seeds: 0}"])
+def test_a_study_without_a_number_of_seeds_is_one_line(profile, text):
+    with pytest.raises(UserError, match="must hold a number of seeds, as in study: {seeds: 5}"):
+        study_seeds(profile(text))
+
+
+def test_a_profile_that_calls_itself_otherwise_is_refused(profile):
+    with pytest.raises(UserError, match="calls itself 'nano': write profile: mine"):
+        load_settings(profile("profile: nano"), "sft")
 
 
 def test_a_profile_of_ones_own_is_named_after_its_file(profile):
@@ -143,4 +161,4 @@ def test_only_direct_answers_have_the_short_limit():
 
 def test_settings_as_a_dict_make_the_same_settings():
     settings = load_settings("smoke", "cls_rl", seed=3)
-    assert Settings(**as_dict(settings)) == settings
+    assert Settings(**asdict(settings)) == settings

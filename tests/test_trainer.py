@@ -1,6 +1,7 @@
 """The trainers: they learn, resume, keep their numbers, and stop on NaN."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import torch
 from rftkit.callbacks import RunLog
 from rftkit.errors import UserError
 from rftkit.evaluate import answer_rows
-from rftkit.models import load
+from rftkit.models import BUNDLED, load
+from rftkit.results import sha256_model
 from rftkit.run import execute, folder_of, training_examples
 from rftkit.settings import load_settings
 from rftkit.sft import sft_trainer, shuffled_passes
@@ -93,10 +95,11 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path, 
     assert not same(first, other)
 
 
-def test_a_run_killed_at_any_step_goes_on_to_the_same_numbers(tmp_path):
-    options = ["--profile", "smoke", "--method", "no_thinking_rl", "--steps", "6"]
+@pytest.mark.parametrize("method", ["sft", "no_thinking_rl"])
+def test_a_run_killed_at_any_step_goes_on_to_the_same_numbers(tmp_path, method):
+    options = ["--profile", "smoke", "--method", method, "--steps", "6"]
     command = [sys.executable, "-m", "rftkit", "run", *options, "--out", str(tmp_path / "killed")]
-    settings = smoke("no_thinking_rl", steps=6)
+    settings = smoke(method, steps=6)
     whole = execute(settings, tmp_path / "whole")
     folder = folder_of(settings, tmp_path / "killed")
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -150,6 +153,11 @@ def test_a_changed_setting_model_or_data_makes_another_run(tmp_path, monkeypatch
     assert folder_of(settings, tmp_path) == folder
     assert folder_of(smoke("no_thinking_rl", steps=4), tmp_path) != folder
     assert folder_of(smoke("no_thinking_rl", shots=3), tmp_path) != folder
+    assert folder_of(smoke("no_thinking_rl", share_prefix=False), tmp_path) != folder
+    model = shutil.copytree(BUNDLED / "nano-s", tmp_path / "nano-s")
+    (model / "MODEL_CARD.md").write_text("other words, the same model")
+    assert folder_of(smoke("no_thinking_rl", model=str(model)), tmp_path).name[:-12] == folder.name[:-12]
+    assert sha256_model(str(model)) == sha256_model(str(BUNDLED / "nano-s"))
     monkeypatch.setattr("rftkit.results.sha256_model", lambda path: "another model")
     assert folder_of(settings, tmp_path) != folder
 

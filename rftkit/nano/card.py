@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rftkit.errors import UserError
 from rftkit.evaluate import answer_rows, proportion
 from rftkit.models import load, resolve
 from rftkit.nano.speech import habits
@@ -41,6 +42,8 @@ def zero_shot_rows(name: str) -> list[dict]:
 def write_card(name: str) -> Path:
     """Write `MODEL_CARD.md` and `zero_shot.json` into a model's folder, from `recipe.json` and fresh measurements."""
     folder = Path(resolve(name))
+    if not (folder / "recipe.json").is_file():
+        raise UserError(f"'{name}' has no recipe.json: a card is written for models that rftkit nano pretrain made")
     recipe = json.loads((folder / "recipe.json").read_text())
     rows = zero_shot_rows(name)
     write_atomically(folder / "zero_shot.json", json.dumps(rows, indent=1))

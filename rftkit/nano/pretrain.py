@@ -215,6 +215,9 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
         raise UserError(f"unknown size '{recipe.size}': choose one of {', '.join(SIZES)}")
     if not 0 <= recipe.vague <= 1:
         raise UserError(f"--vague is a share between 0 and 1, not {recipe.vague:g}")
+    for name in ("vision_steps", "language_steps"):
+        if getattr(recipe, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(recipe, name)}")
     if (out / "config.json").exists():
         raise UserError(f"'{out}' already holds a model: choose another --out")
     out.mkdir(parents=True, exist_ok=True)

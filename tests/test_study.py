@@ -1,0 +1,69 @@
+"""The batch: profiles of one's own, failing notebooks, an interruption."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rftkit import study as module
+from rftkit.results import complete_runs
+from rftkit.study import CHAPTERS, study
+
+MINE = """
+model: nano-s
+dataset: digits
+steps: 2
+prompts_per_step: 2
+num_generations: 4
+sft_batch: 4
+test_items: 8
+pass_items: 0
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A profile by relative path, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(MINE)
+    return "mine.yaml"
+
+
+def test_a_profile_by_path_with_its_own_dataset_runs_reports_and_is_found_complete(mine, tmp_path, capsys):
+    assert study(mine, ("01",), None, tmp_path / "out") == 0
+    names = {folder.name.rpartition("-")[0] for folder in complete_runs(tmp_path / "out" / "mine")}
+    assert names == {f"digits-{method}-nano-s-s0" for method in CHAPTERS[0].methods}
+    printed = capsys.readouterr().out
+    assert "SFT, loss on the answer" in printed and str(tmp_path / "out" / "mine" / "report.md") in printed
+    assert study(mine, ("01",), None, tmp_path / "out") == 0
+    assert "01_sft_baseline: complete" in capsys.readouterr().out
+
+
+def test_a_study_in_which_every_notebook_fails_says_so(mine, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "execute_chapter", lambda *_: False)
+    assert study(mine, ("02", "03"), 1, tmp_path / "out") == 1
+    assert capsys.readouterr().err.count("failed: 0") == 2
+
+
+def test_one_failing_notebook_does_not_stop_the_others(mine, tmp_path, capfd, monkeypatch):
+    (tmp_path / "02_cls_rl.ipynb").write_text("{}")  # no notebook
+    monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
+    assert study(mine, ("02",), 1, tmp_path / "out") == 1
+    written = capfd.readouterr()
+    assert "02_cls_rl: failed after" in written.err + written.out and "failed: 02_cls_rl" in written.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_interruption_ends_what_runs_and_starts_no_more(mine, tmp_path):
+    command = [sys.executable, "-m", "rftkit", "study", "--profile", mine, "--out", "out", "--jobs", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "out" / "mine" / "notebooks").is_dir():
+        time.sleep(0.05)
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert "interrupted; start the same command again" in process.stderr.read()
+    assert not complete_runs(tmp_path / "out")
