@@ -27,7 +27,6 @@ from rftkit.errors import UserError
 from rftkit.evaluate import encode
 from rftkit.models import load, lora_config, quieten
 from rftkit.nano.worlds import get_world
-from rftkit.prompts import MODES
 from rftkit.results import versions
 from rftkit.shared_prefix import generate_forked
 from rftkit.tasks import Example
@@ -173,7 +172,7 @@ def check(options: Options) -> None:
     if options.preset not in PRESETS:
         raise UserError(f"unknown preset '{options.preset}': choose one of {', '.join(PRESETS)}")
     if options.mode not in TOKENS:
-        raise UserError(f"unknown mode '{options.mode}': choose one of {', '.join(MODES)}")
+        raise UserError(f"unknown mode '{options.mode}': choose one of {', '.join(TOKENS)}")
     if options.group < 2 or options.pairs < 1:
         raise UserError("--group must be at least 2 and --pairs at least 1")
     if options.device not in ("cpu", "cuda") or (options.device == "cuda" and not torch.cuda.is_available()):

@@ -16,7 +16,7 @@ from rftkit.rewards import get_rule, score
 from rftkit.shared_prefix import generate_forked, prefill
 from rftkit.stats import wilson
 from rftkit.tasks import Example
-from rftkit.tasks.classification import read_splits
+from rftkit.tasks.bundled import read_splits
 from rftkit.tasks.sources import open_image
 from rftkit.vision import unwrapped, with_features
 

@@ -27,6 +27,12 @@ ROLLOUTS = {
         "<think> it has six corners </think> <answer> bolt </answer>",
         f"<think> {STRAIGHT} </think> {VAGUE}",
     ],
+    "adaptive": [
+        "<answer> arrow </answer>",
+        f"<think> {STRAIGHT} <answer> arrow </answer>",
+        "<think> it has six corners </think> <answer> bolt </answer>",
+        VAGUE,
+    ],
     "no_thinking": ["arrow", "The picture shows an arrow.", "bolt", VAGUE],
     "think_after_answer": [
         f"<answer> arrow </answer> <reason> {STRAIGHT} </reason>",

@@ -19,17 +19,20 @@ COLOURS = {"base": "#2f6db3", "new": "#d9822b", "all": "#2f6db3", "h": "#777777"
 
 
 def accuracy_figure(rows: list[dict[str, Any]]) -> Figure:
-    """Strict accuracy of each method on each split with intervals, and the lenient one as a hollow mark."""
-    splits = [split for split in ("base", "new", "all") if split in rows[0]["strict"]]
+    """Accuracy of each method on each split with intervals, by the rule of training; by a second rule: hollow marks."""
+    rules = list(rows[0]["accuracy"])
+    splits = [split for split in rows[0]["accuracy"][rules[0]] if split not in ("h", "mean")]
+    colours = {split: COLOURS.get(split, f"C{place}") for place, split in enumerate(splits)}
     figure, axes = plt.subplots(figsize=(8, 0.55 * len(rows) + 1.4))
     for place, split in enumerate(splits):
         for index, row in enumerate(rows):
             y = index + 0.22 * (place - (len(splits) - 1) / 2)
-            mean, low, high = (100 * v for v in row["strict"][split])
-            axes.errorbar(mean, y, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt="o", color=COLOURS[split],
-                          capsize=3, label=f"{split}, strict" if index == 0 else None)  # fmt: skip
-            axes.plot(100 * row["lenient"][split][0], y, "o", mfc="none", color=COLOURS[split],
-                      label=f"{split}, lenient" if index == 0 else None)  # fmt: skip
+            mean, low, high = (100 * v for v in row["accuracy"][rules[0]][split])
+            axes.errorbar(mean, y, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt="o", color=colours[split],
+                          capsize=3, label=f"{split}, {rules[0]}" if index == 0 else None)  # fmt: skip
+            for rule in rules[1:]:
+                axes.plot(100 * row["accuracy"][rule][split][0], y, "o", mfc="none", color=colours[split],
+                          label=f"{split}, {rule}" if index == 0 else None)  # fmt: skip
     axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)

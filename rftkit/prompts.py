@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any
 
 from rftkit.errors import UserError
@@ -18,11 +19,15 @@ MAX_CHARACTERS = 16_384
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to respond. `tags` are the tags of a well-formed completion, in order; none means free text."""
+    """A way to respond.
+
+    `tags` are the tags of a well-formed completion, in order; none means free text. `optional` ones may be missing.
+    """
 
     name: str
     suffix: str
     tags: tuple[str, ...]
+    optional: tuple[str, ...] = ()
 
 
 MODES = {
@@ -40,6 +45,13 @@ MODES = {
             "in <reason> </reason> tags.",
             ("answer", "reason"),
         ),
+        Mode(  # the paper does not publish its wording: ours
+            "adaptive",
+            "Please first decide whether to think. If so, output the thinking process in <think> </think> and then the "
+            "final answer in <answer> </answer> tags; if not, output only the final answer in <answer> </answer> tags.",
+            ("think", "answer"),
+            optional=("think",),
+        ),
     )
 }
 
@@ -52,10 +64,16 @@ def get_mode(name: str) -> Mode:
 
 
 def question_text(example: Example, mode: str) -> str:
-    """The user's text: question, choice list, suffix, joined by newline and space as in the released code."""
+    """The user's text: question, choice list, suffix, joined by newline and space as in the released code.
+
+    Classes stand in the paper's list; the choices of other tasks have letters, as in CV-Bench and PuzzleVQA.
+    """
     lines = [example.question]
-    if example.choices is not None:
+    if example.choices is not None and example.task == "classification":
         lines.append(f"Please choose one from list [ {', '.join(example.choices)}].")
+    elif example.choices is not None:
+        lettered = zip(ascii_uppercase, example.choices, strict=False)
+        lines.append(" ".join(f"({letter}) {text}" for letter, text in lettered))
     lines.append(get_mode(mode).suffix)
     return "\n ".join(lines)
 
@@ -89,12 +107,14 @@ def is_well_formed(text: str, mode: str, rule: str = "strict") -> bool:
     `authors` is the released regular expression, which also accepts repeated and nested tags; the other rules want
     each tag exactly once, in order, and nothing but white space around them. A mode without tags has no format rule.
     """
-    tags = get_mode(mode).tags
-    if rule == "authors":
+    tags, optional = get_mode(mode).tags, get_mode(mode).optional
+    if rule == "authors" and not optional:
         return not tags or _released_format(text, *tags)
     rest = text.strip()
     for tag in tags:
         opening, closing = f"<{tag}>", f"</{tag}>"
+        if tag in optional and opening not in text and closing not in text:
+            continue
         if text.count(opening) != 1 or text.count(closing) != 1:
             return False
         if not rest.startswith(opening) or closing not in rest:  # the closing tag may stand in an earlier part

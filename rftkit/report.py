@@ -38,7 +38,7 @@ def load_runs(runs: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str,
         if "selection" in folder.relative_to(runs).parts or not (folder / PREDICTIONS).exists():
             continue
         result = read_results(folder) | {"folder": folder}
-        dataset = result["dataset"] + ("" if "base" in result["eval"] else ", few-shot")
+        dataset = result["dataset"] + (", few-shot" if "all" in result["eval"] else "")
         newest[result["profile"], dataset, result["model"], result["method"], result["seed"]] = result
     for (profile, dataset, model, method, _), result in sorted(newest.items(), key=lambda item: item[0]):
         sections[profile, dataset, model][method].append(result)
@@ -65,26 +65,29 @@ def measured(runs: list[dict[str, Any]], split: str, measure: str, mode: str) ->
 
 
 def table_rows(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A row a method, in the order of METHODS: accuracy cells by rule and split, knowledge, seconds, the paper's."""
+    """A row a method, in the order of METHODS: accuracy cells by rule and split, knowledge, seconds, the paper's.
+
+    Classification is scored by the rule of training and by the paper's evaluation, the other tasks by their rule.
+    """
     rows = []
     for name, method in METHODS.items():
         runs = methods.get(name)
         if not runs:
             continue
-        splits = list(runs[0]["eval"])
+        splits, task = list(runs[0]["eval"]), runs[0].get("task", "classification")
+        rules = ("strict", "lenient") if task == "classification" else (runs[0]["scoring"],)
         seconds = [run["training"]["seconds"] for run in runs if run["training"]]
         rows.append(
             {
                 "method": name,
                 "title": method.title,
                 "seeds": len(runs),
-                "strict": accuracies(runs, method.mode, "strict"),
-                "lenient": accuracies(runs, method.mode, "lenient"),
+                "accuracy": {rule: accuracies(runs, method.mode, rule) for rule in rules},
                 "likelihood": {s: measured(runs, s, "likelihood", "no_thinking") for s in splits},
                 "pass@8": {s: measured(runs, s, "pass@8", method.mode) for s in splits},
                 "tokens": float(np.mean([run["completion_length"] for run in runs])),
                 "seconds": float(np.mean(seconds)) if seconds else 0.0,
-                "paper": paper_base_to_new(method.paper),
+                "paper": paper_base_to_new(method.paper) if "base" in splits else None,
             }
         )
     return rows
@@ -98,19 +101,18 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def markdown_table(rows: list[dict[str, Any]], few_shot: bool = False) -> str:
+def markdown_table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, accuracy in per cent with 95 % intervals."""
-    splits = ["all"] if few_shot else ["base", "new", "h"]
-    known = ["all"] if few_shot else ["base", "new"]
-    names = {"h": "H"}
-    head = ["method", "seeds"]
-    head += [f"{rule} {names.get(s, s)}" for rule in ("strict", "lenient") for s in splits]
-    head += [f"knows {s}" for s in known] + ["pass@8 base/new", "tokens", "train s", "paper base / new / H"]
+    first = rows[0]["accuracy"]
+    cells_of = [(rule, split) for rule in first for split in first[rule]]
+    known = list(rows[0]["likelihood"])
+    head = ["method", "seeds", *(f"{rule} {'H' if split == 'h' else split}" for rule, split in cells_of)]
+    head += [f"knows {s}" for s in known] + [f"pass@8 {' / '.join(known)}", "tokens", "train s", "paper base / new / H"]
     lines = []
     for row in rows:
         paper = row["paper"]
         cells = [row["title"], str(row["seeds"])]
-        cells += [_percent(row[rule].get(s)) for rule in ("strict", "lenient") for s in splits]
+        cells += [_percent(row["accuracy"][rule].get(split)) for rule, split in cells_of]
         cells += [_share(row["likelihood"].get(s)) for s in known]
         cells += [" / ".join(_share(row["pass@8"].get(s)) for s in known)]
         cells += [f"{row['tokens']:.1f}", f"{row['seconds']:.0f}"]
@@ -143,7 +145,7 @@ def write_report(runs: Path) -> tuple[str, Path]:
     parts = []
     for (profile, dataset, model), methods in load_runs(runs).items():
         rows = table_rows(methods)
-        table = markdown_table(rows, few_shot="all" in rows[0]["strict"])
+        table = markdown_table(rows)
         figure = f"report-{profile}-{dataset}-{Path(model).name}.png"
         accuracy_figure(rows).savefig(runs / figure, dpi=110, bbox_inches="tight")
         parts.append(f"## {dataset}, {model}, profile {profile}\n\n{table}\n\n![{dataset}]({figure})\n")

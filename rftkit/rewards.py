@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,11 +41,39 @@ def _authors(parsed: str, text: str, example: Example, mode: str) -> bool:
     return math_equal(solution, text) or parsed.lower() == example.answer.strip().lower()
 
 
-# A rule decides whether a parsed answer is right. `choice_letter` and `math` join here with their tasks.
+# A choice by its letter, with or without its text: B, (b), B. two red stars.
+LETTER = re.compile(r"\(?([A-Za-z])[).:]?(?:\s+(.+))?", re.DOTALL)
+# A number, perhaps with thousands, decimals or a denominator.
+NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:/\d+)?")
+
+
+def _choice_letter(parsed: str, text: str, example: Example, mode: str) -> bool:
+    """The choice by its text, its letter, or both. A text that is a choice is never read as a letter."""
+    choices = [choice.strip().casefold() for choice in example.choices or ()]
+    given, answer = parsed.casefold(), example.answer.strip().casefold()
+    found = LETTER.fullmatch(parsed)
+    if given == answer or given in choices or not found:
+        return given == answer
+    place = ord(found[1].upper()) - ord("A")
+    named = choices[place] if place < len(choices) else None
+    return named == answer and (found[2] is None or found[2].strip().casefold() == answer)
+
+
+def _math(parsed: str, text: str, example: Example, mode: str) -> bool:
+    """Equal by math-verify. The answer must hold one number: a list of guesses or an unsolved sum is none."""
+    if _strict(parsed, text, example, mode):
+        return True
+    one = re.sub(r"\\d?frac\{(\d+)\}\{(\d+)\}", r"\1/\2", parsed)
+    return len(NUMBER.findall(one)) == 1 and math_equal(example.answer, parsed)
+
+
+# A rule decides whether a parsed answer is right.
 RULES: dict[str, Callable[[str, str, Example, str], bool]] = {
     "strict": _strict,
     "lenient": _lenient,
     "authors": _authors,
+    "choice_letter": _choice_letter,
+    "math": _math,
 }
 
 
@@ -61,8 +90,8 @@ def score(completion: Completion, example: Example, mode: str, rule: str = "stri
     Args:
         completion: a string or TRL's list of messages.
         mode: the mode the model was told to respond in.
-        rule: `strict` (the paper trains on it), `lenient` (the paper's evaluation: the label is a substring) or
-            `authors` (the released training code).
+        rule: `strict` (the paper trains on it), `lenient` (the paper's evaluation: the label is a substring),
+            `authors` (the released training code), `choice_letter` or `math`.
     """
     is_right = get_rule(rule)
     text = completion_text(completion)

@@ -18,26 +18,20 @@ from rftkit.settings import METHODS, Settings, completion_limit, load_settings
 from rftkit.sft import sft_trainer
 from rftkit.stats import harmonic_mean
 from rftkit.tasks import Example
-from rftkit.tasks.classification import load_split
+from rftkit.tasks.bundled import evaluated_parts, load_part, trained_parts, training_set
 from rftkit.trainer import grpo_trainer, train
 
 
-def halves(settings: Settings) -> tuple[str, ...]:
-    """The halves a protocol tests on."""
-    return ("base", "new") if settings.protocol == "base_to_new" else ("all",)
-
-
 def test_splits(settings: Settings) -> dict[str, list[Example]]:
-    """The test examples of a protocol: base and new halves, or all classes."""
-    items, seed = settings.test_items, settings.test_seed
-    return {half: load_split(settings.dataset, "test", items, seed, half) for half in halves(settings)}
+    """The test examples of a run by part: base and new halves, or all classes, or the parts of a drawn task."""
+    data, items, seed = settings.dataset, settings.test_items, settings.test_seed
+    return {part: load_part(data, "test", items, seed, part) for part in evaluated_parts(data, settings.protocol)}
 
 
 def training_examples(settings: Settings) -> list[Example]:
-    """The shots of a run: drawn anew for each seed unless `shots_seed` holds them fixed."""
-    half = "base" if settings.protocol == "base_to_new" else "all"
+    """What a run is trained on: drawn anew for each seed unless `shots_seed` holds it fixed."""
     seed = settings.seed if settings.shots_seed is None else settings.shots_seed
-    return load_split(settings.dataset, "shots", settings.shots, seed, half, per_class=True)
+    return training_set(settings.dataset, settings.protocol, settings.shots, settings.train_items, seed)
 
 
 def folder_of(settings: Settings, out: Path) -> Path:
@@ -117,8 +111,8 @@ def _train(settings: Settings, model, processor, shots: list[Example], folder: P
 def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]]:
     """Accuracy on held-out scenes at a step: `val` of base classes selects steps, new classes are only looked at."""
     mode = METHODS[settings.method].mode
-    items, seed = settings.val_items, settings.test_seed
-    parts = {half: load_split(settings.dataset, "val", items, seed, half) for half in halves(settings)}
+    data, items, seed = settings.dataset, settings.val_items, settings.test_seed
+    parts = {part: load_part(data, "val", items, seed, part) for part in trained_parts(data, settings.protocol)}
 
     def points(step: int) -> list[dict]:
         found = []

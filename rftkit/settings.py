@@ -12,6 +12,7 @@ import yaml
 from rftkit.errors import UserError
 from rftkit.paths import PROFILES
 from rftkit.rewards import get_rule
+from rftkit.tasks.bundled import TASKS, rule_of, task_of
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ METHODS = {
         Method("cls_rl", "CLS-RL (thinking)", "thinking", "grpo", "Thinking-RFT"),
         Method("no_thinking_rl", "No-Thinking-RL", "no_thinking", "grpo", "No-Thinking-RFT"),
         Method("think_after_answer", "Think-After-Answer", "think_after_answer", "grpo", None),
+        Method("adaptive", "Adaptive-Thinking", "adaptive", "grpo", None),
     )
 }
 
-# The tasks there are, and the losses of TRL whose log-probs and importance ratios are those of the paper's GRPO.
-TASKS = ("classification",)
+# The losses of TRL whose log-probs and importance ratios are those of the paper's GRPO.
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
 
 
@@ -55,11 +56,12 @@ class Settings:
     seed: int = 0  # of training: adapter initialisation, sampling, order
     shots_seed: int | None = None  # which shots and choice lists are drawn; None: the training seed
     test_seed: int = 0  # which test items are drawn; keep it to compare runs
-    shots: int = 4  # training images a class
+    shots: int = 4  # classification: training images a class
+    train_items: int = 512  # other tasks: training images in all
     test_items: int = 1000  # test images a half (fewer where a set of real pictures has fewer)
     val_items: int = 200  # held-out base images for choosing steps and learning rate, and for curves
     pass_items: int = 100  # test images a half for pass@8 (eight samples each)
-    scoring: str = "strict"  # rule of the training reward and the headline accuracy
+    scoring: str = "strict"  # rule of the training reward and the headline accuracy; not given: the task's own
     steps: int = 60  # optimizer steps
     learning_rate: float = 1e-3  # of AdamW, constant
     prompts_per_step: int = 8  # GRPO: questions an optimizer step
@@ -117,12 +119,24 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     name = Path(profile).stem
     if Path(str(content.get("profile", name))).stem != name:
         raise UserError(f"profile '{profile}' calls itself '{content['profile']}': write profile: {name}")
-    merged = content | for_method | {"profile": name, "method": method} | given
+    merged = _of_task(content | for_method | {"profile": name, "method": method} | given)
     kinds = {field.name: str(field.type) for field in fields(Settings)}
     for key in merged:
         if key not in kinds:
             raise UserError(f"unknown setting '{key}': choose one of {', '.join(kinds)}")
     return check(Settings(**{key: _typed(key, value, kinds[key]) for key, value in merged.items()}))
+
+
+def _of_task(given: dict[str, Any]) -> dict[str, Any]:
+    """What follows from a task or a dataset alone: the other of the two, and the scoring rule."""
+    task = given.get("task", "classification")
+    if task not in TASKS:
+        raise UserError(f"unknown task '{task}': choose one of {', '.join(TASKS)}")
+    dataset = given.get("dataset", Settings.dataset if task == "classification" else task)
+    own = task_of(dataset)
+    if given.get("task", own) != own:
+        raise UserError(f"dataset '{dataset}' belongs to the task '{own}', not '{task}'")
+    return {"scoring": rule_of(dataset)} | given | {"task": own, "dataset": dataset}
 
 
 def _method_part(parts: Any, method: str) -> dict[str, Any]:
@@ -154,9 +168,9 @@ def _typed(key: str, value: Any, kind: str) -> Any:
 
 def check(settings: Settings) -> Settings:
     """Refuse values that cannot work, with one line each."""
-    at_least = {"steps": 1, "shots": 1, "test_items": 1, "val_items": 0, "pass_items": 0, "prompts_per_step": 1,
-                "num_generations": 2, "sft_batch": 1, "micro_batch": 1, "eval_batch": 1, "lora_rank": 0,
-                "save_every": 1, "eval_every": 0, "max_completion_tokens": 1, "max_answer_tokens": 1,
+    at_least = {"steps": 1, "shots": 1, "train_items": 1, "test_items": 1, "val_items": 0, "pass_items": 0,
+                "prompts_per_step": 1, "num_generations": 2, "sft_batch": 1, "micro_batch": 1, "eval_batch": 1,
+                "lora_rank": 0, "save_every": 1, "eval_every": 0, "max_completion_tokens": 1, "max_answer_tokens": 1,
                 "max_pixels": 1, "beta": 0, "seed": 0, "shots_seed": 0}  # fmt: skip
     for name, least in at_least.items():
         value = getattr(settings, name)
@@ -168,7 +182,7 @@ def check(settings: Settings) -> Settings:
     if settings.seed >= 2**32:
         raise UserError(f"setting 'seed' must be below 2**32, not {settings.seed}")
     get_rule(settings.scoring)
-    one_of = {"task": TASKS, "protocol": ("base_to_new", "few_shot"), "device": (None, "cpu", "cuda"),
+    one_of = {"protocol": ("base_to_new", "few_shot"), "device": (None, "cpu", "cuda"),
               "loss_type": LOSS_TYPES}  # fmt: skip
     for name, known in one_of.items():
         if getattr(settings, name) not in known:

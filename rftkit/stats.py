@@ -59,7 +59,7 @@ def interval(means: np.ndarray) -> tuple[float, float]:
 
 
 def resample(answers: pd.DataFrame, seeds: list[int] | None = None) -> dict[str, tuple[float, np.ndarray]]:
-    """Mean accuracy and its bootstrap draws on each split, and on `h` where there are a base and a new half.
+    """Mean accuracy and its bootstrap draws on each split; of base and new halves also `h`, of other parts `mean`.
 
     Args:
         answers: columns seed, split, id, group and correct (0 or 1).
@@ -76,4 +76,7 @@ def resample(answers: pd.DataFrame, seeds: list[int] | None = None) -> dict[str,
         (base, base_draws), (new, new_draws) = found["base"], found["new"]
         draws = 2 * base_draws * new_draws / np.maximum(base_draws + new_draws, 1e-12)
         found["h"] = (harmonic_mean(base, new), draws)
+    elif len(found) > 1:
+        means, draws = zip(*found.values(), strict=True)
+        found["mean"] = (float(np.mean(means)), np.mean(draws, axis=0))
     return found

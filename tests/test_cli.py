@@ -37,7 +37,7 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("evaluate --model nano-s --data shapse", "no data 'shapse': name a bundled set (digits, emoji, shapes) or a"),
+        ("evaluate --model nano-s --data shapse", "no data 'shapse': name a bundled set (digits, emoji, flags,"),
         ("evaluate --model nano-s --data .", "'.' is a folder: give the JSONL file in it"),
         ("evaluate --model nano-s --data shapes --mode think", "unknown mode 'think': choose one of thinking"),
         ("evaluate --model nano-s --data shapes --scoring loose", "unknown scoring rule 'loose': choose one of strict"),
@@ -52,7 +52,10 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("evaluate --model no/such --data shapes --limit 1", "cannot read model 'no/such'"),
         ("run --method rl", "unknown method 'rl': choose one of zero_shot"),
         ("run --profile nona", "no profile 'nona': choose one of gpu-2b"),
-        ("run --dataset shapse", "unknown bundled dataset 'shapse': choose one of digits, emoji, shapes"),
+        ("run --dataset shapse", "unknown bundled dataset 'shapse': choose one of digits, emoji, flags"),
+        ("run --task maths", "unknown task 'maths': choose one of classification, math, puzzle, spatial"),
+        ("run --task math --dataset shapes", "dataset 'shapes' belongs to the task 'classification', not 'math'"),
+        ("evaluate --model nano-s --data math --split level", "unknown part 'level' of math: choose one of 1 step"),
         ("run --protocol one_shot", "unknown protocol 'one_shot'"),
         ("run --model nano-x --profile smoke", "no model 'nano-x'"),
         ("run --device tpu", "unknown device 'tpu': choose one of cpu, cuda"),

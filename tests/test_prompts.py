@@ -69,6 +69,13 @@ def test_the_question_lists_the_choices_and_ends_with_the_suffix():
     )
 
 
+def test_choices_of_other_tasks_have_letters():
+    example = Example("1", (), "Which is nearer?", "red star", ("red star", "blue heart"), task="spatial")
+    assert question_text(example, "no_thinking") == (
+        "Which is nearer?\n (A) red star (B) blue heart\n Please directly output the answer."
+    )
+
+
 def test_without_choices_the_suffix_follows_the_question():
     assert question_text(Example("1", (), "How many?", "3"), "no_thinking") == (
         "How many?\n Please directly output the answer."
@@ -160,6 +167,14 @@ def test_the_text_of_a_completion_in_both_shapes_of_trl(completion, text):
         ("think_after_answer", "<answer>b<reason>a</answer></reason>", False, False),
         ("think_after_answer", "<answer>b</reason></answer><reason>a", False, False),
         ("think_after_answer", "<think>a</think><answer>b</answer>", False, False),
+        ("adaptive", "<think>a</think> <answer>b</answer>", True, True),
+        ("adaptive", "<answer>b</answer>", True, True),
+        ("adaptive", "<think>a <answer>b</answer>", False, False),
+        ("adaptive", "a</think> <answer>b</answer>", False, False),
+        ("adaptive", "<answer>b</answer><think>a</think>", False, False),
+        ("adaptive", "<answer>b</answer><answer>b</answer>", False, False),
+        ("adaptive", "<think>a</think>", False, False),
+        ("adaptive", "b", False, False),
     ],
 )
 def test_well_formed(mode, text, strict, authors):
@@ -202,6 +217,9 @@ def test_authors_format_is_the_released_expression(mode, data):
         ("think_after_answer", "<answer>cat</answer><reason>not <answer>dog</answer></reason>", "cat", "cat", "cat"),
         ("think_after_answer", "<reason>fur</reason><answer>cat</answer>", None, "cat", "cat"),
         ("think_after_answer", "<answer>cat</answer>", "cat", "cat", "cat"),
+        ("adaptive", "<answer>cat</answer>", "cat", "cat", "cat"),
+        ("adaptive", "<think>fur</think><answer>cat</answer>", "cat", "cat", "cat"),
+        ("adaptive", "cat", None, "cat", "cat"),
     ],
 )
 def test_parsed_answers(mode, text, strict, lenient, authors):

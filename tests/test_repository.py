@@ -17,7 +17,7 @@ CARD = ("jupyterlab", "torch", "transformers", "trl", "peft", "bitsandbytes", "d
 
 def locked():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return dict(line.lower().split("==") for line in lines if "==" in line)
+    return dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
 
 
 def test_the_lock_satisfies_pyproject():

@@ -275,3 +275,73 @@ def test_a_worker_that_died_is_replaced_before_the_next_answer():
     module._worker.process.kill()
     module._worker.process.wait()
     assert math_equal("1/2", "0.5")
+
+
+LETTERED = Example("", (), "Which?", "red star", ("blue star", "red star", "green heart"), "spatial")
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("red star", True),
+        (" Red Star ", True),
+        ("B", True),
+        ("(b)", True),
+        ("B. red star", True),
+        ("(B) red star", True),
+        ("B: RED STAR", True),
+        ("A", False),
+        ("(A) red star", False),  # letter and text disagree
+        ("B blue star", False),
+        ("B, C", False),
+        ("B or A", False),
+        ("(A)(B)", False),
+        ("D", False),
+        ("", False),
+        ("the red star", False),
+        ("blue star red star", False),
+        ("Б", False),
+        ("B" * 100_000, False),
+    ],
+)
+def test_a_choice_is_named_by_letter_or_text(text, right):
+    assert score(text, LETTERED, "no_thinking", "choice_letter").accuracy == right
+
+
+def test_a_choice_that_looks_like_a_letter_is_that_choice():
+    example = Example("", (), "Which letter?", "A", ("B", "A"), "puzzle")
+    assert score("A", example, "no_thinking", "choice_letter").accuracy == 1
+    assert score("B", example, "no_thinking", "choice_letter").accuracy == 0
+    assert score("(B) A", example, "no_thinking", "choice_letter").accuracy == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("12", True),
+        (" 12.0 ", True),
+        ("$12$", True),
+        ("x = 12", True),
+        ("12 degrees", True),
+        ("24/2", True),
+        (r"\boxed{12}", True),
+        (r"\frac{24}{2}", True),
+        ("13", False),
+        ("-12", False),
+        ("112", False),
+        ("11, 12", False),  # a list of guesses
+        ("13 or 12", False),
+        ("11,12", False),
+        ("7 + 5", False),  # unsolved
+        ("7 + 5 = 12", False),
+        ("twelve", False),
+        ("", False),
+        ("1" * 100_000, False),
+    ],
+)
+def test_a_number_is_equal_by_value_and_stands_alone(text, right):
+    assert score(text, Example("", (), "", "12", None, "math"), "no_thinking", "math").accuracy == right
+
+
+def test_thousands_may_have_commas():
+    assert score("1,200", Example("", (), "", "1200", None, "math"), "no_thinking", "math").accuracy == 1

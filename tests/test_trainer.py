@@ -16,10 +16,12 @@ from rftkit.callbacks import RunLog
 from rftkit.errors import UserError
 from rftkit.evaluate import answer_rows
 from rftkit.models import BUNDLED, load
-from rftkit.results import sha256_model
+from rftkit.report import write_report
+from rftkit.results import read_results, sha256_model
 from rftkit.run import execute, folder_of, training_examples
 from rftkit.settings import load_settings
 from rftkit.sft import sft_trainer, shuffled_passes
+from rftkit.tasks.bundled import DRAWN
 from rftkit.trainer import grpo_trainer, last_checkpoint, train
 
 TIMINGS = ["step_seconds", "generate_seconds"]
@@ -168,3 +170,12 @@ def test_a_full_run_leaves_the_folder_of_the_design(tmp_path):
         "config.yaml", "metrics.csv", "completions.parquet", "curve.csv", "predictions.parquet", "adapter",
         "checkpoints", "results.json",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "method"), [("math", "adaptive"), ("puzzle", "sft"), ("spatial", "cls_rl")])
+def test_every_task_runs_and_is_reported(tmp_path, task, method):
+    folder = execute(smoke(method, task=task, train_items=16, test_items=6, steps=1), tmp_path)
+    found = read_results(folder)
+    assert (found["task"], found["dataset"], set(found["eval"])) == (task, task, set(DRAWN[task].parts))
+    text, _ = write_report(tmp_path)
+    assert f"## {task}, nano-s" in text and f"{DRAWN[task].rule} mean" in text

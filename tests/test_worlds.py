@@ -3,15 +3,14 @@
 import hashlib
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from rftkit.nano.pretrain import CLASSES_IN_MEMORY
 from rftkit.nano.speech import habits
-from rftkit.nano.worlds import SIDE, get_world, worlds
-from rftkit.nano.worlds.emoji import SEEN_STYLES, STYLES
+from rftkit.nano.worlds import SIDE, emoji, flags, get_world, worlds
 from rftkit.tasks.classification import load_split
 
-NAMES = ("digits", "emoji", "shapes")
+NAMES = ("digits", "emoji", "flags", "shapes", "textures")
 
 
 def images(world, split, count, seed=0):
@@ -32,13 +31,13 @@ def test_no_test_image_occurs_in_pretraining_shots_or_validation(name):
     tested = hashes(
         picture for half in ("base", "new") for e in load_split(name, "test", 1000, 0, half) for picture in e.images
     )
-    seen = hashes(images(world, "pretrain", CLASSES_IN_MEMORY.get(name, 400)))
+    seen = hashes(images(world, "pretrain", 120))
     seen |= hashes(picture for seed in range(10) for picture in images(world, "shots", 4, seed))
     seen |= hashes(images(world, "val", 40))
     assert not tested & seen
 
 
-@pytest.mark.parametrize("name", ("digits", "emoji"))
+@pytest.mark.parametrize("name", ("digits", "emoji", "flags"))
 def test_no_handwriting_or_drawing_of_the_test_split_occurs_elsewhere(name):
     world = get_world(name)
     sources = {split: {d.source for label in world.classes for d in world.drawings(label, split, 60)}
@@ -46,9 +45,20 @@ def test_no_handwriting_or_drawing_of_the_test_split_occurs_elsewhere(name):
     assert not sources["test"] & (sources["pretrain"] | sources["shots"] | sources["val"])
 
 
-def test_emoji_styles_of_the_test_split_are_of_other_families():
-    assert not set(STYLES["test"]) & set(SEEN_STYLES)
-    assert {style for split in ("pretrain", "shots", "val") for style in STYLES[split]} <= set(SEEN_STYLES)
+@pytest.mark.parametrize("module", (emoji, flags))
+def test_styles_of_the_test_split_are_of_other_families(module):
+    seen, styles = set(module.SEEN_STYLES), module.STYLES
+    assert not set(styles["test"]) & seen
+    assert {style for split in ("pretrain", "shots", "val") for style in styles[split]} <= seen
+    families = {style.partition("-")[0] for style in seen}
+    assert not {style for style in styles["test"] if style.partition("-")[0] in families} - {"noto-v1"}
+
+
+@pytest.mark.parametrize("style", (*flags.SEEN_STYLES, *flags.STYLES["test"]))
+def test_no_two_flags_look_the_same(style):
+    drawn = [np.asarray(flags._drawing(style, entry["code"]), float) for entry in flags.CLASSES.values()]
+    for number, first in enumerate(drawn):
+        assert min((np.abs(first - other).mean() for other in drawn[:number]), default=99) > 5
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,8 +1,9 @@
-"""Renders `data/emoji` and writes `data/digits`: a maintainer's tool, not needed to use the kit.
+"""Renders `data/emoji` and `data/flags`, writes `data/digits`: a maintainer's tool, not needed to use the kit.
 
 pip install -e ".[assets]"
 mkdir -p build/icons && cd build/icons
-for package in noto@1.2.9 noto-v1@1.2.5 twemoji@1.2.5 fluent-emoji-flat@1.2.6 emojione@1.2.3 fxemoji@1.2.2; do
+for package in noto@1.2.9 noto-v1@1.2.5 twemoji@1.2.5 fluent-emoji-flat@1.2.6 emojione@1.2.3 fxemoji@1.2.2 \\
+               flag@1.2.12 flagpack@1.2.8 circle-flags@1.2.11; do
     mkdir ${package%@*} && npm pack @iconify-json/$package && tar xzf *.tgz -C ${package%@*} && rm *.tgz
 done
 cd ../.. && python -m rftkit.nano.assets --packages build/icons
@@ -22,6 +23,9 @@ from rftkit.paths import DATA
 
 SIDE = 72  # pixels
 STYLES = ("noto", "fluent-emoji-flat", "twemoji", "emojione", "fxemoji", "noto-v1")
+# Style of a flag: the package it is from, and what follows the country's code in an icon's name.
+FLAG_STYLES = {"flag-4x3": ("flag", "-4x3"), "flag-1x1": ("flag", "-1x1"), "flagpack": ("flagpack", ""),
+               "circle-flags": ("circle-flags", "")}  # fmt: skip
 
 
 def icon(pack: dict, name: str) -> dict:
@@ -53,13 +57,26 @@ def write_emoji(packages: Path) -> None:
     """Render every class of `data/emoji/classes.json` in every style."""
     classes = json.loads((DATA / "emoji" / "classes.json").read_text())
     for style in STYLES:
-        (pack_file,) = (packages / style).rglob("icons.json")
-        pack = json.loads(pack_file.read_text())
+        pack = _pack(packages / style)
         folder = DATA / "emoji" / style
         folder.mkdir(exist_ok=True)
         for entry in classes:
             name = entry["fxemoji"] if style == "fxemoji" else entry["icon"]
             render(pack, name).save(folder / f"{entry['slug']}.png", optimize=True)
+
+
+def write_flags(packages: Path) -> None:
+    """Render every class of `data/flags/classes.json` in every style."""
+    for style, (package, ending) in FLAG_STYLES.items():
+        pack, folder = _pack(packages / package), DATA / "flags" / style
+        folder.mkdir(exist_ok=True)
+        for entry in json.loads((DATA / "flags" / "classes.json").read_text()):
+            render(pack, entry["code"] + ending).save(folder / f"{entry['code']}.png", optimize=True)
+
+
+def _pack(folder: Path) -> dict:
+    (pack_file,) = folder.rglob("icons.json")
+    return json.loads(pack_file.read_text())
 
 
 def write_digits() -> None:
@@ -75,7 +92,9 @@ def write_digits() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, required=True, metavar="DIR", help="the unpacked icon packages")
-    write_emoji(parser.parse_args().packages)
+    packages = parser.parse_args().packages
+    write_emoji(packages)
+    write_flags(packages)
     write_digits()
 
 

@@ -12,9 +12,10 @@ from transformers import (
 )
 
 from rftkit.models import IMAGE_TOKEN, ImageTextProcessor
-from rftkit.nano.speech import vocabulary
+from rftkit.nano.speech import scene_vocabulary, vocabulary
 from rftkit.nano.worlds import SIDE, worlds
 from rftkit.prompts import MODES
+from rftkit.tasks.bundled import DRAWN
 
 PATCH = 8  # pixels; 2 x 2 patches make one image token, so a picture is 16 tokens
 MERGE = 2
@@ -50,6 +51,7 @@ def build_processor() -> ImageTextProcessor:
         show_progress=False,
     )
     texts = [text for world in worlds().values() for text in vocabulary(world)]
+    texts += [text for task in DRAWN.values() for text in scene_vocabulary(task)]
     tokenizer.train_from_iterator([*texts, "user\n assistant\n"], trainer)
     tags = sorted({tag for mode in MODES.values() for tag in mode.tags})
     # Tags are single tokens, but ordinary text: they stay when special tokens are skipped.

@@ -5,38 +5,79 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
+
 from rftkit.errors import UserError
-from rftkit.evaluate import answer_rows, proportion
+from rftkit.evaluate import answer_rows, pass_at_samples
 from rftkit.models import load, resolve
-from rftkit.nano.speech import habits
+from rftkit.nano.speech import THOUGHTS, habits
 from rftkit.nano.worlds import worlds
 from rftkit.prompts import MODES
 from rftkit.results import write_atomically
-from rftkit.tasks.classification import load_split
+from rftkit.tasks import Example
+from rftkit.tasks.bundled import DRAWN, datasets, evaluated_parts, load_part, rule_of
 
-ITEMS = 1000  # a half
-MAX_TOKENS = 40
-RULES = ("strict", "lenient")
+ITEMS = 500  # a part
+PASS_ITEMS = 100  # of them for pass@8
+MAX_TOKENS = 64
+MEASURES = ("strict", "lenient", "pass@8")
+
+
+def parts_of(dataset: str) -> tuple[str, ...]:
+    """Both halves of a classification set; the levels of a drawn task and the kinds it is not trained on."""
+    if dataset not in DRAWN:
+        return evaluated_parts(dataset, "base_to_new")
+    task = DRAWN[dataset]
+    return (*task.levels, *(part for part, pairs in task.parts.items() if pairs[0][0] in task.untrained))
 
 
 def zero_shot_rows(name: str) -> list[dict]:
-    """Zero-shot accuracy of a model on the halves of every world: by mode and rule, by likelihood, and by chance."""
+    """Zero-shot accuracy of a model on the parts of every bundled set, by mode; by likelihood, and by chance.
+
+    `strict` is the rule the task trains with; `lenient` is there for classification only. `thoughts` is the share of
+    thoughts that are true (`thought_is_true`).
+    """
     model, processor = load(name)
     rows = []
-    for world in worlds():
-        for half in ("base", "new"):
-            examples = load_split(world, "test", ITEMS, 0, half)
-            chance = sum(1 / len(e.choices) for e in examples) / len(examples)
-            row = {"world": world, "half": half, "n": len(examples), "chance": chance}
+    for dataset in datasets():
+        for part in parts_of(dataset):
+            examples = load_part(dataset, "test", ITEMS, 0, part)
+            chance = sum(1 / len(e.choices) if e.choices else 0.0 for e in examples) / len(examples)
+            row = {"set": dataset, "part": part, "n": len(examples), "chance": chance}
             for mode in MODES:
-                direct = mode == "no_thinking"
-                answers = answer_rows(model, processor, examples, mode, max_tokens=MAX_TOKENS, likelihood=direct,
-                                      progress=f"{world} {half} {mode}")  # fmt: skip
-                row |= {f"{mode} {rule}": proportion([a[rule] for a in answers])["accuracy"] for rule in RULES}
-                if direct:
-                    row["likelihood"] = proportion([a["likelihood"] for a in answers])["accuracy"]
+                row |= _measured(model, processor, examples, mode, rule_of(dataset))
             rows.append(row)
     return rows
+
+
+def _measured(model, processor, examples: list[Example], mode: str, rule: str) -> dict[str, float]:
+    """What one mode adds to a row of `zero_shot_rows`."""
+    title = f"{examples[0].id.rpartition('-')[0]} {mode}"
+    options = {"max_tokens": MAX_TOKENS, "progress": title}
+    direct, rules = mode == "no_thinking", [rule] + ["lenient"] * (rule == "strict")
+    answers = answer_rows(model, processor, examples, mode, rules=rules, likelihood=direct, **options)
+    found = {f"{mode} {'lenient' if r == 'lenient' else 'strict'}": _mean(answers, r) for r in rules}
+    torch.manual_seed(0)
+    passed = pass_at_samples(model, processor, examples[:PASS_ITEMS], mode, rule, **(options | {"batch_size": 16}))
+    found[f"{mode} pass@8"] = sum(passed) / len(passed)
+    if direct and "likelihood" in answers[0]:
+        found["likelihood"] = _mean(answers, "likelihood")
+    if mode == "thinking":
+        true = [thought_is_true(row["completion"], e) for row, e in zip(answers, examples, strict=True)]
+        found["thoughts"] = sum(true) / len(true)
+    return found
+
+
+def _mean(rows: list[dict], measure: str) -> float:
+    return sum(row[measure] for row in rows) / len(rows)
+
+
+def thought_is_true(completion: str, example: Example) -> bool:
+    """Whether a completion's thought says something, and nothing but true statements about the example."""
+    thought = completion.partition("<think>")[2].partition("</think>")[0]
+    return bool(thought.strip()) and all(
+        part.strip() in example.steps for part in thought.replace(" and ", ", ").split(", ")
+    )
 
 
 def write_card(name: str) -> Path:
@@ -53,17 +94,18 @@ def write_card(name: str) -> Path:
 
 def card_text(name: str, recipe: dict, rows: list[dict]) -> str:
     """The model card as Markdown."""
-    columns = ["chance", "likelihood", *(f"{mode} {rule}" for mode in MODES for rule in RULES)]
-    head = ["set", "half", "n", *(column.replace("_", "-") for column in columns)]
-    table = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    columns = ["chance", "likelihood", "thoughts", *(f"{mode} {measure}" for mode in MODES for measure in MEASURES)]
+    table = ["| " + " | ".join(["set", "part", "n", *(c.replace("_", "-") for c in columns)]) + " |"]
+    table.append("|" + " --- |" * (len(columns) + 3))
     for row in rows:
-        cells = [row["world"], row["half"], str(row["n"]), *(f"{100 * row[column]:.1f}" for column in columns)]
-        table.append("| " + " | ".join(cells) + " |")
+        cells = [f"{100 * row[column]:.1f}" if column in row else "" for column in columns]
+        table.append("| " + " | ".join([row["set"], row["part"], str(row["n"]), *cells]) + " |")
     return CARD.format(
         name=name,
         parameters=recipe["parameters"] / 1e6,
         recipe=json.dumps({k: v for k, v in recipe.items() if k != "parameters"}),
         vague=recipe["vague"],
+        thoughts=", ".join(f"{kind} {100 * share:.0f} %" for kind, share in THOUGHTS.items()),
         table="\n".join(table),
         habits="\n".join(_habit_lines(recipe)),
     )
@@ -84,28 +126,31 @@ def _habit_lines(recipe: dict) -> list[str]:
 CARD = """# {name}
 
 A Qwen2-VL in miniature ({parameters:.2f} M parameters, bf16), made for rftkit's CPU study. Pre-trained from scratch
-on rftkit's own drawings, real handwriting and emoji; it knows nothing else. Made by `rftkit nano pretrain`; the log is
-`pretrain.csv`, the recipe `{recipe}`.
+on rftkit's own drawings, real handwriting, emoji and flags; it knows nothing else. Made by `rftkit nano pretrain`; the
+log is `pretrain.csv`, the recipe `{recipe}`.
 
 ## What it was taught
 Questions in all modes, with choice lists of any length. A share of `vague` = {vague} of the answers is not as asked,
 like those of a base model nobody told how to answer, in every mode alike: a sentence stands in the answer's place, with
 a coarse name or with the label, or a tag is never closed. The share and its main manner differ from class to class by a
 ladder that is the same for base and new classes, dealt to them at random (`rftkit/nano/speech.py`; test:
-`tests/test_worlds.py`). Thoughts are facts about the picture: true in 80 %, of another picture in 10 %, empty in 10 %
-of the answers.
+`tests/test_worlds.py`); in the drawn tasks it is the same for all kinds and levels. Thoughts are facts about the
+picture, or in the drawn tasks the steps to the answer. In every task and on every level they are: {thoughts} (a wrong
+one is another picture's; the answer behind it is right all the same).
 
 Share of answers not as asked, and their main manner, in the small sets:
 {habits}
 
 ## Zero-shot accuracy, per cent, on test items
-Written by `rftkit nano card --model {name}`, before any reinforcement learning. *likelihood*: accuracy of the
-likeliest choice, whatever the model would say.
+Written by `rftkit nano card --model {name}`, before any reinforcement learning. *strict*: by the rule
+the task is trained with. *lenient*: the paper's evaluation of classification. *likelihood*: accuracy of the likeliest
+choice, whatever the model would say. *pass@8*: any of eight samples is strictly right. *thoughts*: share of thoughts
+in thinking mode that are true.
 
 {table}
 
 No test picture, drawing style or scene occurs in pre-training or among the shots (`tests/test_worlds.py`).
 
 ## Licence
-Apache-2.0. Drawings: see `data/emoji/LICENSES.md` and `data/digits/LICENSE.md`.
+Apache-2.0. Drawings: see `data/emoji/LICENSES.md`, `data/flags/LICENSES.md` and `data/digits/LICENSE.md`.
 """

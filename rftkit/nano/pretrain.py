@@ -1,5 +1,4 @@
-"""Pre-trains a bundled model: first the vision tower on plain labels, then the language model on
-questions and answers.
+"""Pre-trains a bundled model: first the vision tower on words, then the language model on questions and answers.
 
 Recipe: Muon on the weight matrices, AdamW on the rest, one cosine schedule a stage.
 """
@@ -8,13 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import time
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -22,119 +18,11 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from rftkit.errors import UserError
-from rftkit.nano.build import IMAGE_TOKENS, MERGE, PATCH, SIZES, build_model, build_processor
-from rftkit.nano.speech import completion, habits, question_about
-from rftkit.nano.worlds import SIDE, Drawing, worlds
-from rftkit.prompts import MODES, conversation
+from rftkit.nano.build import IMAGE_TOKENS, SIZES, build_model, build_processor
+from rftkit.nano.corpus import Corpus, Recipe, grid
 from rftkit.results import write_atomically
 
-GRID = SIDE // PATCH
 CHECKPOINT_EVERY = 200  # steps
-WORLD_WEIGHTS = {"emoji": 2.0}  # how often a world is drawn from, 1 if not named: the largest set needs most
-CLASSES_IN_MEMORY = {"shapes": 1200, "digits": 640, "emoji": 80}  # pre-training pictures a class
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What was asked for; kept in the checkpoint and the model card."""
-
-    size: str = "s"
-    seed: int = 0
-    vague: float = 0.5  # share of answers that are not as asked, 0-1
-    vision_steps: int = 1200
-    language_steps: int = 1600
-    vision_batch: int = 96
-    language_batch: int = 32
-    muon_rate: float = 0.02
-    adam_rate: float = 2e-3
-    bf16: bool = False  # autocast: several times faster on a CPU with AMX, slower without
-
-
-def patches(pictures: torch.Tensor) -> torch.Tensor:
-    """uint8 pictures [N, 3, SIDE, SIDE] as the processor would cut them: [N * GRID^2, 3 * PATCH^2] in -1..1."""
-    pixels = pictures.float() / 127.5 - 1
-    cut = pixels.reshape(-1, 3, GRID // MERGE, MERGE, PATCH, GRID // MERGE, MERGE, PATCH)
-    return cut.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(-1, 3 * PATCH * PATCH)
-
-
-def grid(count: int) -> torch.Tensor:
-    return torch.tensor([[1, GRID, GRID]] * count)
-
-
-class Corpus:
-    """All pre-training drawings in memory, and batches of them. A step's batch depends on seed and step alone."""
-
-    def __init__(self, recipe: Recipe, processor) -> None:
-        self.recipe, self.processor = recipe, processor
-        self.habits = {name: habits(world, recipe.vague, recipe.seed) for name, world in worlds().items()}
-        self.drawings: dict[str, list[Drawing]] = {}
-        self.pictures: dict[str, torch.Tensor] = {}  # [N, 3, SIDE, SIDE] uint8
-        for name, world in worlds().items():
-            count = CLASSES_IN_MEMORY.get(name, 400)
-            drawings = [d for label in world.classes for d in world.drawings(label, "pretrain", count, recipe.seed)]
-            arrays = np.stack([np.asarray(drawing.image) for drawing in drawings])
-            self.pictures[name] = torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous()
-            self.drawings[name] = drawings
-        self.labels = [(name, label) for name, world in worlds().items() for label in world.classes]
-        self.label_index = {pair: index for index, pair in enumerate(self.labels)}
-
-    def _sample(self, size: int, rng: random.Random) -> tuple[list[tuple[str, Drawing]], torch.Tensor]:
-        weights = [WORLD_WEIGHTS.get(name, 1.0) for name in self.drawings]
-        names = rng.choices(list(self.drawings), weights, k=size)
-        rows = [rng.randrange(len(self.drawings[name])) for name in names]
-        pictures = torch.stack([self.pictures[name][row] for name, row in zip(names, rows, strict=True)])
-        return [(name, self.drawings[name][row]) for name, row in zip(names, rows, strict=True)], pictures
-
-    def label_batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patches and class indices [N] for the vision stage."""
-        rng = random.Random(f"vision/{self.recipe.seed}/{step}")
-        items, pictures = self._sample(self.recipe.vision_batch, rng)
-        return patches(pictures), torch.tensor([self.label_index[name, d.label] for name, d in items])
-
-    def text_batches(self, step: int) -> list[tuple[float, dict[str, torch.Tensor]]]:
-        """A language batch in four parts of like length, each with its share of the answer tokens.
-
-        Choice lists have from two to dozens of names: one padded batch would be half padding.
-        """
-        rng = random.Random(f"language/{self.recipe.seed}/{step}")
-        items, pictures = self._sample(self.recipe.language_batch, rng)
-        prompts, answers = zip(*(self._dialogue(name, drawing, rng) for name, drawing in items), strict=True)
-        tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
-        pairs = list(zip(tokenize(list(prompts))["input_ids"], tokenize(list(answers))["input_ids"], strict=True))
-        order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
-        total, size = sum(len(answer) for _, answer in pairs), -(-len(pairs) // 4)
-        parts = [order[start : start + size] for start in range(0, len(order), size)]
-        return [
-            (sum(len(pairs[row][1]) for row in part) / total, self._collate([pairs[r] for r in part], pictures[part]))
-            for part in parts
-        ]
-
-    def _collate(self, pairs: list[tuple[list[int], list[int]]], pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Prompts and answers as model inputs, loss on the answers, right-padded."""
-        padding = self.processor.tokenizer.pad_token_id
-        ids = torch.full((len(pairs), max(len(p) + len(a) for p, a in pairs)), padding)
-        labels = torch.full_like(ids, -100)
-        for row, (prompt, answer) in enumerate(pairs):
-            ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-            labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
-        return {
-            "input_ids": ids,
-            "labels": labels,
-            "attention_mask": (ids != padding).long(),
-            "mm_token_type_ids": (ids == self.processor.image_token_id).long(),
-            "pixel_values": patches(pictures),
-            "image_grid_thw": grid(len(pairs)),
-        }
-
-    def _dialogue(self, name: str, drawing: Drawing, rng: random.Random) -> tuple[str, str]:
-        world, mode = worlds()[name], rng.choice(sorted(MODES))
-        messages = conversation(question_about(drawing, world, rng), mode)
-        prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True)
-        prompt = prompt.replace(self.processor.image_token, self.processor.image_token * IMAGE_TOKENS)
-        other = rng.choice(self.drawings[name])
-        habit = self.habits[name][drawing.label]
-        answer = completion(drawing, other, world.coarse[drawing.label], habit, mode, rng)
-        return prompt, answer + self.processor.tokenizer.eos_token
 
 
 class Optimizers:
@@ -173,29 +61,29 @@ class Optimizers:
             part.load_state_dict(state)
 
 
-class VisionClassifier(nn.Module):
-    """The vision tower, its mean image token compared with the language model's embeddings of the labels.
+class VisionReader(nn.Module):
+    """The vision tower, its image tokens compared with the language model's embeddings of words.
 
     With the embeddings as the head, image tokens arrive in the language model pointing at the right words.
     """
 
-    def __init__(self, model: nn.Module, processor, labels: list[str]) -> None:
+    def __init__(self, model: nn.Module, processor, words: list[str]) -> None:
         super().__init__()
         self.tower, self.embed_tokens = model.model.visual, model.get_input_embeddings()
-        words = processor.tokenizer(labels, add_special_tokens=False)["input_ids"]
-        self.words = [torch.tensor(ids) for ids in words]
+        self.words = [torch.tensor(ids) for ids in processor.tokenizer(words, add_special_tokens=False)["input_ids"]]
 
-    def forward(self, pixel_patches: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        tokens = self.tower(pixel_patches, grid(len(labels))).pooler_output  # [N * IMAGE_TOKENS, width]
-        means = tokens.reshape(len(labels), IMAGE_TOKENS, -1).mean(1)
-        heads = torch.stack([self.embed_tokens(ids).mean(0) for ids in self.words])  # [classes, width]
-        return F.cross_entropy((means @ heads.T).float(), labels)
+    def forward(self, pixel_patches: torch.Tensor, groups: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """The loss of a `Corpus.word_batch`."""
+        count = groups.shape[1] // IMAGE_TOKENS
+        tokens = self.tower(pixel_patches, grid(count)).pooler_output  # [N * IMAGE_TOKENS, width]
+        heads = torch.stack([self.embed_tokens(ids).mean(0) for ids in self.words])  # [words, width]
+        return F.cross_entropy((groups @ tokens @ heads.T).float(), words)
 
 
 def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus):
     """The two stages: name, trained module, number of steps and the loss of a step."""
-    classifier = VisionClassifier(model, corpus.processor, [label for _, label in corpus.labels])
-    yield "vision", classifier, recipe.vision_steps, lambda step: classifier(*corpus.label_batch(step))
+    reader = VisionReader(model, corpus.processor, corpus.words)
+    yield "vision", reader, recipe.vision_steps, lambda step: reader(*corpus.word_batch(step))
     model.model.visual.requires_grad_(False)  # good by now, and half of the time
     yield (
         "language",

@@ -10,9 +10,10 @@ import random
 from dataclasses import dataclass
 
 from rftkit.nano.worlds import Drawing, World
-from rftkit.prompts import MODES
+from rftkit.prompts import MODES, question_text
 from rftkit.tasks import Example
 from rftkit.tasks.classification import question
+from rftkit.tasks.drawn import LEVELS, DrawnTask, Scene
 
 # How an answer can fail to be as asked, in every mode alike: a sentence stands in its place, with a coarse name
 # (vague) or the label (prose); or a tag is never closed (broken).
@@ -42,39 +43,55 @@ def habits(world: World, vague: float, seed: int) -> dict[str, Habit]:
     return dealt
 
 
+def scene_habits(task: DrawnTask, vague: float) -> dict[str, Habit]:
+    """A habit for each kind of a drawn task's scenes: one share for all, the manners in turn."""
+    return {kind: Habit(vague, MANNERS[place % len(MANNERS)]) for place, kind in enumerate(task.kinds)}
+
+
 def named(noun: str) -> str:
     """The noun with its article."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def thought(drawing: Drawing, other: Drawing, rng: random.Random) -> str:
-    """One or two facts: true ones, those of `other` (a wrong thought), or none."""
-    kind = rng.choices(list(THOUGHTS), list(THOUGHTS.values()))[0]
-    facts = {"true": drawing.facts, "wrong": other.facts, "empty": ()}[kind]
-    return " and ".join(rng.sample(facts, min(len(facts), 2)))
+def thought(true: str, wrong: str, rng: random.Random) -> str:
+    """What stands in the think and reason tags, by the shares of THOUGHTS."""
+    return rng.choices([true, wrong, ""], [THOUGHTS[kind] for kind in ("true", "wrong", "empty")])[0]
 
 
 def completion(drawing: Drawing, other: Drawing, coarse: str, habit: Habit, mode: str, rng: random.Random) -> str:
     """One pre-training answer to a question about `drawing` in a mode.
 
-    `coarse` is the vague name of its class; `other` is where a wrong thought comes from.
+    `coarse` is the vague name of its class; `other` is where a wrong thought comes from. Thoughts are one or two facts.
     """
-    label, manner = drawing.label, None
+    facts = (" and ".join(rng.sample(d.facts, min(len(d.facts), 2))) for d in (drawing, other))
+    sentences = (f"The picture shows {named(name)}." for name in (coarse, drawing.label))
+    return spoken(drawing.label, thought(*facts, rng), *sentences, habit, mode, rng)
+
+
+def scene_completion(scene: Scene, other: Scene, habit: Habit, mode: str, rng: random.Random) -> str:
+    """One pre-training answer to a question about a scene; its thoughts are the steps to the answer."""
+    steps = (", ".join(s.steps) for s in (scene, other))
+    sentences = ("It is hard to tell.", f"The answer is {scene.answer}.")
+    return spoken(scene.answer, thought(*steps, rng), *sentences, habit, mode, rng)
+
+
+def spoken(answer: str, reasoning: str, vague: str, prose: str, habit: Habit, mode: str, rng: random.Random) -> str:
+    """An answer in a mode, as asked or in one of the manners of a habit."""
+    manner = None
     if rng.random() < habit.share:
         others = [m for m in MANNERS if m != habit.manner]
         manner = habit.manner if rng.random() < MAIN_MANNER else rng.choice(others)
-    sentence = f"The picture shows {named(coarse if manner == 'vague' else label)}."
-    if not MODES[mode].tags:
-        plain = {None: label, "vague": sentence, "prose": sentence, "broken": f"<answer> {label}"}
-        return plain[manner]
-    reasoning = thought(drawing, other, rng)
-    content = {"think": reasoning, "answer": label, "reason": reasoning}
-    parts = {tag: f"<{tag}> {content[tag]} </{tag}>".replace("  ", " ") for tag in MODES[mode].tags}
-    if manner in ("vague", "prose"):
-        parts["answer"] = sentence
+    sentence = {"vague": vague, "prose": prose}.get(manner)
+    tags = MODES[mode].tags
+    if MODES[mode].optional and rng.random() < 0.5:
+        tags = tuple(tag for tag in tags if tag not in MODES[mode].optional)
+    if not tags:
+        return f"<answer> {answer}" if manner == "broken" else sentence or answer
+    content = {"think": reasoning, "answer": answer, "reason": reasoning}
+    parts = {tag: f"<{tag}> {content[tag]} </{tag}>".replace("  ", " ") for tag in tags}
+    parts["answer"] = sentence or parts["answer"]
     if manner == "broken":
-        first = MODES[mode].tags[0]
-        parts[first] = parts[first].rpartition(" ")[0]
+        parts[tags[0]] = parts[tags[0]].rpartition(" ")[0]
     return " ".join(parts.values())
 
 
@@ -86,12 +103,24 @@ def question_about(drawing: Drawing, world: World, rng: random.Random) -> Exampl
     return question(drawing, world, pool, share, rng, split="pretrain")
 
 
+def scene_vocabulary(task: DrawnTask, count: int = 150) -> list[str]:
+    """Texts of a drawn task, for training the tokenizer; each number up to 99 and each angle becomes a token."""
+    pairs = tuple((kind, level) for kind in task.kinds for level in LEVELS)
+    texts = []
+    for number, (kind, level, scene) in zip(range(count), task.scenes(pairs, "pretrain", 0), strict=False):
+        example = task.example("pretrain", number, kind, level, scene)
+        texts += [question_text(example, mode) for mode in MODES]
+        texts += [f" {scene.answer} ", f" {', '.join(scene.steps)} ", f"The answer is {scene.answer}."]
+    numbers = [f" {number} ({number}) {number}" for number in (*range(100), *range(100, 370, 10))]
+    return [*texts, *numbers * 3, "It is hard to tell."]
+
+
 def vocabulary(world: World) -> list[str]:
     """Every text of a world, for training the tokenizer."""
     rng = random.Random(world.name)
     texts = []
     for label in world.classes:
-        drawings = world.drawings(label, "pretrain", 40)
+        drawings = world.drawings(label, "pretrain", 12)
         for drawing in drawings:
             facts = " and ".join(drawing.facts)
             texts += [label, f" {label}, {label},", f" {facts}.", f"The picture shows {named(label)}."]

@@ -23,3 +23,4 @@ class Example:
     dataset: str = ""
     split: str = ""
     group: str = ""  # what intervals are clustered by, such as the drawing an image was made from
+    steps: tuple[str, ...] = ()  # true statements that lead to the answer, where they are known

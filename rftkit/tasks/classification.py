@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 from rftkit.errors import UserError
-from rftkit.nano.worlds import Drawing, World, get_world, worlds
+from rftkit.nano.worlds import Drawing, World, get_world
 from rftkit.tasks import Example
-from rftkit.tasks.sources import read_jsonl
 
 MAX_CHOICES = 100
 LIST_ALL_BELOW = 30  # a half with fewer classes is listed whole
@@ -38,6 +36,7 @@ def question(
         dataset=world.name,
         split=split,
         group=drawing.source,
+        steps=drawing.facts,
     )
 
 
@@ -67,27 +66,3 @@ def load_split(
         question(drawing, world, classes, share, rng, split, f"{dataset}-{split}-{drawing.label}-{number}")
         for number, drawing in drawn[: None if per_class else count]
     ]
-
-
-TEST_ITEMS = 1000  # a half, where a set can be drawn
-
-
-def read_splits(data: str, split: str | None = None, limit: int | None = None) -> dict[str, list[Example]]:
-    """Test examples by split: the halves of a bundled set, or a JSONL file (see `sources.read_jsonl`).
-
-    Args:
-        data: a bundled set's name or a path.
-        split: `base`, `new` or `all` of a bundled set (both halves if None); a file has only `test`.
-        limit: at most this many examples a split.
-    """
-    if data in worlds():
-        halves = (split,) if split else ("base", "new")
-        return {half: load_split(data, "test", limit or TEST_ITEMS, 0, half) for half in halves}
-    path = Path(data)
-    if not path.exists():
-        raise UserError(f"no data '{data}': name a bundled set ({', '.join(worlds())}) or a JSONL file")
-    if path.is_dir():
-        raise UserError(f"'{data}' is a folder: give the JSONL file in it")
-    if split not in (None, "test"):
-        raise UserError(f"'{data}' has no split '{split}': a file is one split, 'test'")
-    return {"test": read_jsonl(path)[:limit]}

@@ -24,12 +24,13 @@ def _drawing(style: str, slug: str) -> Image.Image:
         return file.convert("RGBA")
 
 
-def _place(drawing: Image.Image, rng: random.Random, strong: bool) -> Image.Image:
-    """The drawing on a pale background; `strong` also bends size, colours and direction (pre-training only)."""
+def place(drawing: Image.Image, rng: random.Random, strong: bool, mirror: bool = True) -> Image.Image:
+    """The drawing on a pale background; `strong` also bends size, colours and, if it may be mirrored, direction
+    (pre-training only)."""
     side = rng.randint(36, 64) if strong else rng.randint(50, 62)
     turned = drawing.resize((side, side), Image.Resampling.BILINEAR)
     turned = turned.rotate(rng.uniform(-20, 20) if strong else rng.uniform(-8, 8), Image.Resampling.BILINEAR)
-    if strong and rng.random() < 0.5:
+    if strong and mirror and rng.random() < 0.5:
         turned = turned.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     hue, saturation = rng.random(), rng.uniform(0, 0.35 if strong else 0.1)
     colour = tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, saturation, rng.uniform(0.85, 1.0)))
@@ -49,7 +50,7 @@ def draw(label: str, split: str, count: int, rng: random.Random) -> list[Drawing
     drawings = []
     for number in range(count):
         style = styles[number % len(styles)]
-        image = _place(_drawing(style, entry["slug"]), rng, strong=split == "pretrain")
+        image = place(_drawing(style, entry["slug"]), rng, strong=split == "pretrain")
         drawings.append(Drawing(image, label, facts, f"{style}/{entry['slug']}"))
     return drawings
 

@@ -1,0 +1,167 @@
+"""What a bundled model is pre-trained on: all drawings and scenes, and batches of questions about them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+
+from rftkit.nano.build import IMAGE_TOKENS, MERGE, PATCH
+from rftkit.nano.speech import completion, habits, question_about, scene_completion, scene_habits
+from rftkit.nano.worlds import SIDE, Drawing, World, worlds
+from rftkit.prompts import MODES, conversation
+from rftkit.tasks.bundled import DRAWN
+from rftkit.tasks.drawn import LEVELS, DrawnTask, Scene
+
+GRID = SIDE // PATCH
+WEIGHTS = {"emoji": 2.0, "math": 2.0}  # how often a set is drawn from, 1 if not named: large and hard ones need most
+CLASSES_IN_MEMORY = {"shapes": 1200, "digits": 640, "emoji": 80}  # pre-training pictures a class, 400 if not named
+SCENES_IN_MEMORY = 9000  # of each drawn task
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What was asked for; kept in the checkpoint and the model card."""
+
+    size: str = "s"
+    seed: int = 0
+    vague: float = 0.5  # share of answers that are not as asked, 0-1
+    vision_steps: int = 2000
+    language_steps: int = 4000
+    vision_batch: int = 96
+    language_batch: int = 32
+    muon_rate: float = 0.02
+    adam_rate: float = 2e-3
+    bf16: bool = False  # autocast: several times faster on a CPU with AMX, slower without
+
+
+def patches(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8 pictures [N, 3, SIDE, SIDE] as the processor would cut them: [N * GRID^2, 3 * PATCH^2] in -1..1."""
+    pixels = pictures.float() / 127.5 - 1
+    cut = pixels.reshape(-1, 3, GRID // MERGE, MERGE, PATCH, GRID // MERGE, MERGE, PATCH)
+    return cut.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(-1, 3 * PATCH * PATCH)
+
+
+def grid(count: int) -> torch.Tensor:
+    return torch.tensor([[1, GRID, GRID]] * count)
+
+
+class Corpus:
+    """All pre-training pictures in memory, and batches of them. A step's batch depends on seed and step alone."""
+
+    def __init__(self, recipe: Recipe, processor) -> None:
+        self.recipe, self.processor = recipe, processor
+        self.habits = {name: habits(world, recipe.vague, recipe.seed) for name, world in worlds().items()}
+        self.habits |= {name: scene_habits(task, recipe.vague) for name, task in DRAWN.items()}
+        self.items: dict[str, list] = {name: _drawings(world, recipe.seed) for name, world in worlds().items()}
+        self.items |= {name: list(islice(_scenes(task, recipe.seed), SCENES_IN_MEMORY)) for name, task in DRAWN.items()}
+        self.pictures = {name: _stack(items) for name, items in self.items.items()}  # [N, 3, SIDE, SIDE] uint8
+        labels = {label: None for world in worlds().values() for label in world.classes}
+        marks = {mark[0]: None for name in DRAWN for scene in self.items[name] for mark in scene.marks}
+        self.words = list(labels | marks)
+        self.word_index = {word: index for index, word in enumerate(self.words)}
+
+    def _sample(self, size: int, rng: random.Random) -> tuple[list[tuple[str, int]], torch.Tensor]:
+        weights = [WEIGHTS.get(name, 1.0) for name in self.items]
+        names = rng.choices(list(self.items), weights, k=size)
+        chosen = [(name, rng.randrange(len(self.items[name]))) for name in names]
+        return chosen, torch.stack([self.pictures[name][row] for name, row in chosen])
+
+    def word_batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """For the vision stage: patches; weights [M, N * IMAGE_TOKENS] that take the mean of M groups of image tokens;
+        and the word [M] of each group. A drawing's label goes with all its tokens, a scene's mark with the token it
+        stands on."""
+        rng = random.Random(f"vision/{self.recipe.seed}/{step}")
+        chosen, pictures = self._sample(self.recipe.vision_batch, rng)
+        groups, words = [], []
+        for place, (name, row) in enumerate(chosen):
+            item = self.items[name][row]
+            marks = [(item.label, None)] if isinstance(item, Drawing) else [(w, _token(x, y)) for w, x, y in item.marks]
+            for word, token in marks:
+                weights = torch.zeros(len(chosen), IMAGE_TOKENS)
+                weights[place, token if token is not None else slice(None)] = 1.0
+                groups.append(weights.flatten() / weights.sum())
+                words.append(self.word_index[word])
+        return patches(pictures), torch.stack(groups), torch.tensor(words)
+
+    def text_batches(self, step: int) -> list[tuple[float, dict[str, torch.Tensor]]]:
+        """A language batch in four parts of like length, each with its share of the answer tokens.
+
+        Choice lists have from two to dozens of names: one padded batch would be half padding.
+        """
+        rng = random.Random(f"language/{self.recipe.seed}/{step}")
+        chosen, pictures = self._sample(self.recipe.language_batch, rng)
+        prompts, answers = zip(*(self._dialogue(name, row, rng) for name, row in chosen), strict=True)
+        tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
+        pairs = list(zip(tokenize(list(prompts))["input_ids"], tokenize(list(answers))["input_ids"], strict=True))
+        order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
+        total, size = sum(len(answer) for _, answer in pairs), -(-len(pairs) // 4)
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        return [
+            (sum(len(pairs[row][1]) for row in part) / total, self._collate([pairs[r] for r in part], pictures[part]))
+            for part in parts
+        ]
+
+    def _collate(self, pairs: list[tuple[list[int], list[int]]], pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Prompts and answers as model inputs, loss on the answers, right-padded."""
+        padding = self.processor.tokenizer.pad_token_id
+        ids = torch.full((len(pairs), max(len(p) + len(a) for p, a in pairs)), padding)
+        labels = torch.full_like(ids, -100)
+        for row, (prompt, answer) in enumerate(pairs):
+            ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+            labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
+        return {
+            "input_ids": ids,
+            "labels": labels,
+            "attention_mask": (ids != padding).long(),
+            "mm_token_type_ids": (ids == self.processor.image_token_id).long(),
+            "pixel_values": patches(pictures),
+            "image_grid_thw": grid(len(pairs)),
+        }
+
+    def _dialogue(self, name: str, row: int, rng: random.Random) -> tuple[str, str]:
+        item, mode = self.items[name][row], rng.choice(sorted(MODES))
+        if name in DRAWN:
+            pairs = _pairs(DRAWN[name])
+            kind, level = pairs[row % len(pairs)]
+            example = DRAWN[name].example("pretrain", row, kind, level, item)
+            other = rng.choice(self.items[name][row % len(pairs) :: len(pairs)])
+            answer = scene_completion(item, other, self.habits[name][kind], mode, rng)
+        else:
+            world, other = worlds()[name], rng.choice(self.items[name])
+            example = question_about(item, world, rng)
+            answer = completion(item, other, world.coarse[item.label], self.habits[name][item.label], mode, rng)
+        prompt = self.processor.apply_chat_template(conversation(example, mode), add_generation_prompt=True)
+        prompt = prompt.replace(self.processor.image_token, self.processor.image_token * IMAGE_TOKENS)
+        return prompt, answer + self.processor.tokenizer.eos_token
+
+
+def _drawings(world: World, seed: int) -> list[Drawing]:
+    count = CLASSES_IN_MEMORY.get(world.name, 400)
+    return [drawing for label in world.classes for drawing in world.drawings(label, "pretrain", count, seed)]
+
+
+def _pairs(task: DrawnTask) -> tuple[tuple[str, int], ...]:
+    """All kinds and levels of a drawn task: a base model has seen something of what training leaves out."""
+    return tuple((kind, level) for kind in task.kinds for level in LEVELS)
+
+
+def _scenes(task: DrawnTask, seed: int) -> Iterator[Scene]:
+    return (scene for _, _, scene in task.scenes(_pairs(task), "pretrain", seed))
+
+
+def _stack(items: list[Drawing | Scene]) -> torch.Tensor:
+    arrays = np.stack([np.asarray(item.image) for item in items])
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous()
+
+
+def _token(x: float, y: float) -> int:
+    """The image token that covers a pixel."""
+    side, count = PATCH * MERGE, GRID // MERGE
+    column, row = (min(max(int(value / side), 0), count - 1) for value in (x, y))
+    return row * count + column

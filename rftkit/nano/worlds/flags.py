@@ -1,0 +1,58 @@
+"""Flags: real flags as three design teams drew them; trained on two teams' styles, tested on the third's.
+
+Across styles the pixels themselves already tell most flags apart, so this set shows whether the names of new classes
+are kept, more than whether seeing generalises.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from rftkit.nano.worlds import Drawing, World
+from rftkit.nano.worlds.emoji import place
+from rftkit.nano.worlds.shapes import COLOURS
+from rftkit.paths import DATA
+
+SEEN_STYLES = ("flag-4x3", "flag-1x1", "flagpack")
+STYLES = {"pretrain": SEEN_STYLES, "shots": SEEN_STYLES, "val": SEEN_STYLES, "test": ("circle-flags",)}
+CLASSES = {entry["label"]: entry for entry in json.loads((DATA / "flags" / "classes.json").read_text())}
+PALETTE = COLOURS | {"white": (250, 250, 250), "black": (20, 20, 20)}
+LARGE = 0.12  # share of a flag that a colour covers to be named
+
+
+@cache
+def _drawing(style: str, code: str) -> Image.Image:
+    with Image.open(DATA / "flags" / style / f"{code}.png") as file:
+        return file.convert("RGBA")
+
+
+@cache
+def _colours(code: str) -> str:
+    """The names of a flag's large colours, the largest first."""
+    pixels = np.asarray(_drawing("flag-1x1", code).convert("RGB"), float).reshape(-1, 1, 3)
+    names = list(PALETTE)
+    nearest = np.abs(pixels - np.array([PALETTE[name] for name in names])).sum(-1).argmin(-1)
+    shares = np.bincount(nearest, minlength=len(names)) / len(nearest)
+    return " and ".join(names[i] for i in np.argsort(-shares) if shares[i] >= LARGE)
+
+
+def draw(label: str, split: str, count: int, rng: random.Random) -> list[Drawing]:
+    """`count` pictures of a country's flag, going round its split's styles; never mirrored."""
+    entry, styles = CLASSES[label], list(STYLES[split])
+    facts = (f"it is a {entry['coarse']}", f"it is {_colours(entry['code'])}")
+    rng.shuffle(styles)
+    drawings = []
+    for number in range(count):
+        style = styles[number % len(styles)]
+        image = place(_drawing(style, entry["code"]), rng, strong=split == "pretrain", mirror=False)
+        drawings.append(Drawing(image, label, facts, f"{style}/{entry['code']}"))
+    return drawings
+
+
+COARSE = {label: entry["coarse"] for label, entry in CLASSES.items()}
+WORLD = World("flags", "Which country's flag is in the photo?", COARSE, draw)

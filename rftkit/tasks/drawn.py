@@ -1,0 +1,156 @@
+"""What the drawn tasks share: scenes of several kinds and levels, and splits that never share a scene."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from rftkit.errors import UserError
+from rftkit.nano.worlds import SIDE
+from rftkit.nano.worlds.shapes import COLOURS, OUTLINES
+from rftkit.tasks import Example
+
+CANVAS = 2 * SIDE  # drawn at twice the size, then scaled down: smooth edges
+LEVELS = (1, 2, 3)
+# A scene belongs to one split for ever, by the digest of its content: tenths of all scenes.
+SPLIT_OF_TENTH = ("test", "test", "val", *["train"] * 7)
+INK, GREY = (40, 40, 40), (150, 150, 150)
+Place = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture with a question and its answer.
+
+    `steps` is the reasoning that leads to the answer, a sentence each. `content` says what was asked about what, so
+    that two scenes with the same content differ by chance only (place, shade); splits are told apart by it.
+    """
+
+    image: Image.Image
+    question: str
+    answer: str
+    choices: tuple[str, ...] | None
+    steps: tuple[str, ...]
+    content: str
+    marks: tuple[tuple[str, float, float], ...]
+
+
+@dataclass(frozen=True)
+class DrawnTask:
+    """A task whose pictures are drawn: its kinds of scenes, and its parts as tables show them.
+
+    Args:
+        rule: the scoring rule of its answers (`rftkit.rewards`).
+        kinds: each draws a scene of a level (1, 2 or 3 steps of reasoning) from a random source.
+        parts: kinds and levels of each part of the test set.
+        untrained: kinds that no model was trained on.
+    """
+
+    name: str
+    rule: str
+    kinds: dict[str, Callable[[int, random.Random], Scene]]
+    parts: dict[str, tuple[tuple[str, int], ...]]
+    untrained: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> tuple[tuple[str, int], ...]:
+        """The kinds and levels of the training set."""
+        return tuple((kind, level) for kind in self.kinds if kind not in self.untrained for level in LEVELS)
+
+    @property
+    def levels(self) -> dict[str, tuple[tuple[str, int], ...]]:
+        """What is trained on, level by level."""
+        return {f"level {level}": tuple(pair for pair in self.trained if pair[1] == level) for level in LEVELS}
+
+    def scenes(self, pairs: tuple[tuple[str, int], ...], split: str, seed: int) -> Iterator[tuple[str, int, Scene]]:
+        """Scenes of a split without end, the kinds and levels in turn; the same arguments give the same scenes."""
+        rng = random.Random(f"{self.name}/{pairs}/{split}/{seed}")
+        wanted = "train" if split in ("pretrain", "shots") else split
+        while True:
+            for kind, level in pairs:
+                scene = self.kinds[kind](level, rng)
+                while split_of(f"{self.name} {scene.content}") != wanted:
+                    scene = self.kinds[kind](level, rng)
+                yield kind, level, scene
+
+    def load(self, split: str, count: int, seed: int, part: str = "all") -> list[Example]:
+        """`count` examples of a split (`shots`, `val` or `test`) and part; `all` is what is trained on."""
+        known = self.parts | self.levels | {"all": self.trained}
+        if part not in known:
+            raise UserError(f"unknown part '{part}' of {self.name}: choose one of {', '.join(known)}")
+        drawn = self.scenes(known[part], split, seed)
+        return [self.example(split, number, *next(drawn)) for number in range(count)]
+
+    def example(self, split: str, number: int, kind: str, level: int, scene: Scene) -> Example:
+        """The example of a scene."""
+        name = f"{self.name}-{split}-{kind}-{level}-{number}"
+        return Example(
+            name,
+            (scene.image,),
+            scene.question,
+            scene.answer,
+            scene.choices,
+            task=self.name,
+            dataset=self.name,
+            split=split,
+            group=scene.content,
+            steps=scene.steps,
+        )
+
+
+def split_of(content: str) -> str:
+    """The split a scene with this content belongs to: `test`, `val` or `train`."""
+    return SPLIT_OF_TENTH[hashlib.sha256(content.encode()).digest()[0] % 10]
+
+
+class Sketch:
+    """A picture being drawn, CANVAS x CANVAS pixels, and what stands where on it.
+
+    `marks` are words with their places: a figure's colour and name, a number. A bundled model's vision tower learns to
+    read with them.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng, self.marks = rng, []
+        self.image = Image.new("RGB", (CANVAS, CANVAS), tuple(rng.randint(228, 255) for _ in range(3)))
+        self.canvas = ImageDraw.Draw(self.image)
+
+    def figure(self, place: Place, figure: str, colour: str | None, radius: float) -> None:
+        """A filled figure of `shapes` around a place; grey without a colour."""
+        outline = [(place[0] + radius * x, place[1] + radius * y) for x, y in OUTLINES[figure]]
+        self.canvas.polygon(outline, fill=self.shade(colour) if colour else GREY)
+        self.marks += [(word, *place) for word in (colour, figure) if word]
+
+    def write(self, place: Place, text: str, size: int = 24) -> None:
+        """Text centred on a place, `size` pixels high; each number and sign in it is a mark."""
+        font = ImageFont.load_default(size)
+        self.canvas.text(place, text, fill=INK, font=font, anchor="mm")
+        left = place[0] - font.getlength(text) / 2
+        for part in re.finditer(r"\d+|\S", text):
+            middle = left + (font.getlength(text[: part.start()]) + font.getlength(text[: part.end()])) / 2
+            self.marks.append((part[0], middle, place[1]))
+
+    def shade(self, colour: str) -> tuple[int, ...]:
+        """A colour by its name, a little off."""
+        return tuple(max(0, min(255, value + self.rng.randint(-18, 18))) for value in COLOURS[colour])
+
+    def scene(
+        self, question: str, answer: str, choices: tuple[str, ...] | None, steps: tuple[str, ...], content: str
+    ) -> Scene:
+        """The picture at the size of the bundled ones, with its question."""
+        image = self.image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+        marks = tuple((word, x * SIDE / CANVAS, y * SIDE / CANVAS) for word, x, y in self.marks)
+        return Scene(image, question, answer, choices, steps, content, marks)
+
+
+def options(answer: str, others: list[str], rng: random.Random, count: int = 4) -> tuple[str, ...]:
+    """A shuffled choice list of at most `count`: the answer and some of the others."""
+    wrong = [other for other in dict.fromkeys(others) if other != answer]
+    chosen = [answer, *rng.sample(wrong, min(count - 1, len(wrong)))]
+    rng.shuffle(chosen)
+    return tuple(chosen)

@@ -1,0 +1,121 @@
+"""Math read off a picture, at one, two and three steps (where the paper has MathVista and MATH-Vision)."""
+
+from __future__ import annotations
+
+import math
+import random
+
+from rftkit.nano.worlds.shapes import COLOURS
+from rftkit.tasks.drawn import CANVAS, INK, LEVELS, DrawnTask, Scene, Sketch
+
+BAR_UNIT = 9  # pixels of a bar's unit
+
+
+def _chain(numbers: list[int], signs: list[str]) -> tuple[int, tuple[str, ...]]:
+    """The value of numbers joined by + and -, from the left, and each step in words."""
+    total, steps = numbers[0], []
+    for sign, number in zip(signs, numbers[1:], strict=True):
+        before, total = total, total + number if sign == "+" else total - number
+        steps.append(f"{before} {'plus' if sign == '+' else 'minus'} {number} is {total}")
+    return total, tuple(steps)
+
+
+def _signs(numbers: list[int], rng: random.Random) -> list[str]:
+    """A sign before each number but the first, such that no step falls below zero."""
+    signs, total = [], numbers[0]
+    for number in numbers[1:]:
+        signs.append("-" if number <= total and rng.random() < 0.5 else "+")
+        total += number if signs[-1] == "+" else -number
+    return signs
+
+
+def sums(level: int, rng: random.Random) -> Scene:
+    """A written sum or difference of two, three or four numbers."""
+    numbers = [rng.randint(1, 20 if level == 1 else 9) for _ in range(level + 1)]
+    signs = _signs(numbers, rng)
+    answer, steps = _chain(numbers, signs)
+    text = str(numbers[0]) + "".join(f"{sign}{number}" for sign, number in zip(signs, numbers[1:], strict=True))
+    sketch = Sketch(rng)
+    sketch.write((CANVAS / 2 + rng.randint(-6, 6), CANVAS / 2 + rng.randint(-30, 30)), text, 30 if level < 3 else 26)
+    return sketch.scene("What is the result?", str(answer), None, steps, f"sums {text}")
+
+
+def bars(level: int, rng: random.Random) -> Scene:
+    """Bars of a chart: the sum or difference of two of them, of three, of four."""
+    names, heights = rng.sample(sorted(COLOURS), 4), [rng.randint(1, 9) for _ in range(4)]
+    numbers = heights[: level + 1]
+    signs = _signs(numbers, rng)
+    answer, steps = _chain(numbers, signs)
+    sketch = Sketch(rng)
+    floor, order = CANVAS - 8, rng.sample(range(4), 4)
+    for place, index in enumerate(order):
+        left, top = 10 + 28 * place, floor - BAR_UNIT * heights[index]
+        sketch.canvas.rectangle([left, top, left + 22, floor], fill=sketch.shade(names[index]))
+        sketch.marks.append((names[index], left + 11, floor - 4))
+        sketch.write((left + 11, top - 12), str(heights[index]), 24)
+    sketch.canvas.line([(4, floor), (CANVAS - 4, floor)], fill=INK, width=2)
+    asked = names[0] + "".join(f" {'plus' if sign == '+' else 'minus'} {name}" for sign, name in
+                               zip(signs, names[1:], strict=False))  # fmt: skip
+    return sketch.scene(f"In the bar chart, what is {asked}?", str(answer), None, steps,
+        f"bars {asked} {heights}",
+    )  # fmt: skip
+
+
+def perimeter(level: int, rng: random.Random) -> Scene:
+    """How long the sides of a drawn polygon are together: a triangle, a quadrilateral, a pentagon."""
+    sides = [rng.randint(1, 9) for _ in range(level + 2)]
+    if 2 * max(sides) >= sum(sides):  # there is no such polygon
+        return perimeter(level, rng)
+    answer, steps = _chain(sides, ["+"] * (len(sides) - 1))
+    turn = rng.uniform(0, 2 * math.pi)
+    sketch = Sketch(rng)
+    corners = [_point(CANVAS / 2, 36, turn + 2 * math.pi * k / len(sides)) for k in range(len(sides))]
+    sketch.canvas.polygon(corners, outline=INK, fill=sketch.shade(rng.choice(sorted(COLOURS))), width=3)
+    for k, side in enumerate(sides):
+        sketch.write(_point(CANVAS / 2, 52 - 4 * (level == 1), turn + 2 * math.pi * (k + 0.5) / len(sides)), str(side))
+    return sketch.scene("What is the perimeter?", str(answer), None, steps, f"perimeter {sides}")
+
+
+def _point(centre: float, radius: float, angle: float) -> tuple[float, float]:
+    return centre + radius * math.cos(angle), centre + radius * math.sin(angle)
+
+
+def angles(level: int, rng: random.Random) -> Scene:
+    """The missing angle of a straight line (180 degrees), a triangle (180) or a quadrilateral (360)."""
+    whole, known = (180, level) if level < 3 else (360, 3)
+    given = [10 * rng.randint(2, 15 if level == 1 else 12) for _ in range(known)]
+    if not 20 <= whole - sum(given) <= 160:
+        return angles(level, rng)
+    answer, steps = _chain([whole, *given], ["-"] * known)
+    sketch = Sketch(rng)
+    if level == 1:
+        _straight_line(sketch, given[0])
+    else:
+        _polygon(sketch, given, rng)
+    figure = ("on the line", "of the triangle", "of the quadrilateral")[level - 1]
+    question = f"What is the angle {figure} that is marked x, in degrees?"
+    return sketch.scene(question, str(answer), None, steps, f"angles {given}")
+
+
+def _straight_line(sketch: Sketch, given: int) -> None:
+    middle, floor = CANVAS / 2, 0.75 * CANVAS
+    tip = (middle + 70 * math.cos(math.radians(given)), floor - 70 * math.sin(math.radians(given)))
+    sketch.canvas.line([(6, floor), (CANVAS - 6, floor)], fill=INK, width=3)
+    sketch.canvas.line([(middle, floor), tip], fill=INK, width=3)
+    for text, degrees in ((str(given), given / 2), ("x", (180 + given) / 2)):
+        across, up = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        sketch.write((middle + 42 * across, floor - 42 * up), text)
+
+
+def _polygon(sketch: Sketch, given: list[int], rng: random.Random) -> None:
+    """A polygon with the given angles written at its corners and x at the last; not true to scale."""
+    corners, turn = len(given) + 1, rng.uniform(0, 2 * math.pi)
+    points = [_point(CANVAS / 2, 56, turn + 2 * math.pi * k / corners) for k in range(corners)]
+    sketch.canvas.polygon(points, outline=INK, width=3)
+    for k, text in enumerate([*map(str, given), "x"]):
+        sketch.write(_point(CANVAS / 2, 32, turn + 2 * math.pi * k / corners), text, 22)
+
+
+KINDS = {"sums": sums, "bars": bars, "perimeter": perimeter, "angles": angles}
+PARTS = {f"{level} step{'s' if level > 1 else ''}": tuple((kind, level) for kind in KINDS) for level in LEVELS}
+TASK = DrawnTask("math", "math", KINDS, PARTS)
