@@ -3,7 +3,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROFILE ?= nano
-SEEDS ?= 5
 OUT ?= runs
 # What is imported is compiled once, when it is first imported: most of what pip would compile never is.
 export PYTHONDONTWRITEBYTECODE :=
@@ -16,8 +15,8 @@ export PYTHONDONTWRITEBYTECODE :=
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-study: .venv/.ready  ## the CPU study: notebooks 01-04, five seeds, then the table and a report
-	$(BIN)/python -m rftkit study --profile $(PROFILE) --seeds $(SEEDS) --out $(OUT)
+study: .venv/.ready  ## the CPU study: notebooks 01-04, as many seeds as the profile says (or SEEDS=2), then the table and a report
+	$(BIN)/python -m rftkit study --profile $(PROFILE) $(if $(SEEDS),--seeds $(SEEDS)) --out $(OUT)
 
 test: .venv/.ready  ## lint and all tests, every notebook headless included
 	$(BIN)/python -m ruff check .

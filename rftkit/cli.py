@@ -160,7 +160,7 @@ def _add_run(commands) -> None:
     run.add_argument("--steps", type=int, help="optimizer steps")
     run.add_argument("--learning-rate", type=float)
     run.add_argument("--quantize", action="store_true", default=None, help="NF4 base model (QLoRA)")
-    run.add_argument("--scoring", help="rule of the reward: strict, lenient or authors")
+    run.add_argument("--scoring", help="rule of the reward: strict, lenient, authors, choice_letter or math")
     run.add_argument("--device", help="cpu or cuda")
     run.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
 
@@ -171,8 +171,12 @@ def _add_evaluate(commands) -> None:
     evaluate.add_argument("--adapter", metavar="DIR", help="a LoRA adapter on top")
     evaluate.add_argument("--data", required=True, help="a bundled set, or a JSONL file beside its images")
     evaluate.add_argument("--mode", default="no_thinking")
-    evaluate.add_argument("--scoring", default="strict")
-    evaluate.add_argument("--split", help="base, new or all of a bundled set; both halves if not given")
+    evaluate.add_argument(
+        "--scoring", help="strict, lenient, authors, choice_letter or math; the set's own if not given"
+    )
+    evaluate.add_argument(
+        "--split", help="a part of a bundled set, such as base, new or all; its usual parts if not given"
+    )
     evaluate.add_argument("--limit", type=int, help="at most this many items a split")
     evaluate.add_argument("--batch", type=int, default=64, help="items in memory at once")
     evaluate.add_argument("--max-tokens", type=int, help="longest completion; 64 without thinking, 1024 with")

@@ -2,9 +2,9 @@
 
 import errno
 
-WRITING = {
-    errno.EACCES: "you may not write there",
-    errno.EPERM: "you may not write there",
+DISK = {
+    errno.EACCES: "you have no right to",
+    errno.EPERM: "you have no right to",
     errno.EROFS: "the disk is read-only",
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your share of the disk is full",
@@ -25,9 +25,11 @@ def as_user_error(error: Exception) -> UserError | None:
     """What a user can do about an error of the disk or the memory; None if it is another kind of error."""
     if isinstance(error, UserError):
         return error
-    if isinstance(error, OSError) and error.errno in WRITING:
-        return UserError(f"cannot write '{error.filename or 'a file'}': {WRITING[error.errno]}")
+    if isinstance(error, OSError) and error.errno in DISK:
+        return UserError(f"cannot read or write '{error.filename or 'a file'}': {DISK[error.errno]}")
     text = str(error).lower()
+    if "no space left" in text or "failed writing file" in text:  # as safetensors and torch.save say it
+        return UserError("cannot write a checkpoint: the disk is full; start the same command again to go on")
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in text and "alloc" in text):
         return UserError(
             "out of memory: lower micro_batch, eval_batch (--batch) or max_pixels, set gradient_checkpointing or "

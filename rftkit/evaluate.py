@@ -16,7 +16,7 @@ from rftkit.rewards import get_rule, score
 from rftkit.shared_prefix import generate_forked, prefill
 from rftkit.stats import wilson
 from rftkit.tasks import Example
-from rftkit.tasks.bundled import read_splits
+from rftkit.tasks.bundled import datasets, read_splits, rule_of
 from rftkit.tasks.sources import open_image
 from rftkit.vision import unwrapped, with_features
 
@@ -172,7 +172,7 @@ def evaluate_data(
     *,
     adapter: str | None = None,
     mode: str = "no_thinking",
-    scoring: str = "strict",
+    scoring: str | None = None,
     split: str | None = None,
     limit: int | None = None,
     batch: int = 64,
@@ -184,8 +184,10 @@ def evaluate_data(
 ) -> dict[str, Any]:
     """Greedy accuracy of a model on a bundled set or a JSONL file, with a 95 % Wilson interval for each split.
 
-    Everything the user named is checked before the model is loaded.
+    `scoring` is a bundled set's own rule if None, `strict` for a file. Everything the user named is checked before the
+    model is loaded.
     """
+    scoring = scoring or (rule_of(data) if data in datasets() else "strict")
     get_mode(mode), get_rule(scoring)
     for name, value in (("limit", limit), ("batch", batch), ("max-tokens", max_tokens), ("max-pixels", max_pixels)):
         if value is not None and value < 1:

@@ -134,14 +134,14 @@ def _released_format(text: str, first: str, second: str) -> bool:
 def parse_answer(text: str, mode: str, rule: str = "strict") -> str | None:
     """The answer in a completion, stripped; None where there is none.
 
-    - `strict`: the content of the only answer tag after the thinking, or before the reason; without tags in the mode,
-      the whole completion.
+    - `strict` and the rules of other tasks: the content of the only answer tag after the thinking, or before the
+      reason; without tags in the mode, the whole completion.
     - `lenient` (the paper's evaluation): the content of the first answer tag, else the whole completion.
     - `authors` (the released reward): without thinking the whole completion, unstripped; else like `lenient`, but
       the first tag pair that stands on one line.
     """
     tags = get_mode(mode).tags
-    if rule == "strict":
+    if rule not in ("lenient", "authors"):
         return _only_answer(text, tags) if tags else text.strip()
     if rule == "authors" and not tags:
         return text

@@ -15,6 +15,7 @@ from rftkit.paths import DATA
 from rftkit.results import PREDICTIONS, RESULTS, complete_runs, read_answers, read_results, write_atomically
 from rftkit.settings import METHODS
 from rftkit.stats import interval, resample
+from rftkit.tasks.bundled import rule_of
 
 Cell = tuple[float, float, float]  # accuracy and its interval, 0-1
 
@@ -67,15 +68,15 @@ def measured(runs: list[dict[str, Any]], split: str, measure: str, mode: str) ->
 def table_rows(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """A row a method, in the order of METHODS: accuracy cells by rule and split, knowledge, seconds, the paper's.
 
-    Classification is scored by the rule of training and by the paper's evaluation, the other tasks by their rule.
+    Classification is scored strictly and by the paper's evaluation, the other tasks by their rule.
     """
     rows = []
     for name, method in METHODS.items():
         runs = methods.get(name)
         if not runs:
             continue
-        splits, task = list(runs[0]["eval"]), runs[0].get("task", "classification")
-        rules = ("strict", "lenient") if task == "classification" else (runs[0]["scoring"],)
+        splits, rule = list(runs[0]["eval"]), rule_of(runs[0]["dataset"])
+        rules = ("strict", "lenient") if rule == "strict" else (rule,)
         seconds = [run["training"]["seconds"] for run in runs if run["training"]]
         rows.append(
             {
@@ -146,7 +147,7 @@ def write_report(runs: Path) -> tuple[str, Path]:
     for (profile, dataset, model), methods in load_runs(runs).items():
         rows = table_rows(methods)
         table = markdown_table(rows)
-        figure = f"report-{profile}-{dataset}-{Path(model).name}.png"
+        figure = f"report-{profile}-{dataset.replace(', ', '-')}-{Path(model).name}.png"
         accuracy_figure(rows).savefig(runs / figure, dpi=110, bbox_inches="tight")
         parts.append(f"## {dataset}, {model}, profile {profile}\n\n{table}\n\n![{dataset}]({figure})\n")
         if (profile, dataset) == ("nano", read_claims()["design"]["dataset"]) and (decided := decide(methods)):
@@ -159,7 +160,8 @@ def write_report(runs: Path) -> tuple[str, Path]:
 
 LEGEND = """Accuracy in per cent on test items, each method in its own mode. Intervals: 95 %, bootstrap over seeds and
 items, items clustered by the drawing they were made from. *strict*: the tag content (or the whole completion) equals
-the label. *lenient*: the paper's evaluation, the label occurs in the answer. *knows*: accuracy by likelihood over the
+the label. *lenient*: the paper's evaluation, the label occurs in the answer. *choice_letter*: the choice by its letter
+or text. *math*: one number, equal by value. *mean*: of a task's parts. *knows*: accuracy by likelihood over the
 choices, whatever the model says. *pass@8*: any of eight samples is strictly right. *tokens*: mean completion length.
 *paper*: Qwen2-VL-2B, average over the paper's eleven sets (arXiv 2503.16188), lenient rule, other data and models:
 the toy's numbers stand beside them, they do not estimate them. Claims are decided by the paired difference, by the

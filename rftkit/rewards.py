@@ -41,30 +41,38 @@ def _authors(parsed: str, text: str, example: Example, mode: str) -> bool:
     return math_equal(solution, text) or parsed.lower() == example.answer.strip().lower()
 
 
-# A choice by its letter, with or without its text: B, (b), B. two red stars.
-LETTER = re.compile(r"\(?([A-Za-z])[).:]?(?:\s+(.+))?", re.DOTALL)
-# A number, perhaps with thousands, decimals or a denominator.
+# A choice by its letter alone (B, (b), B.), or by letter and text, where "A red star" is no letter: (b) red star.
+LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
+LETTER_AND_TEXT = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])[).:])\s*(\S.*)", re.DOTALL)
+# A number, perhaps with thousands, decimals or a denominator; and a word that is no unit.
 NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:/\d+)?")
+WORD = re.compile(r"\\[a-z]+|\b(?:degrees?|cm|units?)\b|([A-Za-z]{2,})")
 
 
 def _choice_letter(parsed: str, text: str, example: Example, mode: str) -> bool:
     """The choice by its text, its letter, or both. A text that is a choice is never read as a letter."""
     choices = [choice.strip().casefold() for choice in example.choices or ()]
     given, answer = parsed.casefold(), example.answer.strip().casefold()
-    found = LETTER.fullmatch(parsed)
-    if given == answer or given in choices or not found:
+    if given == answer or given in choices:
         return given == answer
-    place = ord(found[1].upper()) - ord("A")
-    named = choices[place] if place < len(choices) else None
-    return named == answer and (found[2] is None or found[2].strip().casefold() == answer)
+    if found := LETTER.fullmatch(parsed):
+        letter, words = found[1], answer
+    elif found := LETTER_AND_TEXT.fullmatch(parsed):
+        letter, words = found[1] or found[2], found[3].strip().casefold()
+    else:
+        return False
+    place = ord(letter.upper()) - ord("A")
+    return place < len(choices) and choices[place] == answer == words
 
 
 def _math(parsed: str, text: str, example: Example, mode: str) -> bool:
-    """Equal by math-verify. The answer must hold one number: a list of guesses or an unsolved sum is none."""
+    """Equal by math-verify. The answer must be one number: a list of guesses, an unsolved sum, a sentence is none."""
     if _strict(parsed, text, example, mode):
         return True
     one = re.sub(r"\\d?frac\{(\d+)\}\{(\d+)\}", r"\1/\2", parsed)
-    return len(NUMBER.findall(one)) == 1 and math_equal(example.answer, parsed)
+    if len(NUMBER.findall(one)) != 1 or any(WORD.findall(one)) or "<" in one:
+        return False
+    return math_equal(example.answer, parsed)
 
 
 # A rule decides whether a parsed answer is right.

@@ -18,7 +18,7 @@ from rftkit.settings import METHODS, Settings, completion_limit, load_settings
 from rftkit.sft import sft_trainer
 from rftkit.stats import harmonic_mean
 from rftkit.tasks import Example
-from rftkit.tasks.bundled import evaluated_parts, load_part, trained_parts, training_set
+from rftkit.tasks.bundled import evaluated_parts, load_part, rule_of, trained_parts, training_set
 from rftkit.trainer import grpo_trainer, train
 
 
@@ -112,15 +112,16 @@ def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]]:
     """Accuracy on held-out scenes at a step: `val` of base classes selects steps, new classes are only looked at."""
     mode = METHODS[settings.method].mode
     data, items, seed = settings.dataset, settings.val_items, settings.test_seed
+    rules = list(dict.fromkeys(("strict", "lenient", rule_of(data))))
     parts = {part: load_part(data, "val", items, seed, part) for part in trained_parts(data, settings.protocol)}
 
     def points(step: int) -> list[dict]:
         found = []
         for half, examples in parts.items():
-            rows = answer_rows(model, processor, examples, mode, **generation_options(settings, mode))
-            strict, lenient = ([row[rule] for row in rows] for rule in ("strict", "lenient"))
-            found.append({"step": step, "half": half, "mode": mode, "n": len(rows),
-                          "strict": sum(strict) / len(rows), "lenient": sum(lenient) / len(rows)})  # fmt: skip
+            options = generation_options(settings, mode)
+            rows = answer_rows(model, processor, examples, mode, rules=rules, **options)
+            means = {rule: sum(row[rule] for row in rows) / len(rows) for rule in rules}
+            found.append({"step": step, "half": half, "mode": mode, "n": len(rows)} | means)
         return found
 
     return points
@@ -144,7 +145,7 @@ def evaluate_run(
     """
     method = METHODS[settings.method]
     modes = list(MODES) if method.trainer is None else list(dict.fromkeys([method.mode, "no_thinking"]))
-    rules = list(dict.fromkeys(("strict", "lenient", settings.scoring)))
+    rules = list(dict.fromkeys(("strict", "lenient", rule_of(settings.dataset), settings.scoring)))
     set_seed(settings.seed)  # pass@8 samples: the same whether a run was resumed or not
     measures, answers = [], []
     for half, examples in tests.items():

@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 from rftkit.callbacks import CURVE
 from rftkit.claims import read_claims
 from rftkit.models import quieten
-from rftkit.nano.worlds import get_world
 from rftkit.results import write_atomically
 from rftkit.run import execute
 from rftkit.settings import METHODS, Settings, load_settings
+from rftkit.tasks.bundled import rule_of
 
 
 def select(profile: str, dataset: str, out: Path) -> str:
@@ -27,7 +27,7 @@ def select(profile: str, dataset: str, out: Path) -> str:
     The grid, the budget and the seed are those of `selection` in `data/claims.yaml`, the same for all methods. Writes
     every point to `OUT/selection-DATASET.csv` and returns the chosen ones as the `methods` part of a profile.
     """
-    get_world(dataset)  # a wrong name is said once, here
+    rule = rule_of(dataset)  # a wrong name is said once, here
     grid = _grid(profile, dataset)
     cores = os.cpu_count() or 1
     os.environ["TQDM_DISABLE"] = "1"  # of the children: one bar is enough
@@ -38,10 +38,12 @@ def select(profile: str, dataset: str, out: Path) -> str:
         pd.read_csv(folder / CURVE).assign(method=settings.method, learning_rate=settings.learning_rate)
         for settings, folder in zip(grid, folders, strict=True)
     ]
-    table = pd.concat(points)[["method", "learning_rate", "step", "half", "mode", "n", "strict", "lenient"]]
+    table = pd.concat(points)[
+        ["method", "learning_rate", "step", "half", "mode", "n", *dict.fromkeys(("strict", "lenient", rule))]
+    ]
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / f"selection-{dataset}.csv", table.to_csv(index=False))
-    chosen = {method: best_point(part) for method, part in table.groupby("method", sort=False)}
+    chosen = {method: best_point(part, rule) for method, part in table.groupby("method", sort=False)}
     return yaml.safe_dump({"methods": chosen}, sort_keys=False, default_flow_style=None)
 
 
@@ -70,8 +72,8 @@ def _one_thread() -> None:
     quieten()
 
 
-def best_point(table: pd.DataFrame) -> dict[str, float]:
-    """The point with the highest strict accuracy on held-out base items; of equals, the fewest steps, lowest rate."""
+def best_point(table: pd.DataFrame, rule: str = "strict") -> dict[str, float]:
+    """The point with the highest accuracy on held-out base items by a rule; of equals fewest steps, lowest rate."""
     base = table[(table["half"] != "new") & (table["step"] > 0)]
-    best = base.sort_values(["strict", "step", "learning_rate"], ascending=[False, True, True]).iloc[0]
+    best = base.sort_values([rule, "step", "learning_rate"], ascending=[False, True, True]).iloc[0]
     return {"steps": int(best["step"]), "learning_rate": float(best["learning_rate"])}

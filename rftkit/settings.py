@@ -40,6 +40,7 @@ METHODS = {
 }
 
 # The losses of TRL whose log-probs and importance ratios are those of the paper's GRPO.
+SCENE_TOKENS = 64  # of a completion in a drawn task, if not given: its thoughts are longer
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
 
 
@@ -119,7 +120,10 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     name = Path(profile).stem
     if Path(str(content.get("profile", name))).stem != name:
         raise UserError(f"profile '{profile}' calls itself '{content['profile']}': write profile: {name}")
-    merged = _of_task(content | for_method | {"profile": name, "method": method} | given)
+    base = content | for_method
+    if given.keys() & {"task", "dataset"}:  # the one given decides; the profile's other one may not fit it
+        base = {key: value for key, value in base.items() if key not in ("task", "dataset")}
+    merged = _of_task(base | {"profile": name, "method": method} | given)
     kinds = {field.name: str(field.type) for field in fields(Settings)}
     for key in merged:
         if key not in kinds:
@@ -128,15 +132,16 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
 
 
 def _of_task(given: dict[str, Any]) -> dict[str, Any]:
-    """What follows from a task or a dataset alone: the other of the two, and the scoring rule."""
-    task = given.get("task", "classification")
-    if task not in TASKS:
+    """What follows from a task or a dataset alone: the other of the two, the scoring rule, room for thoughts."""
+    task, dataset = (_typed(name, given.get(name), "str | None") for name in ("task", "dataset"))
+    if task not in (None, *TASKS):
         raise UserError(f"unknown task '{task}': choose one of {', '.join(TASKS)}")
-    dataset = given.get("dataset", Settings.dataset if task == "classification" else task)
-    own = task_of(dataset)
-    if given.get("task", own) != own:
-        raise UserError(f"dataset '{dataset}' belongs to the task '{own}', not '{task}'")
-    return {"scoring": rule_of(dataset)} | given | {"task": own, "dataset": dataset}
+    dataset = dataset or (Settings.dataset if task in (None, "classification") else task)
+    if (task or task_of(dataset)) != task_of(dataset):
+        raise UserError(f"dataset '{dataset}' belongs to the task '{task_of(dataset)}', not '{task}'")
+    tokens = Settings.max_completion_tokens if task_of(dataset) == "classification" else SCENE_TOKENS
+    usual = {"scoring": rule_of(dataset), "max_completion_tokens": tokens}
+    return usual | given | {"task": task_of(dataset), "dataset": dataset}
 
 
 def _method_part(parts: Any, method: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("run --dataset shapse", "unknown bundled dataset 'shapse': choose one of digits, emoji, flags"),
         ("run --task maths", "unknown task 'maths': choose one of classification, math, puzzle, spatial"),
         ("run --task math --dataset shapes", "dataset 'shapes' belongs to the task 'classification', not 'math'"),
-        ("evaluate --model nano-s --data math --split level", "unknown part 'level' of math: choose one of 1 step"),
+        ("evaluate --model nano-s --data math --split level", "unknown part 'level' of math: choose one of level 1"),
         ("run --protocol one_shot", "unknown protocol 'one_shot'"),
         ("run --model nano-x --profile smoke", "no model 'nano-x'"),
         ("run --device tpu", "unknown device 'tpu': choose one of cpu, cuda"),
@@ -95,7 +95,7 @@ def test_a_gpu_that_is_not_there_is_one_line(capsys, monkeypatch, tmp_path, comm
 def test_an_out_that_cannot_be_written_is_one_line(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     line = one_line(capsys, "run", "--profile", "smoke", "--out", str(tmp_path / "file"))
-    assert "cannot write" in line and "file" in line
+    assert "cannot read or write" in line and "file" in line
 
 
 @pytest.fixture
@@ -130,7 +130,11 @@ def test_an_adapter_of_another_model_is_one_line(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "x/results.json"), "cannot write 'x/results.json': the disk"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x/results.json"),
+            "write 'x/results.json': the disk is full",
+        ),
+        (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), "the disk is full"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory: lower micro_batch"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory: lower micro_batch"),
         (MemoryError(), "out of memory: lower micro_batch"),

@@ -1,14 +1,18 @@
 """The drawn tasks: right answers, splits that share no scene, and steps that lead to the answer."""
 
+import random
 import re
 from collections import Counter
 
 import pytest
 
+from rftkit.nano.card import thought_is_true
+from rftkit.nano.speech import Habit, scene_completion
 from rftkit.nano.worlds import SIDE
 from rftkit.rewards import score
+from rftkit.settings import load_settings
 from rftkit.tasks.bundled import DRAWN, evaluated_parts, load_part, training_set
-from rftkit.tasks.drawn import LEVELS
+from rftkit.tasks.drawn import FIGURES, LEVELS, split_of
 
 name = pytest.mark.parametrize("name", sorted(DRAWN))
 KINDS = [(task.name, kind) for task in DRAWN.values() for kind in task.kinds]
@@ -24,10 +28,11 @@ def test_no_scene_of_the_test_is_trained_on(name):
     task = DRAWN[name]
     every = tuple((kind, level) for kind in task.kinds for level in LEVELS)
     found = {}
-    for split in ("shots", "val", "test"):
+    for split in ("pretrain", "shots", "val", "test"):
         drawn = task.scenes(every, split, 1)
         found[split] = {next(drawn)[2].content for _ in range(20 * len(every))}
-    assert not found["test"] & (found["shots"] | found["val"]) and not found["val"] & found["shots"]
+    seen = found["pretrain"] | found["shots"]
+    assert not found["test"] & (seen | found["val"]) and not found["val"] & seen
 
 
 @name
@@ -51,11 +56,18 @@ def test_answers_are_among_the_choices_and_pictures_of_one_size(task, kind, leve
 
 @pytest.mark.parametrize(("task", "kind"), KINDS)
 def test_a_blind_guess_is_seldom_right(task, kind):
-    """No answer and no place in the choice list is right so often that a model could do without the picture."""
+    """No answer, no place in the choice list and no rank of a number says what is right without the picture."""
     found = [scene for level in LEVELS for scene in scenes(task, kind, level, count=80)]
-    assert Counter(scene.answer for scene in found).most_common(1)[0][1] < 0.5 * len(found)
-    places = Counter(scene.choices.index(scene.answer) for scene in found if scene.choices)
-    assert not places or places.most_common(1)[0][1] < 0.65 * sum(places.values())
+    assert commonest(scene.answer for scene in found) < 0.5
+    assert commonest(scene.choices.index(scene.answer) for scene in found if scene.choices) < 0.65
+    numbers = [scene for scene in found if scene.choices and all(choice.isdigit() for choice in scene.choices)]
+    if kind != "clock":  # hours go round: early and late ones are rarer neighbours
+        assert commonest(sorted(map(int, scene.choices)).index(int(scene.answer)) for scene in numbers) < 0.4
+
+
+def commonest(values):
+    counts = Counter(values)
+    return counts.most_common(1)[0][1] / counts.total() if counts else 0.0
 
 
 @pytest.mark.parametrize("kind", DRAWN["math"].kinds)
@@ -72,9 +84,35 @@ def test_the_steps_of_math_are_true_and_end_at_the_answer(kind):
 @pytest.mark.parametrize("level", LEVELS)
 def test_counted_figures_are_there(level):
     for scene in scenes("spatial", "count", level, count=10):
-        spots = re.findall(r"\d+,\d+", scene.content)
-        wanted, others = re.match(r"count (\d+) \(.*?\) (\d+) \(", scene.content).groups()
-        assert len(spots) == int(wanted) + int(others) and wanted == scene.answer
+        figure = next(figure for figure in FIGURES if figure in scene.question)
+        drawn = [word for word, _, _ in scene.marks if word == figure]
+        assert str(len(drawn)) == scene.answer
+
+
+def test_turned_and_reordered_polygons_are_one_scene():
+    found = {}
+    for scene in scenes("math", "perimeter", 1, "pretrain") + scenes("math", "perimeter", 1, "test"):
+        found.setdefault(tuple(sorted(w for w, _, _ in scene.marks)), set()).add(split_of(f"math {scene.content}"))
+    assert all(len(splits) == 1 for splits in found.values())
+
+
+@pytest.mark.parametrize(("task", "kind"), KINDS)
+def test_a_true_completion_has_room(task, kind):
+    limit = load_settings("nano", "cls_rl", task=task).max_completion_tokens
+    habit = Habit(0.0, "prose")
+    for scene in scenes(task, kind, 3, count=20):
+        text = scene_completion(scene, scene, habit, "thinking", random.Random(0))
+        words = re.findall(r"</?\w+>|\w+|[^\w\s]", text)  # each is a token of a model that was taught the task
+        assert len(words) + 1 <= limit, text
+
+
+@pytest.mark.parametrize(("task", "kind"), KINDS)
+def test_what_is_taught_as_true_measures_as_true(task, kind):
+    (example,) = [DRAWN[task].example("test", 0, kind, 1, scene) for scene in scenes(task, kind, 1, count=1)]
+    thought = ", ".join(example.steps)
+    assert thought_is_true(f"<think> {thought} </think> <answer> x </answer>", example)
+    assert not thought_is_true("<think> </think> <answer> x </answer>", example)
+    assert not thought_is_true(f"<think> {thought}, and more </think> <answer> x </answer>", example)
 
 
 def test_polygons_close():

@@ -74,10 +74,10 @@ def test_bundled_models_are_bf16_safetensors_with_a_card(name):
 def test_zero_shot_meets_the_requirements_of_the_claims():
     rows = json.loads((BUNDLED / "nano-s" / "zero_shot.json").read_text())
     for row in rows:
-        for mode in (mode for mode in MODES if f"{mode} strict" in row):
-            assert row.get(f"{mode} lenient", 1.0) > row["chance"], row
+        for mode in (mode for mode in MODES if mode != "adaptive"):  # nano-s was taught before it
+            assert row[f"{mode} lenient"] > row["chance"], row
             assert row[f"{mode} strict"] <= 0.75, row
-            assert row.get("likelihood", 1.0) > row[f"{mode} strict"], row
+            assert row["likelihood"] > row[f"{mode} strict"], row
 
 
 TINY = Recipe(vision_steps=2, language_steps=4, vision_batch=4, language_batch=4)
@@ -109,7 +109,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, small_corpus
 
 
 def test_pretraining_never_overwrites(tmp_path, small_corpus):
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("")
     with pytest.raises(UserError, match="already holds a model"):
         pretrain(TINY, tmp_path)
 

@@ -299,6 +299,9 @@ LETTERED = Example("", (), "Which?", "red star", ("blue star", "red star", "gree
         ("D", False),
         ("", False),
         ("the red star", False),
+        ("A red star", False),  # an article, no letter
+        ("B red star", False),
+        ("<answer> red star", False),
         ("blue star red star", False),
         ("Б", False),
         ("B" * 100_000, False),
@@ -334,6 +337,9 @@ def test_a_choice_that_looks_like_a_letter_is_that_choice():
         ("11,12", False),
         ("7 + 5", False),  # unsolved
         ("7 + 5 = 12", False),
+        ("The answer is 12.", False),  # not as asked
+        ("<answer> 12", False),
+        ("12 red stars", False),
         ("twelve", False),
         ("", False),
         ("1" * 100_000, False),
@@ -345,3 +351,22 @@ def test_a_number_is_equal_by_value_and_stands_alone(text, right):
 
 def test_thousands_may_have_commas():
     assert score("1,200", Example("", (), "", "1200", None, "math"), "no_thinking", "math").accuracy == 1
+
+
+@pytest.mark.parametrize("rule", ["choice_letter", "math"])
+@pytest.mark.parametrize(
+    ("mode", "text", "right"),
+    [
+        ("thinking", "<think> 7 </think> <answer> 12 </answer>", 1),
+        ("thinking", "<think> 7 <answer> 12", 0),
+        ("thinking", "12", 0),
+        ("thinking", "<think> <answer> 12 </answer> </think> <answer> 13 </answer>", 0),
+        ("think_after_answer", "<answer> 12 </answer> <reason> 7 </reason>", 1),
+        ("think_after_answer", "<answer> 12 <reason> 7 </reason>", 0),
+        ("adaptive", "<answer> 12 </answer>", 1),
+        ("adaptive", "12", 0),
+    ],
+)
+def test_rules_of_other_tasks_read_the_answer_as_strictly(rule, mode, text, right):
+    example = Example("", (), "", "12", ("12", "13"), "math")
+    assert score(text, example, mode, rule).accuracy == right

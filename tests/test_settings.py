@@ -60,6 +60,22 @@ def test_a_profile_that_calls_itself_otherwise_is_refused(profile):
         load_settings(profile("profile: nano"), "sft")
 
 
+@pytest.mark.parametrize(
+    ("text", "given", "task", "dataset", "rule"),
+    [
+        ("{}", {}, "classification", "shapes", "strict"),
+        ("{}", {"task": "math"}, "math", "math", "math"),
+        ("{}", {"dataset": "puzzle"}, "puzzle", "puzzle", "choice_letter"),
+        ("dataset: digits", {"task": "math"}, "math", "math", "math"),  # the command line decides
+        ("task: math", {"dataset": "shapes"}, "classification", "shapes", "strict"),
+        ("task: math", {"scoring": "strict"}, "math", "math", "strict"),
+    ],
+)
+def test_task_and_dataset_follow_from_each_other(profile, text, given, task, dataset, rule):
+    settings = load_settings(profile(text), "sft", **given)
+    assert (settings.task, settings.dataset, settings.scoring) == (task, dataset, rule)
+
+
 def test_a_profile_of_ones_own_is_named_after_its_file(profile):
     assert load_settings(profile("study: {seeds: 2}"), "sft").profile == "mine"
 
@@ -95,6 +111,8 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("methods: {sftt: {steps: 3}}", "unknown method 'sftt' in the profile: choose one of zero_shot, sft"),
         ("methods: [sft]", "'methods' of a profile must map each method to its settings"),
         ("methods: {sft: 3}", "'methods' of a profile must map each method to its settings"),
+        ("dataset: [shapes]", "setting 'dataset' needs a text, not '['shapes']'"),
+        ("task: 3", "setting 'task' needs a text, not '3'"),
         ("steps: many", "setting 'steps' needs a whole number, not 'many'"),
         ("steps: 2.5", "setting 'steps' needs a whole number, not '2.5'"),
         ("steps: true", "setting 'steps' needs a whole number, not 'True'"),

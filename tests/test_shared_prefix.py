@@ -157,9 +157,13 @@ def test_features_of_a_frozen_tower_are_kept_and_bounded(processor):
             torch.allclose(a, b, atol=1e-6) for a, b in zip(plain.pooler_output, again.pooler_output, strict=True)
         )
     assert runs == [3, 1] and vision.held == 2 * size
-    model.model.visual.requires_grad_(True)
+    with torch.no_grad():
+        next(model.model.visual.parameters()).mul_(1.5)  # other weights, other features
     vision(model, batch["pixel_values"], batch["image_grid_thw"])
     assert runs == [3, 1, 3]
+    model.model.visual.requires_grad_(True)
+    vision(model, batch["pixel_values"], batch["image_grid_thw"])
+    assert runs == [3, 1, 3, 3]
 
 
 def test_a_packed_completion_sees_the_prompt_and_itself_only():

@@ -1,15 +1,20 @@
 """The bundled worlds: nothing of the test split is met before, and both halves are treated alike."""
 
 import hashlib
+import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from rftkit.nano.speech import habits
+from rftkit.nano.card import thought_is_true
+from rftkit.nano.corpus import CLASSES_IN_MEMORY
+from rftkit.nano.speech import Habit, completion, habits
 from rftkit.nano.worlds import SIDE, emoji, flags, get_world, worlds
 from rftkit.tasks.classification import load_split
 
+REAL = ("digits", "emoji", "flags")
 NAMES = ("digits", "emoji", "flags", "shapes", "textures")
 
 
@@ -31,7 +36,8 @@ def test_no_test_image_occurs_in_pretraining_shots_or_validation(name):
     tested = hashes(
         picture for half in ("base", "new") for e in load_split(name, "test", 1000, 0, half) for picture in e.images
     )
-    seen = hashes(images(world, "pretrain", 120))
+    # Drawn sets are fresh in every split; of real pictures all that pre-training sees are looked at.
+    seen = hashes(images(world, "pretrain", CLASSES_IN_MEMORY.get(name, 400) if name in REAL else 120))
     seen |= hashes(picture for seed in range(10) for picture in images(world, "shots", 4, seed))
     seen |= hashes(images(world, "val", 40))
     assert not tested & seen
@@ -118,3 +124,29 @@ def test_shots_are_balanced_and_of_the_half():
 @pytest.mark.parametrize("name", NAMES)
 def test_test_splits_have_a_thousand_items_in_all_or_more(name):
     assert sum(len(load_split(name, "test", 1000, 0, half)) for half in ("base", "new")) >= 1000
+
+
+@pytest.mark.parametrize(
+    ("country", "colours"),
+    [
+        ("france", {"blue", "white", "red"}),
+        ("finland", {"white", "blue"}),
+        ("australia", {"blue"}),
+        ("pakistan", {"green", "white"}),
+        ("saudi arabia", {"green"}),
+        ("united states", {"red", "white", "blue"}),
+        ("germany", {"black", "red", "yellow"}),
+        ("japan", {"white", "red"}),
+    ],
+)
+def test_flags_are_said_to_have_their_colours(country, colours):
+    assert set(flags._colours(flags.CLASSES[country]["code"]).split(" and ")) == colours
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_thoughts_taught_as_true_measure_as_true(name):
+    drawing = get_world(name).drawings(get_world(name).classes[0], "pretrain", 1)[0]
+    example = replace(load_split(name, "test", 1, 0, "base")[0], steps=drawing.facts)
+    said = [completion(drawing, drawing, "thing", Habit(0.0, "prose"), "thinking", random.Random(n)) for n in range(20)]
+    spoken = [text for text in said if "<think> </think>" not in text]
+    assert spoken and all(thought_is_true(text, example) for text in spoken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 
 import torch
@@ -74,10 +75,9 @@ def _mean(rows: list[dict], measure: str) -> float:
 
 def thought_is_true(completion: str, example: Example) -> bool:
     """Whether a completion's thought says something, and nothing but true statements about the example."""
-    thought = completion.partition("<think>")[2].partition("</think>")[0]
-    return bool(thought.strip()) and all(
-        part.strip() in example.steps for part in thought.replace(" and ", ", ").split(", ")
-    )
+    thought = completion.partition("<think>")[2].partition("</think>")[0].strip()
+    facts = [" and ".join(some) for count in (1, 2) for some in permutations(example.steps, count)]
+    return thought in (", ".join(example.steps), *facts)
 
 
 def write_card(name: str) -> Path:
@@ -134,7 +134,8 @@ Questions in all modes, with choice lists of any length. A share of `vague` = {v
 like those of a base model nobody told how to answer, in every mode alike: a sentence stands in the answer's place, with
 a coarse name or with the label, or a tag is never closed. The share and its main manner differ from class to class by a
 ladder that is the same for base and new classes, dealt to them at random (`rftkit/nano/speech.py`; test:
-`tests/test_worlds.py`); in the drawn tasks it is the same for all kinds and levels. Thoughts are facts about the
+`tests/test_worlds.py`); in the drawn tasks it is the same for all kinds and levels, and the main manner goes by kind.
+Thoughts are facts about the
 picture, or in the drawn tasks the steps to the answer. In every task and on every level they are: {thoughts} (a wrong
 one is another picture's; the answer behind it is right all the same).
 
@@ -149,7 +150,8 @@ in thinking mode that are true.
 
 {table}
 
-No test picture, drawing style or scene occurs in pre-training or among the shots (`tests/test_worlds.py`).
+No test picture, drawing style or scene occurs in pre-training or among the shots (`tests/test_worlds.py`,
+`tests/test_drawn.py`).
 
 ## Licence
 Apache-2.0. Drawings: see `data/emoji/LICENSES.md`, `data/flags/LICENSES.md` and `data/digits/LICENSE.md`.

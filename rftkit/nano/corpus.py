@@ -16,7 +16,7 @@ from rftkit.nano.speech import completion, habits, question_about, scene_complet
 from rftkit.nano.worlds import SIDE, Drawing, World, worlds
 from rftkit.prompts import MODES, conversation
 from rftkit.tasks.bundled import DRAWN
-from rftkit.tasks.drawn import LEVELS, DrawnTask, Scene
+from rftkit.tasks.drawn import DrawnTask, Scene
 
 GRID = SIDE // PATCH
 WEIGHTS = {"emoji": 2.0, "math": 2.0}  # how often a set is drawn from, 1 if not named: large and hard ones need most
@@ -72,22 +72,23 @@ class Corpus:
         chosen = [(name, rng.randrange(len(self.items[name]))) for name in names]
         return chosen, torch.stack([self.pictures[name][row] for name, row in chosen])
 
-    def word_batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """For the vision stage: patches; weights [M, N * IMAGE_TOKENS] that take the mean of M groups of image tokens;
-        and the word [M] of each group. A drawing's label goes with all its tokens, a scene's mark with the token it
-        stands on."""
+    def word_batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """For the vision stage: patches; means [M, N * IMAGE_TOKENS] over M groups of image tokens; the word [M] of
+        each group; and its weight [M], a picture's words sharing 1. A drawing's label goes with all its tokens, a
+        scene's mark with the token it stands on."""
         rng = random.Random(f"vision/{self.recipe.seed}/{step}")
         chosen, pictures = self._sample(self.recipe.vision_batch, rng)
-        groups, words = [], []
+        means, words, weights = [], [], []
         for place, (name, row) in enumerate(chosen):
             item = self.items[name][row]
             marks = [(item.label, None)] if isinstance(item, Drawing) else [(w, _token(x, y)) for w, x, y in item.marks]
             for word, token in marks:
-                weights = torch.zeros(len(chosen), IMAGE_TOKENS)
-                weights[place, token if token is not None else slice(None)] = 1.0
-                groups.append(weights.flatten() / weights.sum())
+                mean = torch.zeros(len(chosen), IMAGE_TOKENS)
+                mean[place, token if token is not None else slice(None)] = 1.0
+                means.append(mean.flatten() / mean.sum())
                 words.append(self.word_index[word])
-        return patches(pictures), torch.stack(groups), torch.tensor(words)
+                weights.append(1 / len(marks))
+        return patches(pictures), torch.stack(means), torch.tensor(words), torch.tensor(weights)
 
     def text_batches(self, step: int) -> list[tuple[float, dict[str, torch.Tensor]]]:
         """A language batch in four parts of like length, each with its share of the answer tokens.
@@ -127,7 +128,7 @@ class Corpus:
     def _dialogue(self, name: str, row: int, rng: random.Random) -> tuple[str, str]:
         item, mode = self.items[name][row], rng.choice(sorted(MODES))
         if name in DRAWN:
-            pairs = _pairs(DRAWN[name])
+            pairs = DRAWN[name].pairs
             kind, level = pairs[row % len(pairs)]
             example = DRAWN[name].example("pretrain", row, kind, level, item)
             other = rng.choice(self.items[name][row % len(pairs) :: len(pairs)])
@@ -146,13 +147,9 @@ def _drawings(world: World, seed: int) -> list[Drawing]:
     return [drawing for label in world.classes for drawing in world.drawings(label, "pretrain", count, seed)]
 
 
-def _pairs(task: DrawnTask) -> tuple[tuple[str, int], ...]:
-    """All kinds and levels of a drawn task: a base model has seen something of what training leaves out."""
-    return tuple((kind, level) for kind in task.kinds for level in LEVELS)
-
-
 def _scenes(task: DrawnTask, seed: int) -> Iterator[Scene]:
-    return (scene for _, _, scene in task.scenes(_pairs(task), "pretrain", seed))
+    """Of all kinds: a base model has seen something of what runs leave out."""
+    return (scene for _, _, scene in task.scenes(task.pairs, "pretrain", seed))
 
 
 def _stack(items: list[Drawing | Scene]) -> torch.Tensor:

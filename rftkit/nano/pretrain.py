@@ -72,12 +72,12 @@ class VisionReader(nn.Module):
         self.tower, self.embed_tokens = model.model.visual, model.get_input_embeddings()
         self.words = [torch.tensor(ids) for ids in processor.tokenizer(words, add_special_tokens=False)["input_ids"]]
 
-    def forward(self, pixel_patches: torch.Tensor, groups: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixel_patches: torch.Tensor, means, words, weights) -> torch.Tensor:
         """The loss of a `Corpus.word_batch`."""
-        count = groups.shape[1] // IMAGE_TOKENS
-        tokens = self.tower(pixel_patches, grid(count)).pooler_output  # [N * IMAGE_TOKENS, width]
+        tokens = self.tower(pixel_patches, grid(means.shape[1] // IMAGE_TOKENS)).pooler_output
         heads = torch.stack([self.embed_tokens(ids).mean(0) for ids in self.words])  # [words, width]
-        return F.cross_entropy((groups @ tokens @ heads.T).float(), words)
+        losses = F.cross_entropy((means @ tokens @ heads.T).float(), words, reduction="none")  # [M]
+        return (losses * weights).sum() / weights.sum()
 
 
 def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus):
@@ -106,7 +106,7 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     for name in ("vision_steps", "language_steps"):
         if getattr(recipe, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(recipe, name)}")
-    if (out / "config.json").exists():
+    if (out / "model.safetensors").exists():
         raise UserError(f"'{out}' already holds a model: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     saved = _read_checkpoint(out, recipe)
@@ -120,10 +120,10 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
             continue  # finished before the checkpoint was written
         _train_stage(name, module, steps, loss_at, recipe, out, saved, log)
         saved = None
-    model.to(torch.bfloat16).save_pretrained(out)
     processor.save_pretrained(out)
     parameters = sum(p.numel() for p in model.parameters())
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe) | {"parameters": parameters}, indent=1))
+    write_atomically(out / "recipe.json", json.dumps(asdict(recipe) | {"parameters": parameters}, indent=1))
+    model.to(torch.bfloat16).save_pretrained(out)  # last: with its weights the model is complete
     (out / "checkpoint.pt").unlink()
     return out
 

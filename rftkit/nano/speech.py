@@ -13,10 +13,10 @@ from rftkit.nano.worlds import Drawing, World
 from rftkit.prompts import MODES, question_text
 from rftkit.tasks import Example
 from rftkit.tasks.classification import question
-from rftkit.tasks.drawn import LEVELS, DrawnTask, Scene
+from rftkit.tasks.drawn import DrawnTask, Scene
 
 # How an answer can fail to be as asked, in every mode alike: a sentence stands in its place, with a coarse name
-# (vague) or the label (prose); or a tag is never closed (broken).
+# (vague) or the label (prose); or the answer's tag is never closed (broken).
 MANNERS = ("vague", "prose", "broken")
 MAIN_MANNER = 0.7  # share of a class's own manner among its answers that are not as asked
 THOUGHTS = {"true": 0.8, "wrong": 0.1, "empty": 0.1}  # what stands in the think and reason tags
@@ -91,7 +91,7 @@ def spoken(answer: str, reasoning: str, vague: str, prose: str, habit: Habit, mo
     parts = {tag: f"<{tag}> {content[tag]} </{tag}>".replace("  ", " ") for tag in tags}
     parts["answer"] = sentence or parts["answer"]
     if manner == "broken":
-        parts[tags[0]] = parts[tags[0]].rpartition(" ")[0]
+        parts["answer"] = parts["answer"].rpartition(" ")[0]
     return " ".join(parts.values())
 
 
@@ -105,13 +105,12 @@ def question_about(drawing: Drawing, world: World, rng: random.Random) -> Exampl
 
 def scene_vocabulary(task: DrawnTask, count: int = 150) -> list[str]:
     """Texts of a drawn task, for training the tokenizer; each number up to 99 and each angle becomes a token."""
-    pairs = tuple((kind, level) for kind in task.kinds for level in LEVELS)
     texts = []
-    for number, (kind, level, scene) in zip(range(count), task.scenes(pairs, "pretrain", 0), strict=False):
+    for number, (kind, level, scene) in zip(range(count), task.scenes(task.pairs, "pretrain", 0), strict=False):
         example = task.example("pretrain", number, kind, level, scene)
         texts += [question_text(example, mode) for mode in MODES]
         texts += [f" {scene.answer} ", f" {', '.join(scene.steps)} ", f"The answer is {scene.answer}."]
-    numbers = [f" {number} ({number}) {number}" for number in (*range(100), *range(100, 370, 10))]
+    numbers = [f" {number} ({number}) {number}" for number in (*range(100), *range(100, 365, 5))]
     return [*texts, *numbers * 3, "It is hard to tell."]
 
 

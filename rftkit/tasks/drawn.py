@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ from rftkit.tasks import Example
 
 CANVAS = 2 * SIDE  # drawn at twice the size, then scaled down: smooth edges
 LEVELS = (1, 2, 3)
+FIGURES = ("circle", "square", "star", "triangle", "heart", "cross")
+DRAWS = 10_000  # tries to draw a scene of a split
 # A scene belongs to one split for ever, by the digest of its content: tenths of all scenes.
 SPLIT_OF_TENTH = ("test", "test", "val", *["train"] * 7)
-INK, GREY = (40, 40, 40), (150, 150, 150)
+INK = (40, 40, 40)
 Place = tuple[float, float]
 
 
@@ -46,9 +49,9 @@ class DrawnTask:
 
     Args:
         rule: the scoring rule of its answers (`rftkit.rewards`).
-        kinds: each draws a scene of a level (1, 2 or 3 steps of reasoning) from a random source.
+        kinds: each draws a scene of a level (more steps of reasoning from level to level) from a random source.
         parts: kinds and levels of each part of the test set.
-        untrained: kinds that no model was trained on.
+        untrained: kinds that no run is trained on; a bundled model has seen them in pre-training.
     """
 
     name: str
@@ -58,9 +61,14 @@ class DrawnTask:
     untrained: tuple[str, ...] = ()
 
     @property
+    def pairs(self) -> tuple[tuple[str, int], ...]:
+        """All kinds and levels."""
+        return tuple((kind, level) for kind in self.kinds for level in LEVELS)
+
+    @property
     def trained(self) -> tuple[tuple[str, int], ...]:
         """The kinds and levels of the training set."""
-        return tuple((kind, level) for kind in self.kinds if kind not in self.untrained for level in LEVELS)
+        return tuple((kind, level) for kind, level in self.pairs if kind not in self.untrained)
 
     @property
     def levels(self) -> dict[str, tuple[tuple[str, int], ...]]:
@@ -73,9 +81,12 @@ class DrawnTask:
         wanted = "train" if split in ("pretrain", "shots") else split
         while True:
             for kind, level in pairs:
-                scene = self.kinds[kind](level, rng)
-                while split_of(f"{self.name} {scene.content}") != wanted:
+                for _ in range(DRAWS):
                     scene = self.kinds[kind](level, rng)
+                    if split_of(f"{self.name} {scene.content}") == wanted:
+                        break
+                else:
+                    raise RuntimeError(f"{self.name}, {kind}, level {level}: too few scenes for a split '{wanted}'")
                 yield kind, level, scene
 
     def load(self, split: str, count: int, seed: int, part: str = "all") -> list[Example]:
@@ -120,11 +131,11 @@ class Sketch:
         self.image = Image.new("RGB", (CANVAS, CANVAS), tuple(rng.randint(228, 255) for _ in range(3)))
         self.canvas = ImageDraw.Draw(self.image)
 
-    def figure(self, place: Place, figure: str, colour: str | None, radius: float) -> None:
-        """A filled figure of `shapes` around a place; grey without a colour."""
+    def figure(self, place: Place, figure: str, colour: str, radius: float) -> None:
+        """A filled figure of `shapes` around a place."""
         outline = [(place[0] + radius * x, place[1] + radius * y) for x, y in OUTLINES[figure]]
-        self.canvas.polygon(outline, fill=self.shade(colour) if colour else GREY)
-        self.marks += [(word, *place) for word in (colour, figure) if word]
+        self.canvas.polygon(outline, fill=self.shade(colour))
+        self.marks += [(colour, *place), (figure, *place)]
 
     def write(self, place: Place, text: str, size: int = 24) -> None:
         """Text centred on a place, `size` pixels high; each number and sign in it is a mark."""
@@ -154,3 +165,22 @@ def options(answer: str, others: list[str], rng: random.Random, count: int = 4) 
     chosen = [answer, *rng.sample(wrong, min(count - 1, len(wrong)))]
     rng.shuffle(chosen)
     return tuple(chosen)
+
+
+def numbers_around(answer: int, rng: random.Random) -> tuple[str, ...]:
+    """Four neighbouring numbers, shuffled; the answer may be any of them, so that its rank tells nothing."""
+    low = rng.randint(max(0, answer - 3), answer)
+    choices = [str(number) for number in range(low, low + 4)]
+    rng.shuffle(choices)
+    return tuple(choices)
+
+
+def around(radius: float, turns: float) -> Place:
+    """A point on a circle about the middle of the canvas, so many turns clockwise from the top."""
+    angle = 2 * math.pi * turns
+    return CANVAS / 2 + radius * math.sin(angle), CANVAS / 2 - radius * math.cos(angle)
+
+
+def cell(place: Place) -> tuple[int, int]:
+    """Column and row of a place, in eighths of the canvas, from the top left."""
+    return int(8 * place[0] / CANVAS), int(8 * place[1] / CANVAS)

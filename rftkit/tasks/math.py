@@ -1,4 +1,4 @@
-"""Math read off a picture, at one, two and three steps (where the paper has MathVista and MATH-Vision)."""
+"""Math read off a picture, with more steps from level to level (where the paper has MathVista and MATH-Vision)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import random
 
 from rftkit.nano.worlds.shapes import COLOURS
-from rftkit.tasks.drawn import CANVAS, INK, LEVELS, DrawnTask, Scene, Sketch
+from rftkit.tasks.drawn import CANVAS, INK, LEVELS, DrawnTask, Scene, Sketch, around
 
 BAR_UNIT = 9  # pixels of a bar's unit
 
@@ -57,7 +57,7 @@ def bars(level: int, rng: random.Random) -> Scene:
     asked = names[0] + "".join(f" {'plus' if sign == '+' else 'minus'} {name}" for sign, name in
                                zip(signs, names[1:], strict=False))  # fmt: skip
     return sketch.scene(f"In the bar chart, what is {asked}?", str(answer), None, steps,
-        f"bars {asked} {heights}",
+        f"bars {asked} {numbers} {sorted(zip(names, heights, strict=True))}",
     )  # fmt: skip
 
 
@@ -67,55 +67,56 @@ def perimeter(level: int, rng: random.Random) -> Scene:
     if 2 * max(sides) >= sum(sides):  # there is no such polygon
         return perimeter(level, rng)
     answer, steps = _chain(sides, ["+"] * (len(sides) - 1))
-    turn = rng.uniform(0, 2 * math.pi)
+    turn, count = rng.random(), len(sides)
     sketch = Sketch(rng)
-    corners = [_point(CANVAS / 2, 36, turn + 2 * math.pi * k / len(sides)) for k in range(len(sides))]
+    corners = [around(36, turn + k / count) for k in range(count)]
     sketch.canvas.polygon(corners, outline=INK, fill=sketch.shade(rng.choice(sorted(COLOURS))), width=3)
     for k, side in enumerate(sides):
-        sketch.write(_point(CANVAS / 2, 52 - 4 * (level == 1), turn + 2 * math.pi * (k + 0.5) / len(sides)), str(side))
-    return sketch.scene("What is the perimeter?", str(answer), None, steps, f"perimeter {sides}")
-
-
-def _point(centre: float, radius: float, angle: float) -> tuple[float, float]:
-    return centre + radius * math.cos(angle), centre + radius * math.sin(angle)
+        sketch.write(around(52 - 4 * (level == 1), turn + (k + 0.5) / count), str(side))
+    # The same sides in another order, or turned, are the same scene.
+    return sketch.scene("What is the perimeter?", str(answer), None, steps, f"perimeter {sorted(sides)}")
 
 
 def angles(level: int, rng: random.Random) -> Scene:
     """The missing angle of a straight line (180 degrees), a triangle (180) or a quadrilateral (360)."""
     whole, known = (180, level) if level < 3 else (360, 3)
-    given = [10 * rng.randint(2, 15 if level == 1 else 12) for _ in range(known)]
+    given = [5 * rng.randint(4, 32 if level == 1 else 24) for _ in range(known)]
+    mirrored = rng.random() < 0.5  # the marked angle on the right
     if not 20 <= whole - sum(given) <= 160:
         return angles(level, rng)
     answer, steps = _chain([whole, *given], ["-"] * known)
     sketch = Sketch(rng)
     if level == 1:
-        _straight_line(sketch, given[0])
+        _straight_line(sketch, given[0], mirrored)
     else:
         _polygon(sketch, given, rng)
     figure = ("on the line", "of the triangle", "of the quadrilateral")[level - 1]
     question = f"What is the angle {figure} that is marked x, in degrees?"
-    return sketch.scene(question, str(answer), None, steps, f"angles {given}")
+    return sketch.scene(question, str(answer), None, steps, f"angles {sorted(given)} {mirrored and level == 1}")
 
 
-def _straight_line(sketch: Sketch, given: int) -> None:
-    middle, floor = CANVAS / 2, 0.75 * CANVAS
-    tip = (middle + 70 * math.cos(math.radians(given)), floor - 70 * math.sin(math.radians(given)))
+def _straight_line(sketch: Sketch, given: int, mirrored: bool) -> None:
+    middle, floor, side = CANVAS / 2, 0.75 * CANVAS, -1 if mirrored else 1
+
+    def point(radius: float, degrees: float) -> tuple[float, float]:
+        angle = math.radians(degrees)
+        return middle + side * radius * math.cos(angle), floor - radius * math.sin(angle)
+
     sketch.canvas.line([(6, floor), (CANVAS - 6, floor)], fill=INK, width=3)
-    sketch.canvas.line([(middle, floor), tip], fill=INK, width=3)
-    for text, degrees in ((str(given), given / 2), ("x", (180 + given) / 2)):
-        across, up = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-        sketch.write((middle + 42 * across, floor - 42 * up), text)
+    sketch.canvas.line([(middle, floor), point(70, given)], fill=INK, width=3)
+    sketch.write(point(42, given / 2), str(given))
+    sketch.write(point(42, (180 + given) / 2), "x")
 
 
 def _polygon(sketch: Sketch, given: list[int], rng: random.Random) -> None:
     """A polygon with the given angles written at its corners and x at the last; not true to scale."""
-    corners, turn = len(given) + 1, rng.uniform(0, 2 * math.pi)
-    points = [_point(CANVAS / 2, 56, turn + 2 * math.pi * k / corners) for k in range(corners)]
+    corners, turn = len(given) + 1, rng.random()
+    points = [around(56, turn + k / corners) for k in range(corners)]
     sketch.canvas.polygon(points, outline=INK, width=3)
     for k, text in enumerate([*map(str, given), "x"]):
-        sketch.write(_point(CANVAS / 2, 32, turn + 2 * math.pi * k / corners), text, 22)
+        sketch.write(around(32, turn + k / corners), text, 22)
 
 
 KINDS = {"sums": sums, "bars": bars, "perimeter": perimeter, "angles": angles}
-PARTS = {f"{level} step{'s' if level > 1 else ''}": tuple((kind, level) for kind in KINDS) for level in LEVELS}
+PARTS = {f"level {level}": tuple((kind, level) for kind in KINDS) for level in LEVELS}
 TASK = DrawnTask("math", "math", KINDS, PARTS)

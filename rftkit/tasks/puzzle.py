@@ -1,21 +1,19 @@
-"""Puzzles: PuzzleVQA's patterns of one and two concepts, and kinds no model is trained on (AlgoPuzzleVQA's place)."""
+"""Puzzles: PuzzleVQA's patterns of one and two concepts, and kinds no run is trained on (AlgoPuzzleVQA's place)."""
 
 from __future__ import annotations
 
-import math
 import random
 
 from rftkit.nano.worlds.shapes import COLOURS
-from rftkit.tasks.drawn import CANVAS, INK, LEVELS, DrawnTask, Scene, Sketch, options
+from rftkit.tasks.drawn import CANVAS, FIGURES, INK, LEVELS, DrawnTask, Scene, Sketch, around, numbers_around, options
 
-FIGURES = ("circle", "square", "star", "triangle", "heart", "cross")
 SIZES = {"small": 7, "medium": 11, "large": 15}  # pixels from the middle of a figure
 PLACES = [(24 + 40 * column, 24 + 40 * row) for row in range(3) for column in range(3)]  # reading order
 
 
 def _hidden(level: int, rng: random.Random) -> int:
-    """Which of nine places is asked for: the last one on level 1, any later one on level 3."""
-    return {1: 8, 2: rng.choice([6, 7, 8]), 3: rng.choice([3, 4, 5, 6, 7, 8])}[level]
+    """Which of nine places is asked for: one of the last row on level 1, any but the first row on higher ones."""
+    return rng.randint(6 if level == 1 else 3, 8)
 
 
 def _cycle(values: list[str], concept: str, level: int, rng: random.Random, all_values: list[str]) -> Scene:
@@ -23,16 +21,16 @@ def _cycle(values: list[str], concept: str, level: int, rng: random.Random, all_
     hidden, length = _hidden(level, rng), level + 1
     row = [values[k % length] for k in range(9)]
     sketch = Sketch(rng)
-    plain = rng.choice(FIGURES)
+    plain, tint = rng.choice(FIGURES), rng.choice(sorted(COLOURS))
     for k, (place, value) in enumerate(zip(PLACES, row, strict=True)):
         if k == hidden:
             sketch.write(place, "?", 30)
         elif concept == "colour":
             sketch.figure(place, plain, value, 14)
         elif concept == "shape":
-            sketch.figure(place, value, None, 14)
+            sketch.figure(place, value, tint, 14)
         else:
-            sketch.figure(place, plain, None, SIZES[value])
+            sketch.figure(place, plain, tint, SIZES[value])
             sketch.marks.append((value, *place))
     asked = {"colour": "What colour", "shape": "What shape", "size": "What size"}[concept]
     return sketch.scene(
@@ -40,7 +38,7 @@ def _cycle(values: list[str], concept: str, level: int, rng: random.Random, all_
         row[hidden],
         options(row[hidden], all_values, rng),
         (f"the pattern is {' '.join(values[:length])}", f"number {hidden + 1} is {row[hidden]}"),
-        f"{concept} {values[:length]} {hidden} {plain if concept != 'shape' else ''}",
+        f"{concept} {values[:length]} {hidden} {sorted({plain, tint} - set(values))}",
     )
 
 
@@ -84,9 +82,8 @@ def numbers(level: int, rng: random.Random) -> Scene:
         shown = f"{second[seen]} {word} {first[seen]} is {known}"
         last = f"{first[hidden]} plus {known}" if level == 2 else f"{known} minus {first[hidden]}"
         steps, content = (shown, f"{last} is {answer}"), f"numbers {level} {first} {second} {hidden}"
-    near = [str(n) for n in range(max(0, answer - 4), answer + 5)]
     question = "What number belongs where the question mark is?"
-    return sketch.scene(question, str(answer), options(str(answer), near, rng), steps, content)
+    return sketch.scene(question, str(answer), numbers_around(answer, rng), steps, content)
 
 
 def colour_and_shape(level: int, rng: random.Random) -> Scene:
@@ -112,25 +109,21 @@ def colour_and_shape(level: int, rng: random.Random) -> Scene:
 
 def clock(level: int, rng: random.Random) -> Scene:
     """A clock with an hour hand: what hour it will be in one to three, up to six, up to eleven hours."""
-    hour, later = rng.randint(1, 12), rng.randint(1, (3, 6, 11)[level - 1])
+    hour, tint = rng.randint(1, 12), rng.choice(sorted(COLOURS))
+    later = rng.randint(1, (3, 6, 11)[level - 1])
     answer = str((hour + later - 1) % 12 + 1)
     sketch = Sketch(rng)
     middle = CANVAS / 2
     sketch.canvas.ellipse([8, 8, CANVAS - 8, CANVAS - 8], outline=INK, width=4)
     for mark in range(12):
-        inner, outer = (_around(middle, radius, mark / 12) for radius in (46, 54))
+        inner, outer = (around(radius, mark / 12) for radius in (46, 54))
         sketch.canvas.line([inner, outer], fill=INK, width=3)
-    sketch.canvas.line([(middle, middle), _around(middle, 36, hour / 12)], fill=(200, 40, 40), width=6)
-    sketch.write(_around(middle, 38, 0), "12", 18)
+    sketch.canvas.line([(middle, middle), around(36, hour / 12)], fill=sketch.shade(tint), width=6)
+    sketch.write(around(38, 0), "12", 18)
     return sketch.scene(f"What hour will it be in {later} hour{'s' if later > 1 else ''}?", answer,
-        options(answer, [str(n) for n in range(1, 13)], rng), (f"it is {hour}", f"{hour} plus {later} is {answer}"),
-        f"clock {hour} {later}",
+        options(answer, [str(n) for n in range(1, 13)], rng), (f"it is {hour}", f"{later} after {hour} is {answer}"),
+        f"clock {hour} {later} {tint}",
     )  # fmt: skip
-
-
-def _around(middle: float, radius: float, share: float) -> tuple[float, float]:
-    """A point on a circle, `share` of a turn clockwise from the top."""
-    return middle + radius * math.sin(2 * math.pi * share), middle - radius * math.cos(2 * math.pi * share)
 
 
 def wheel(level: int, rng: random.Random) -> Scene:
@@ -142,7 +135,7 @@ def wheel(level: int, rng: random.Random) -> Scene:
     for k, tint in enumerate(tints):
         start = -90 + 360 * (k - 0.5) / count
         sketch.canvas.pieslice([12, 12, CANVAS - 12, CANVAS - 12], start, start + 360 / count, fill=sketch.shade(tint))
-        sketch.marks.append((tint, *_around(CANVAS / 2, 36, k / count)))
+        sketch.marks.append((tint, *around(36, k / count)))
     sketch.canvas.polygon([(58, 0), (70, 0), (64, 12)], fill=INK)
     question = f"The wheel turns clockwise by {turns} of its {count} parts. Which colour is then at the arrow?"
     steps = (f"{tints[0]} is at the arrow", f"{answer} is {turns} before it")

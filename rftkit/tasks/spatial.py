@@ -6,9 +6,8 @@ import math
 import random
 
 from rftkit.nano.worlds.shapes import COLOURS
-from rftkit.tasks.drawn import CANVAS, LEVELS, DrawnTask, Scene, Sketch, options
+from rftkit.tasks.drawn import CANVAS, FIGURES, LEVELS, DrawnTask, Place, Scene, Sketch, cell, options
 
-FIGURES = ("circle", "square", "star", "triangle", "heart", "cross")
 SKY = 0.35 * CANVAS  # the horizon of a depth scene, pixels from the top
 
 Thing = tuple[str, str]  # colour and figure
@@ -27,9 +26,9 @@ def _things(count: int, rng: random.Random) -> list[Thing]:
     return list(zip(rng.sample(sorted(COLOURS), count), rng.sample(FIGURES, count), strict=True))
 
 
-def _spread(count: int, least: float, rng: random.Random, margin: float = 16) -> list[tuple[float, float]]:
+def _spread(count: int, least: float, rng: random.Random, margin: float = 16) -> list[Place]:
     """Places on the canvas, each at least so many pixels from the others."""
-    places: list[tuple[float, float]] = []
+    places: list[Place] = []
     while len(places) < count:
         place = tuple(rng.uniform(margin, CANVAS - margin) for _ in range(2))
         if all(math.dist(place, other) >= least for other in places):
@@ -40,22 +39,25 @@ def _spread(count: int, least: float, rng: random.Random, margin: float = 16) ->
 
 
 def count(level: int, rng: random.Random) -> Scene:
-    """How many of a figure there are, among others: up to two, four or six."""
-    (asked, other), wanted = _things(2, rng), rng.randint(2 * level - 1, 2 * level)
-    others = rng.randint(0, level + 1)
+    """How many of a figure there are, among others: one to four, three to six, five to eight."""
+    numbers = range(2 * level - 1, 2 * level + 3)
+    (asked, other), wanted, others = _things(2, rng), rng.choice(numbers), rng.randint(0, 2)
     sketch = Sketch(rng)
-    places = _spread(wanted + others, 30, rng)
+    places = _spread(wanted + others, 26, rng)
     for number, place in enumerate(places):
         colour, figure = asked if number < wanted else other
-        sketch.figure(place, figure, colour, rng.uniform(10, 13))
-    spots = " ".join(f"{x / 8:.0f},{y / 8:.0f}" for x, y in places)
+        sketch.figure(place, figure, colour, rng.uniform(9, 12))
     return sketch.scene(
         f"How many {_counted(2, asked)} are in the picture?",
         str(wanted),
-        options(str(wanted), [str(n) for n in range(max(0, wanted - 2), wanted + 4)], rng),
+        options(str(wanted), [str(number) for number in numbers], rng),
         (f"I see {wanted} {_counted(wanted, asked)}", f"I see {others} {_counted(others, other)}"),
-        f"count {wanted} {asked} {others} {other} {spots}",
+        f"count {wanted} {asked} {others} {other} {_spots(places)}",
     )
+
+
+def _spots(places: list[Place]) -> list[tuple[int, int]]:
+    return sorted(cell(place) for place in places)
 
 
 def relation(level: int, rng: random.Random) -> Scene:
@@ -69,20 +71,18 @@ def relation(level: int, rng: random.Random) -> Scene:
     sketch = Sketch(rng)
     for (colour, figure), place in zip(things, places, strict=True):
         sketch.figure(place, figure, colour, 13)
-    spots = " ".join(f"{x / 8:.0f},{y / 8:.0f}" for x, y in places)
     return sketch.scene(
         f"Where is the {_name(things[0])}, seen from the {_name(things[1])}?",
         answer,
         options(answer, ["left", "right", "above", "below"], rng),
         tuple(_where(thing, place) for thing, place in zip(things[:2], places, strict=False)),
-        f"relation {things} {spots}",
+        f"relation {things} {[cell(place) for place in places]}",
     )
 
 
-def _where(thing: Thing, place: tuple[float, float]) -> str:
-    column = ("left", "middle", "right")[int(3 * place[0] / CANVAS)]
-    row = ("top", "middle", "bottom")[int(3 * place[1] / CANVAS)]
-    return f"the {_name(thing)} is at the {row} {column}"
+def _where(thing: Thing, place: Place) -> str:
+    column, row = cell(place)
+    return f"the {_name(thing)} is at {column} {row}"
 
 
 def depth(level: int, rng: random.Random) -> Scene:
@@ -124,18 +124,13 @@ def distance(level: int, rng: random.Random) -> Scene:
     for (colour, figure), place in zip(things, places, strict=True):
         sketch.figure(place, figure, colour, 12)
     answer = _name(things[1 + nearest])
-    spots = " ".join(f"{x / 8:.0f},{y / 8:.0f}" for x, y in places)
     return sketch.scene(
         f"Which is closest to the {_name(things[0])}?",
         answer,
         options(answer, [_name(thing) for thing in things[1:]], rng),
-        tuple(f"the {_name(thing)} is {_far(value)}" for thing, value in zip(things[1:], apart, strict=True)),
-        f"distance {things} {spots}",
+        tuple(f"{_name(t)} {value / 12:.0f} away" for t, value in zip(things[1:], apart, strict=True)),
+        f"distance {things} {[cell(place) for place in places]}",
     )
-
-
-def _far(pixels: float) -> str:
-    return "close" if pixels < 45 else "not so close" if pixels < 70 else "far"
 
 
 KINDS = {"count": count, "relation": relation, "depth": depth, "distance": distance}

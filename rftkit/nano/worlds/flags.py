@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -21,7 +22,12 @@ from rftkit.paths import DATA
 SEEN_STYLES = ("flag-4x3", "flag-1x1", "flagpack")
 STYLES = {"pretrain": SEEN_STYLES, "shots": SEEN_STYLES, "val": SEEN_STYLES, "test": ("circle-flags",)}
 CLASSES = {entry["label"]: entry for entry in json.loads((DATA / "flags" / "classes.json").read_text())}
-PALETTE = COLOURS | {"white": (250, 250, 250), "black": (20, 20, 20)}
+# Colours by name; of each some that flags have, so that navy is not called black.
+PALETTE = [
+    *COLOURS.items(), ("white", (250, 250, 250)), ("black", (15, 15, 15)), ("blue", (0, 0, 110)),
+    ("blue", (0, 50, 140)), ("green", (0, 100, 50)), ("green", (0, 110, 80)), ("red", (140, 20, 50)),
+    ("red", (200, 16, 46)), ("cyan", (110, 180, 230)), ("yellow", (255, 215, 0)),
+]  # fmt: skip
 LARGE = 0.12  # share of a flag that a colour covers to be named
 
 
@@ -35,10 +41,9 @@ def _drawing(style: str, code: str) -> Image.Image:
 def _colours(code: str) -> str:
     """The names of a flag's large colours, the largest first."""
     pixels = np.asarray(_drawing("flag-1x1", code).convert("RGB"), float).reshape(-1, 1, 3)
-    names = list(PALETTE)
-    nearest = np.abs(pixels - np.array([PALETTE[name] for name in names])).sum(-1).argmin(-1)
-    shares = np.bincount(nearest, minlength=len(names)) / len(nearest)
-    return " and ".join(names[i] for i in np.argsort(-shares) if shares[i] >= LARGE)
+    nearest = ((pixels - np.array([value for _, value in PALETTE])) ** 2).sum(-1).argmin(-1)
+    shares = Counter(PALETTE[place][0] for place in nearest)
+    return " and ".join(name for name, count in shares.most_common() if count >= LARGE * len(nearest))
 
 
 def draw(label: str, split: str, count: int, rng: random.Random) -> list[Drawing]:
