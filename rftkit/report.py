@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from base64 import b64encode
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import mistune
 import numpy as np
 
 from rftkit.claims import decide, read_claims
@@ -124,13 +127,14 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 
 def claims_table(rows: list[dict[str, Any]]) -> str:
     """The decided claims (`rftkit.claims.decide`) as Markdown, differences in points of per cent."""
-    head = ["claim of the paper", "difference here, strict", "seeds", "in the toy", "at paper scale"]
+    head = ["claim of the paper", "difference here, strict", "p, corrected", "smallest visible", "seeds", "in the toy",
+            "at paper scale"]  # fmt: skip
     lines = []
     for row in rows:
         mean, low, high = (100 * value for value in row["difference"])
         measure = {"h": "H"}.get(row["measure"], row["measure"])
-        cells = [row["claim"], f"{measure} {mean:+.1f} [{low:+.1f}, {high:+.1f}]", str(row["seeds"])]
-        lines.append([*cells, row["verdict"], "untested"])
+        cells = [row["claim"], f"{measure} {mean:+.1f} [{low:+.1f}, {high:+.1f}]", f"{row['p']:.3f}"]
+        lines.append([*cells, f"{100 * row['smallest']:.1f}", str(row["seeds"]), row["verdict"], "untested"])
     return _markdown(head, lines)
 
 
@@ -154,10 +158,30 @@ def write_report(runs: Path) -> tuple[str, Path]:
             parts.append(f"{claims_table(decided)}\n")
     text = "\n".join(parts)
     path = runs / "report.md"
-    write_atomically(path, f"# rftkit report\n\n{LEGEND}\n\n{text}")
+    whole = f"# rftkit report\n\n{LEGEND}\n\n{text}"
+    write_atomically(path, whole)
+    write_atomically(path.with_suffix(".html"), as_html(whole, runs))
     return text, path
 
 
+def as_html(text: str, folder: Path) -> str:
+    """A Markdown report as one HTML page, its figures inside."""
+    body = mistune.create_markdown(plugins=["table"])(text)
+
+    def inside(found: re.Match) -> str:
+        return f'src="data:image/png;base64,{b64encode((folder / found[1]).read_bytes()).decode()}"'
+
+    return PAGE.format(body=re.sub(r'src="([^":]+\.png)"', inside, body))
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>rftkit report</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em }}
+table {{ border-collapse: collapse; font-size: 13px }}
+th, td {{ border-bottom: 1px solid #ccc; padding: .3em .6em; text-align: left }}
+img {{ max-width: 100% }}
+</style></head><body>{body}</body></html>
+"""
 LEGEND = """Accuracy in per cent on test items, each method in its own mode. Intervals: 95 %, bootstrap over seeds and
 items, items clustered by the drawing they were made from. *strict*: the tag content (or the whole completion) equals
 the label. *lenient*: the paper's evaluation, the label occurs in the answer. *choice_letter*: the choice by its letter
@@ -165,4 +189,4 @@ or text. *math*: one number, equal by value. *mean*: of a task's parts. *knows*:
 choices, whatever the model says. *pass@8*: any of eight samples is strictly right. *tokens*: mean completion length.
 *paper*: Qwen2-VL-2B, average over the paper's eleven sets (arXiv 2503.16188), lenient rule, other data and models:
 the toy's numbers stand beside them, they do not estimate them. Claims are decided by the paired difference, by the
-rule in data/claims.yaml."""
+rule in data/claims.yaml; *smallest visible*: what this design would see in four of five repetitions, in points."""

@@ -58,6 +58,21 @@ def interval(means: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def two_sided(draws: np.ndarray) -> float:
+    """Two-sided bootstrap p-value of a difference: how often its draws fall on the other side of zero, doubled."""
+    beyond = min((draws <= 0).sum(), (draws >= 0).sum())
+    return float(min(1.0, 2 * (beyond + 1) / (len(draws) + 1)))
+
+
+def holm(values: list[float]) -> list[float]:
+    """Holm's correction of p-values for how many there are, in their order (Holm, 1979)."""
+    corrected, least = [0.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        least = max(least, min(1.0, (len(values) - rank) * values[place]))
+        corrected[place] = least
+    return corrected
+
+
 def resample(answers: pd.DataFrame, seeds: list[int] | None = None) -> dict[str, tuple[float, np.ndarray]]:
     """Mean accuracy and its bootstrap draws on each split; of base and new halves also `h`, of other parts `mean`.
 

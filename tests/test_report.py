@@ -60,6 +60,9 @@ def test_write_report_leaves_text_and_figure(runs):
     text, path = write_report(runs)
     assert path.read_text().endswith(text)
     assert list(runs.glob("report-*.png"))
+    page = path.with_suffix(".html").read_text()
+    assert page.count("<table>") == text.count("| --- |\n") and 'src="data:image/png;base64,' in page
+    assert 'src="report' not in page  # one file, nothing beside it
 
 
 def test_claims_are_decided_by_their_paired_difference(runs, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rftkit.stats import bootstrap, harmonic_mean, interval, wilson
+from rftkit.stats import bootstrap, harmonic_mean, holm, interval, two_sided, wilson
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,22 @@ def test_the_bootstrap_depends_on_its_seed_alone():
     correct, groups = np.random.default_rng(0).integers(0, 2, (3, 50)), np.arange(50)
     assert np.array_equal(bootstrap(correct, groups, stream=1), bootstrap(correct, groups, stream=1))
     assert not np.array_equal(bootstrap(correct, groups, stream=1), bootstrap(correct, groups, stream=2))
+
+
+@pytest.mark.parametrize(
+    ("values", "corrected"),
+    [
+        ([], []),
+        ([0.02], [0.02]),
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # by hand: 3 x 0.01, then 2 x 0.03, then no less than before
+        ([0.9, 0.8], [1.0, 1.0]),
+    ],
+)
+def test_holm(values, corrected):
+    assert holm(values) == pytest.approx(corrected)
+
+
+def test_two_sided_p_values():
+    assert two_sided(np.arange(1, 100)) == pytest.approx(2 / 100)  # no draw beyond zero
+    assert two_sided(np.array([-1, 1] * 50)) == 1.0
+    assert two_sided(np.zeros(10)) == 1.0
