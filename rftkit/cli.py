@@ -74,7 +74,8 @@ def _study(options) -> int:
     from rftkit.study import study
 
     only = tuple(options.only.split(",")) if options.only else None
-    return study(options.profile, only, options.seeds, options.out, options.dataset, options.dry_run, options.jobs)
+    names = ("seeds", "out", "dataset", "dry_run", "jobs", "shard", "time_limit")
+    return study(options.profile, only, **{name: getattr(options, name) for name in names})
 
 
 def _report(options) -> int:
@@ -194,7 +195,9 @@ def _add_study(commands) -> None:
     study.add_argument("--dataset", help="a bundled set")
     study.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
     study.add_argument("--jobs", type=int, help="notebooks at once; they share the cores")
-    study.add_argument("--dry-run", action="store_true", help="print what would run")
+    study.add_argument("--shard", metavar="I/N", help="the i-th of n parts of the work, for machines that share --out")
+    study.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop a notebook after so long")
+    study.add_argument("--dry-run", action="store_true", help="print what would run, and about how long")
 
 
 def _add_bench(commands) -> None:

@@ -145,7 +145,7 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def write_report(runs: Path) -> tuple[str, Path]:
     """Write `report.md` and its figures into the runs' folder; return the tables and the report's path."""
-    from rftkit.plots import accuracy_figure
+    from rftkit.plots import accuracy_figure, claims_figure
 
     parts = []
     for (profile, dataset, model), methods in load_runs(runs).items():
@@ -155,7 +155,8 @@ def write_report(runs: Path) -> tuple[str, Path]:
         accuracy_figure(rows).savefig(runs / figure, dpi=110, bbox_inches="tight")
         parts.append(f"## {dataset}, {model}, profile {profile}\n\n{table}\n\n![{dataset}]({figure})\n")
         if (profile, dataset) == ("nano", read_claims()["design"]["dataset"]) and (decided := decide(methods)):
-            parts.append(f"{claims_table(decided)}\n")
+            claims_figure(decided).savefig(runs / "report-claims.png", dpi=110, bbox_inches="tight")
+            parts.append(f"{claims_table(decided)}\n\n![claims](report-claims.png)\n")
     text = "\n".join(parts)
     path = runs / "report.md"
     whole = f"# rftkit report\n\n{LEGEND}\n\n{text}"

@@ -7,7 +7,9 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from filelock import FileLock, Timeout
 
 from rftkit.paths import ROOT
 from rftkit.settings import Settings
@@ -87,6 +90,23 @@ def run_folder(out: Path, settings: Settings, mark: str) -> Path:
     """`OUT/PROFILE/DATASET-METHOD-MODEL-sSEED-FINGERPRINT`."""
     dataset, model = (Path(str(name)).name for name in (settings.dataset, settings.model))
     return out / settings.profile / f"{dataset}-{settings.method}-{model}-s{settings.seed}-{mark}"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run: another process that wants to make it waits until this one has ended, however it ends."""
+    place = folder.parent / ".locks"
+    place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / folder.name)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{folder.name}: another process is making this run; waiting for it", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_complete(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,15 @@ def execute(settings: Settings, out: Path, on_row: Callable[[list[dict]], None] 
         on_row: called with the rows of `metrics.csv` after each training step, for live plots.
     """
     folder, tests, shots, data_sha = _identify(settings, out)
-    if results.is_complete(folder):
-        return folder
+    if not results.is_complete(folder):
+        with results.locked(folder):
+            if not results.is_complete(folder):  # another process may have made it meanwhile
+                _make(settings, folder, tests, shots, data_sha, on_row)
+    return folder
+
+
+def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row) -> None:
+    began = time.perf_counter()
     results.write_config(folder, settings)
     device = settings.device or pick_device()
     model, processor = load(settings.model, quantize=settings.quantize, device=device)
@@ -66,8 +74,8 @@ def execute(settings: Settings, out: Path, on_row: Callable[[list[dict]], None] 
     pd.DataFrame(rows).to_parquet(temporary, index=False)
     temporary.replace(folder / results.PREDICTIONS)
     content["training"] = training_summary(folder)
+    content["seconds"] = round(time.perf_counter() - began, 1)  # of the process that finished the run
     results.write_results(folder, settings, content, data_sha)
-    return folder
 
 
 def run_methods(

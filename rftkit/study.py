@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 from tqdm.auto import tqdm
 
 from rftkit.errors import UserError
-from rftkit.paths import NOTEBOOKS, PROFILES
+from rftkit.paths import DATA, NOTEBOOKS, PROFILES
 from rftkit.prompts import MODES
 from rftkit.report import write_report
-from rftkit.results import is_complete
+from rftkit.results import complete_runs, is_complete, read_results
 from rftkit.run import folder_of
 from rftkit.settings import METHODS, load_settings, study_seeds
 
@@ -73,6 +75,8 @@ def study(
     dataset: str | None = None,
     dry_run: bool = False,
     jobs: int | None = None,
+    shard: str | None = None,
+    time_limit: float | None = None,
 ) -> int:
     """Run what is missing, report, and return 0, or 1 if a notebook failed (the others still run).
 
@@ -80,39 +84,77 @@ def study(
         only: numbers of notebooks; None: all.
         seeds: how many; None: as many as the profile says.
         jobs: notebooks at once, which share the cores; None: two where there are two cores.
+        shard: `i/n`: the i-th of n parts of the work, for n machines that share `out`.
+        time_limit: minutes after which a notebook is stopped.
     """
     count = study_seeds(profile) if seeds is None else seeds
     jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
     for name, value in (("seeds", count), ("jobs", jobs)):
         if value < 1:
             raise UserError(f"--{name} must be at least 1, not {value}")
-    plan = {c: runs_of(c, profile, dataset, list(range(count)), out) for c in chapters(only)}
-    todo = {chapter: missing for chapter, runs in plan.items() if (missing := [r for r in runs if not is_complete(r)])}
+    if time_limit is not None and not time_limit > 0:
+        raise UserError(f"--time-limit must be above 0 minutes, not {time_limit:g}")
+    plan = {c: part for c in chapters(only) if (part := _seeds_of(c, count, shard))}
+    runs = {c: runs_of(c, profile, dataset, part, out) for c, part in plan.items()}
+    todo = {chapter: missing for chapter, all in runs.items() if (missing := [r for r in all if not is_complete(r)])}
     for chapter in plan:
         missing = todo.get(chapter, [])
         print(f"{chapter.notebook}: {f'{len(missing)} runs to do' if missing else 'complete'}", flush=True)
         if dry_run:
             print("".join(f"  {folder.name}\n" for folder in missing), end="")
+    print(_estimate([folder for missing in todo.values() for folder in missing], out, jobs), end="", flush=True)
     if dry_run:
         return 0
-    failed = _execute_all(todo, profile, dataset, count, out, jobs)
+    failed = _execute_all({c: plan[c] for c in todo}, todo, profile, dataset, out, jobs, time_limit)
     for chapter in failed:
         print(f"failed: {chapter.notebook}; its last lines stand above", file=sys.stderr)
     if len(failed) < len(plan):
         text, path = write_report(out / Path(profile).stem)
-        print(f"\n{text}\n\nreport: {path}")
+        print(f"\n{text}\n\nreport: {path} and {path.with_suffix('.html').name}")
     return 1 if failed else 0
 
 
+def _seeds_of(chapter: Chapter, count: int, shard: str | None) -> list[int]:
+    """The seeds of a chapter in a shard `i/n`, which deals out all chapters' seeds in turn; all seeds if None."""
+    if shard is None:
+        return list(range(count))
+    found = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"--shard must be i/n with i from 1 to n, such as 1/3, not '{shard}'")
+    first = CHAPTERS.index(chapter) * count
+    return [seed for seed in range(count) if (first + seed) % int(found[2]) == int(found[1]) - 1]
+
+
+def _estimate(missing: list[Path], out: Path, jobs: int) -> str:
+    """A line about how long missing runs will take, by what like runs here took, or the kit's committed ones."""
+    seconds: dict[str, list[float]] = {}
+    for folder in (*complete_runs(out), *complete_runs(DATA / "logs")):
+        result = read_results(folder)
+        if "seconds" in result:
+            seconds.setdefault(f"{result['dataset']}-{result['method']}-", []).append(result["seconds"])
+    known = [mean(values) for f in missing for name, values in seconds.items() if f.name.startswith(name)]
+    if not known or len(known) < len(missing):
+        return ""
+    return f"about {max(1, round(sum(known) / jobs / 60))} minutes, by runs made before\n"
+
+
 def _execute_all(
-    todo: dict[Chapter, list[Path]], profile: str, dataset: str | None, seeds: int, out: Path, jobs: int
+    plan: dict[Chapter, list[int]],
+    todo: dict[Chapter, list[Path]],
+    profile: str,
+    dataset: str | None,
+    out: Path,
+    jobs: int,
+    time_limit: float | None,
 ) -> list[Chapter]:
     """Run chapters, the longest first, with a bar of complete runs; return those that failed."""
     order = sorted(todo, key=lambda chapter: -len(todo[chapter]) * chapter.weight)
     folders = [folder for missing in todo.values() for folder in missing]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(folders), desc="runs", disable=not folders) as bar:
-        waiting = {pool.submit(execute_chapter, c, profile, dataset, seeds, out, threads): c for c in order}
+        waiting = {
+            pool.submit(execute_chapter, c, profile, dataset, plan[c], out, threads, time_limit): c for c in order
+        }
         try:
             while not all(future.done() for future in waiting):
                 wait(waiting, timeout=1.0)
@@ -129,26 +171,36 @@ _running: set[subprocess.Popen] = set()
 
 
 def execute_chapter(
-    chapter: Chapter, profile: str, dataset: str | None, seeds: int, out: Path, threads: int = 1
+    chapter: Chapter,
+    profile: str,
+    dataset: str | None,
+    seeds: list[int],
+    out: Path,
+    threads: int = 1,
+    time_limit: float | None = None,
 ) -> bool:
     """Run a notebook through papermill in a process of its own; the executed copy is kept beside the runs."""
     executed = out / Path(profile).stem / "notebooks" / f"{chapter.notebook}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
     settings = load_settings(profile, chapter.methods[0], dataset=dataset)
     name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())
-    parameters = {"profile": name, "dataset": settings.dataset, "seeds": list(range(seeds)), "out": str(out.resolve())}
+    parameters = {"profile": name, "dataset": settings.dataset, "seeds": seeds, "out": str(out.resolve())}
     command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
     command += ["--kernel", "python3", "--cwd", str(NOTEBOOKS), "--log-output", "--no-progress-bar"]
-    for name, value in parameters.items():
-        command += ["-y", json.dumps({name: value})]  # JSON is YAML
+    for key, value in parameters.items():
+        command += ["-y", json.dumps({key: value})]  # JSON is YAML
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     began = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     _running.add(process)
-    lines = process.communicate()[0].splitlines()
+    try:
+        written = process.communicate(timeout=None if time_limit is None else 60 * time_limit)[0]
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        written = f"{process.communicate()[0]}\nstopped: the time limit of {time_limit:g} minutes was reached"
     _running.discard(process)
     if process.returncode:
-        tqdm.write("\n".join(lines[-30:]), file=sys.stderr)
+        tqdm.write("\n".join(written.splitlines()[-30:]), file=sys.stderr)
     state = "failed" if process.returncode else "done"
     tqdm.write(f"{chapter.notebook}: {state} after {time.perf_counter() - began:.0f} s, see {executed}")
     return process.returncode == 0

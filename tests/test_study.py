@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from rftkit import study as module
-from rftkit.results import complete_runs
+from rftkit.cli import main
+from rftkit.results import complete_runs, locked
 from rftkit.study import CHAPTERS, study
 
 MINE = """
@@ -59,7 +61,10 @@ def test_one_failing_notebook_does_not_stop_the_others(mine, tmp_path, capfd, mo
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interruption_ends_what_runs_and_starts_no_more(mine, tmp_path):
     command = [sys.executable, "-m", "rftkit", "study", "--profile", mine, "--out", "out", "--jobs", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )  # fmt: skip
     while process.poll() is None and not (tmp_path / "out" / "mine" / "notebooks").is_dir():
         time.sleep(0.05)
     time.sleep(1)
@@ -67,3 +72,40 @@ def test_an_interruption_ends_what_runs_and_starts_no_more(mine, tmp_path):
     assert process.wait(timeout=30) == 130
     assert "interrupted; start the same command again" in process.stderr.read()
     assert not complete_runs(tmp_path / "out")
+
+
+def test_shards_share_out_every_run_once(mine, tmp_path, capsys):
+    def planned(*shard):
+        assert main(["study", "--profile", mine, "--seeds", "3", "--out", "out", "--dry-run", *shard]) == 0
+        return [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+
+    parts = [planned("--shard", f"{i}/3") for i in (1, 2, 3)]
+    trained = [name for part in parts for name in part if "zero_shot" not in name]
+    assert sorted(trained) == sorted(name for name in planned() if "zero_shot" not in name)
+    assert not any(set(a) & set(b) for a in parts for b in parts if a is not b)
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/0"])
+def test_a_shard_that_is_none_is_one_line(mine, shard, capsys):
+    assert main(["study", "--profile", mine, "--shard", shard]) == 2
+    assert "--shard must be i/n" in capsys.readouterr().err
+
+
+def test_a_notebook_is_stopped_at_the_time_limit(mine, tmp_path, capfd):
+    assert study(mine, ("03",), 1, tmp_path / "out", time_limit=0.02) == 1
+    assert "stopped: the time limit of 0.02 minutes" in capfd.readouterr().err
+
+
+def test_a_run_that_another_process_makes_is_waited_for(tmp_path):
+    folder = tmp_path / "nano" / "run"
+    script = (
+        "import sys, time; from pathlib import Path; from rftkit.results import locked\n"
+        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    threading.Timer(1.0, lambda: os.kill(other.pid, signal.SIGKILL)).start()
+    began = time.perf_counter()
+    with locked(folder):  # a killed process holds nothing
+        assert 0.5 < time.perf_counter() - began < 30
+    other.wait()

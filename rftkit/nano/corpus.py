@@ -20,7 +20,13 @@ from rftkit.tasks.drawn import DrawnTask, Scene
 
 GRID = SIDE // PATCH
 WEIGHTS = {"emoji": 2.0, "math": 2.0}  # how often a set is drawn from, 1 if not named: large and hard ones need most
-CLASSES_IN_MEMORY = {"shapes": 1200, "digits": 640, "emoji": 80}  # pre-training pictures a class, 400 if not named
+CLASSES_IN_MEMORY = {
+    "shapes": 1200,
+    "digits": 640,
+    "emoji": 80,
+    "flags": 100,
+    "textures": 300,
+}  # pre-training pictures a class, 400 if not named
 SCENES_IN_MEMORY = 9000  # of each drawn task
 
 
