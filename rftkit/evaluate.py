@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 from rftkit.errors import UserError
 from rftkit.models import load
 from rftkit.prompts import conversation, get_mode
-from rftkit.rewards import get_rule, score
+from rftkit.rewards import agrees, get_rule, score
 from rftkit.shared_prefix import generate_forked, prefill
 from rftkit.stats import wilson
 from rftkit.tasks import Example
@@ -149,6 +149,7 @@ def answer_rows(
         row = {"id": example.id, "group": example.group, "mode": mode, "answer": example.answer}
         row |= {"completion": text, "tokens": length, "format": score(text, example, mode).format}
         row |= {rule: score(text, example, mode, rule).accuracy for rule in rules}
+        row["agrees"] = agrees(text, example, mode)
         rows.append(row | ({"likelihood": float(said.likeliest == example.answer)} if knows else {}))
     return rows
 

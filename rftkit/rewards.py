@@ -108,6 +108,26 @@ def score(completion: Completion, example: Example, mode: str, rule: str = "stri
     return Score(parsed, float(is_well_formed(text, mode, rule)), float(correct))
 
 
+def agrees(completion: Completion, example: Example, mode: str) -> bool | None:
+    """Whether the thought of a completion ends at its answer: the last choice, or the last number, that it names.
+
+    None where there is no thought or no answer, or the thought names neither (paper, section 5: inconsistent pairs).
+    """
+    text = completion_text(completion)
+    parsed = parse_answer(text, mode)
+    opened = next((tag for tag in ("<think>", "<reason>") if tag in text), None)
+    if parsed is None or opened is None:
+        return None
+    thought = text.partition(opened)[2].partition(opened.replace("<", "</"))[0].casefold()
+    if example.choices:
+        # Of choices that end at one place the longest is meant: "red star", not "star".
+        named = [(thought.rfind(choice.casefold()) + len(choice), len(choice), choice) for choice in example.choices
+                 if choice.casefold() in thought]  # fmt: skip
+        return max(named)[2].casefold() == parsed.casefold() if named else None
+    numbers = NUMBER.findall(thought)
+    return numbers[-1] == parsed if numbers else None
+
+
 def reward_functions(mode: str, rule: str = "strict") -> list[Callable[..., list[float]]]:
     """The rewards of a mode as TRL callables: accuracy, and format where the mode has a format (paper, section 3).
 

@@ -185,6 +185,7 @@ def _summary(settings: Settings, measures: list[dict], answers: list[dict]) -> d
         if m["mode"] == mode and m["measure"] == settings.scoring
     }
     own = [row for row in answers if row["mode"] == mode]
+    together = [row["agrees"] for row in own if row["agrees"] is not None]
     h = harmonic_mean(headline["base"]["accuracy"], headline["new"]["accuracy"]) if "base" in headline else None
     return {
         "mode": mode,
@@ -192,6 +193,7 @@ def _summary(settings: Settings, measures: list[dict], answers: list[dict]) -> d
         "h": h,
         "measures": measures,
         "completion_length": sum(row["tokens"] for row in own) / len(own),
+        "consistency": sum(together) / len(together) if together else None,
     }
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rftkit.errors import UserError
 from rftkit.math_equal import math_equal
 from rftkit.prompts import MODES
-from rftkit.rewards import RULES, Score, reward_functions, score
+from rftkit.rewards import RULES, Score, agrees, reward_functions, score
 from rftkit.tasks import Example
 
 
@@ -370,3 +370,31 @@ def test_thousands_may_have_commas():
 def test_rules_of_other_tasks_read_the_answer_as_strictly(rule, mode, text, right):
     example = Example("", (), "", "12", ("12", "13"), "math")
     assert score(text, example, mode, rule).accuracy == right
+
+
+NUMBERED = Example("", (), "", "12", None, "math")
+
+
+@pytest.mark.parametrize(
+    ("example", "mode", "text", "expected"),
+    [
+        (NUMBERED, "thinking", "<think> 7 plus 5 is 12 </think> <answer> 12 </answer>", True),
+        (NUMBERED, "thinking", "<think> 7 plus 5 is 13 </think> <answer> 12 </answer>", False),
+        (NUMBERED, "thinking", "<think> 7 plus 5 is 13 </think> <answer> 13 </answer>", True),  # wrong, but consistent
+        (NUMBERED, "thinking", "<think> </think> <answer> 12 </answer>", None),
+        (NUMBERED, "thinking", "<answer> 12 </answer>", None),
+        (NUMBERED, "thinking", "<think> 12 </think> 12", None),
+        (NUMBERED, "no_thinking", "12", None),
+        (NUMBERED, "think_after_answer", "<answer> 12 </answer> <reason> 7 plus 5 is 12 </reason>", True),
+        (LETTERED, "thinking", "<think> blue star far, red star near </think> <answer> red star </answer>", True),
+        (LETTERED, "thinking", "<think> red star far, blue star near </think> <answer> red star </answer>", False),
+        (LETTERED, "thinking", "<think> it is near </think> <answer> red star </answer>", None),
+    ],
+)
+def test_whether_thought_and_answer_agree(example, mode, text, expected):
+    assert agrees(text, example, mode) is expected
+
+
+@given(TEXTS, modes)
+def test_no_text_breaks_the_comparison_of_thought_and_answer(text, mode):
+    assert agrees(text, LETTERED, mode) in (True, False, None)
