@@ -15,13 +15,13 @@ export PYTHONDONTWRITEBYTECODE :=
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-study: .venv/.ready  ## the CPU study: notebooks 01-04, as many seeds as the profile says (or SEEDS=2), then the table and a report
-	$(BIN)/python -m rftkit study --profile $(PROFILE) $(if $(SEEDS),--seeds $(SEEDS)) --out $(OUT)
+study: .venv/.ready  ## the CPU study: notebooks 01-04 (or NOTEBOOKS=10, NOTEBOOKS=all), as many seeds as the profile says (or SEEDS=2), then the table and a report
+	$(BIN)/python -m rftkit study --profile $(PROFILE) $(if $(NOTEBOOKS),--only $(NOTEBOOKS)) $(if $(SEEDS),--seeds $(SEEDS)) --out $(OUT)
 
 test: .venv/.ready  ## lint and all tests, every notebook headless included
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lab: .venv/.ready  ## JupyterLab on the notebooks
 	$(BIN)/python -m jupyterlab --notebook-dir notebooks

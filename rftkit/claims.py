@@ -5,21 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import yaml
 
-from rftkit.paths import DATA
+from rftkit.errors import UserError
 from rftkit.results import read_answers
-from rftkit.settings import METHODS
+from rftkit.settings import METHODS, read_claims
 from rftkit.stats import holm, interval, resample, two_sided
+from rftkit.tasks.bundled import rule_of_task
 
-CLAIMS = DATA / "claims.yaml"
 LEVEL = 0.05  # of the corrected p-value
 POWER = 2.8  # standard errors: a difference as large is seen at that level in 80 % of repetitions
-
-
-def read_claims() -> dict[str, Any]:
-    """The content of `data/claims.yaml`."""
-    return yaml.safe_load(CLAIMS.read_text())
 
 
 def decide(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -47,22 +41,41 @@ def decide(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 def _draws(claim: dict[str, Any], methods: dict[str, list]) -> tuple[int, float, np.ndarray] | None:
     """Seeds, mean difference and its bootstrap draws of a comparison; None where runs are missing."""
-    sides = ("first", "second")
-    pair = [methods.get(claim[side], []) for side in sides]
-    trained = [METHODS[claim[side]].trainer is not None for side in sides]
-    several = [{run["seed"] for run in runs} for runs, learns in zip(pair, trained, strict=True) if learns]
+    names = claim["first"], claim["second"]
+    modes = (claim.get(f"{side}_mode", METHODS[claim[side]].mode) for side in ("first", "second"))
+    return paired(*(methods.get(name, []) for name in names), *modes, claim["measure"])
+
+
+def paired(
+    first: list[dict], second: list[dict], first_mode: str, second_mode: str, measure: str
+) -> tuple[int, float, np.ndarray] | None:
+    """The difference of two methods' accuracy on a measure (a split, `h` or `mean`), paired by seed and item.
+
+    Accuracy is that of the rule their task trains with.
+
+    Args:
+        first, second: runs, as of `report.load_runs`; one of an untrained model stands for every seed.
+
+    Returns:
+        number of seeds, mean difference (0-1) and its bootstrap draws; None without runs of the same seeds.
+    """
+    sides = [(runs, METHODS[runs[0]["method"]].trainer is not None) for runs in (first, second) if runs]
+    several = [{run["seed"] for run in runs} for runs, learns in sides if learns]
     seeds = sorted(set.intersection(*several)) if several else [0]
-    if not all(pair) or not seeds:
+    if len(sides) < 2 or not seeds:
         return None
-    parts = []
-    for side, runs, learns in zip(sides, pair, trained, strict=True):
-        mode = claim.get(f"{side}_mode", METHODS[claim[side]].mode)
-        answers = read_answers(runs if learns else runs[:1], mode, "strict")
-        parts.append(resample(answers, seeds).get(claim["measure"]))
+    answers = [
+        read_answers(runs if learns else runs[:1], mode, rule_of_task(runs[0]["task"]))
+        for (runs, learns), mode in zip(sides, (first_mode, second_mode), strict=True)
+    ]
+    items = [set(zip(table["split"], table["id"], strict=True)) for table in answers]
+    if items[0] != items[1]:
+        raise UserError("two methods were tested on different items and cannot be compared: report their runs apart")
+    parts = [resample(table, seeds).get(measure) for table in answers]
     if None in parts:
         return None
-    (first, first_draws), (second, second_draws) = parts
-    return len(seeds), first - second, first_draws - second_draws
+    (one, one_draws), (other, other_draws) = parts
+    return len(seeds), one - other, one_draws - other_draws
 
 
 def verdict(difference: float, p: float, paper_above: bool) -> str:

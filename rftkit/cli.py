@@ -43,7 +43,8 @@ def _run(options) -> int:
 
     quieten()
 
-    names = ("task", "dataset", "protocol", "model", "seed", "steps", "learning_rate", "quantize", "scoring", "device")
+    names = ("task", "dataset", "protocol", "control", "model", "seed", "steps", "learning_rate", "quantize", "scoring",
+             "device")  # fmt: skip
     overrides = {name: getattr(options, name) for name in names}
     folder = execute(load_settings(options.profile, options.method, **overrides), options.out)
     print(folder)
@@ -74,16 +75,25 @@ def _study(options) -> int:
     from rftkit.study import study
 
     only = tuple(options.only.split(",")) if options.only else None
-    names = ("seeds", "out", "dataset", "dry_run", "jobs", "shard", "time_limit")
+    names = ("seeds", "out", "first_seed", "dataset", "dry_run", "jobs", "shard", "time_limit")
     return study(options.profile, only, **{name: getattr(options, name) for name in names})
 
 
 def _report(options) -> int:
+    from rftkit.regression import as_text, compare, read_baseline, write_junit
     from rftkit.report import write_report
 
-    text, path = write_report(options.runs)
+    # Before the report: the baseline may be the one that it writes over.
+    before = read_baseline(options.against, options.tolerance, options.junit)
+    text, path = write_report(options.runs, options.out)
     print(f"{text}\n\nreport: {path}")
-    return 0
+    if before is None:
+        return 0
+    cases = compare(path.with_suffix(".json"), before, options.tolerance)
+    if options.junit:
+        write_junit(cases, options.junit)
+    print(as_text(cases))
+    return 1 if any(case.failure for case in cases) else 0
 
 
 def _bench(options) -> int:
@@ -103,14 +113,43 @@ def _select(options) -> int:
     from rftkit.selection import select
 
     quieten()
-    print(select(options.profile, options.dataset, options.out))
+    print(select(options.profile, options.dataset, options.out, options.control))
     return 0
+
+
+def _diagnose(options) -> int:
+    from rftkit.diagnose import as_text, diagnose
+    from rftkit.models import quieten
+    from rftkit.prompts import MODES
+
+    quieten()
+    names = ("limit", "batch", "max_tokens", "quantize", "device")
+    modes = (options.mode,) if options.mode else tuple(MODES)
+    found = diagnose(options.model, options.data, modes=modes, **{name: getattr(options, name) for name in names})
+    print(json.dumps([vars(one) for one in found], indent=1) if options.json else as_text(found))
+    return 0
+
+
+def _list(options) -> int:
+    from rftkit.data_check import list_sets
+
+    print(list_sets())
+    return 0
+
+
+def _check(options) -> int:
+    from rftkit.data_check import check_set
+
+    text, problems = check_set(options.name)
+    print(text, *(f"problem: {problem}" for problem in problems), f"{len(problems)} problems found", sep="\n")
+    return 2 if problems else 0
 
 
 def _pretrain(options) -> int:
     from rftkit.nano.pretrain import Recipe, pretrain
 
     given = {name: getattr(options, name) for name in ("vision_steps", "language_steps")}
+    given["sets"] = tuple(options.sets.split(",")) if options.sets else None
     changes = {name: value for name, value in given.items() if value is not None}
     recipe = Recipe(size=options.size, seed=options.seed, vague=options.vague, bf16=options.bf16, **changes)
     print(pretrain(recipe, options.out))
@@ -133,12 +172,31 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_study(commands)
     report = _command(commands, "report", _report, "tables and figures from run folders, beside the paper's")
-    report.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+    report.add_argument("--runs", type=Path, nargs="+", default=[Path("runs")], metavar="DIR", help="pooled if several")
+    report.add_argument("--out", type=Path, metavar="DIR", help="where the report goes; beside the runs if not given")
+    report.add_argument("--against", type=Path, metavar="JSON", help="an earlier report.json: exit 1 if worse")
+    report.add_argument("--tolerance", type=float, default=0.02, help="how much worse is no regression, 0-1")
+    report.add_argument("--junit", type=Path, metavar="XML", help="with --against: the comparison as JUnit XML")
     _add_bench(commands)
     select = _command(commands, "select", _select, "choose steps and learning rate on held-out base items")
     select.add_argument("--profile", default="nano")
     select.add_argument("--dataset", default="shapes")
+    select.add_argument("--control", help="a control of data/claims.yaml")
     select.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
+    diagnose = _command(commands, "diagnose", _diagnose, "how an untrained model answers: exact, prose, broken, wrong")
+    diagnose.add_argument("model", metavar="MODEL", help="bundled name, folder or hub id")
+    diagnose.add_argument("--data", default="shapes", help="a bundled set, a folder of photographs or a JSONL file")
+    diagnose.add_argument("--mode", help="one mode; all of them if not given")
+    diagnose.add_argument("--limit", type=int, default=200, help="at most this many items a part")
+    diagnose.add_argument("--batch", type=int, default=64, help="items in memory at once")
+    diagnose.add_argument("--max-tokens", type=int, help="longest completion; 64 without thinking, 1024 with")
+    diagnose.add_argument("--quantize", action="store_true", help="load the language model in NF4")
+    diagnose.add_argument("--device", help="cpu or cuda")
+    diagnose.add_argument("--json", action="store_true")
+    data = commands.add_parser("data", help="sets of examples").add_subparsers(required=True, metavar="COMMAND")
+    _command(data, "list", _list, "the bundled sets, and how yours may be laid out")
+    check = _command(data, "check", _check, "counts, classes, a few items and every problem of a set")
+    check.add_argument("name", metavar="NAME", help="a bundled set, a folder of photographs or a JSONL file")
     _add_nano(commands)
     return parser
 
@@ -154,8 +212,9 @@ def _add_run(commands) -> None:
     run.add_argument("--profile", default="nano")
     run.add_argument("--task")
     run.add_argument("--dataset")
-    run.add_argument("--protocol", help="base_to_new or few_shot")
+    run.add_argument("--protocol", help="base_to_new, new_to_base or few_shot")
     run.add_argument("--method", default="no_thinking_rl")
+    run.add_argument("--control", help="a control of data/claims.yaml, such as random_reward")
     run.add_argument("--model", help="bundled name, folder or hub id")
     run.add_argument("--seed", type=int)
     run.add_argument("--steps", type=int, help="optimizer steps")
@@ -190,8 +249,9 @@ def _add_evaluate(commands) -> None:
 def _add_study(commands) -> None:
     study = _command(commands, "study", _study, "notebooks x seeds of a profile through papermill, then the report")
     study.add_argument("--profile", default="nano")
-    study.add_argument("--only", help="numbers of notebooks, such as 03,04")
+    study.add_argument("--only", help="numbers of notebooks, such as 03,04, or all; 01 to 04 if not given")
     study.add_argument("--seeds", type=int, help="how many seeds")
+    study.add_argument("--first-seed", type=int, default=0, help="the lowest seed: give each person of a class another")
     study.add_argument("--dataset", help="a bundled set")
     study.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
     study.add_argument("--jobs", type=int, help="notebooks at once; they share the cores")
@@ -217,6 +277,7 @@ def _add_nano(commands) -> None:
     pretrain.add_argument("--size", default="s", help="s (under 2 M parameters) or m (under 8 M)")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--vague", type=float, default=0.5, help="share of answers that are not as asked, 0-1")
+    pretrain.add_argument("--sets", help="bundled sets to teach, such as shapes,math; all if not given")
     pretrain.add_argument("--bf16", action="store_true", help="bf16 autocast: faster on CPUs with AMX")
     pretrain.add_argument("--vision-steps", type=int)
     pretrain.add_argument("--language-steps", type=int)

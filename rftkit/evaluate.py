@@ -23,9 +23,16 @@ from rftkit.vision import unwrapped, with_features
 PASS_SAMPLES = 8
 
 
-def encode(processor: ProcessorMixin, examples: Sequence[Example], mode: str, max_pixels: int | None = None):
-    """A batch of prompts, left-padded, ready for `model.generate`."""
+def encode(
+    processor: ProcessorMixin,
+    examples: Sequence[Example],
+    mode: str,
+    max_pixels: int | None = None,
+    begun: Sequence[str] | None = None,
+):
+    """A batch of prompts, left-padded, ready for `model.generate`; `begun` are texts that completions begin with."""
     texts = [processor.apply_chat_template(conversation(e, mode), add_generation_prompt=True) for e in examples]
+    texts = texts if begun is None else [text + start for text, start in zip(texts, begun, strict=True)]
     images = [[open_image(image, max_pixels, e.id) for image in e.images] for e in examples]
     return processor(
         text=texts,
@@ -38,10 +45,10 @@ def encode(processor: ProcessorMixin, examples: Sequence[Example], mode: str, ma
 
 
 class Answer(NamedTuple):
-    """What a model says to an example: completions, their lengths in tokens, and the choice it finds likeliest."""
+    """What a model says to an example: completions as text and as token ids, and the choice it finds likeliest."""
 
     texts: list[str]
-    lengths: list[int]
+    ids: list[torch.Tensor]
     likeliest: str | None
 
 
@@ -56,13 +63,15 @@ def generate(
     samples: int = 0,
     temperature: float = 1.0,
     likelihood: bool = False,
+    begun: Sequence[str] | None = None,
     batch_size: int = 64,
     max_pixels: int | None = None,
     progress: str | None = None,
 ) -> list[Answer]:
     """Each example's answer: one greedy completion, or `samples` drawn ones; with `likelihood` the likeliest choice.
 
-    The sampling settings of a checkpoint's own generation config are not used: they differ between checkpoints.
+    With `begun`, a text for each example, a completion begins with that text, whatever the model would have said. The
+    sampling settings of a checkpoint's own generation config are not used: they differ between checkpoints.
     """
     ends = model.generation_config.eos_token_id
     config = GenerationConfig(
@@ -79,7 +88,8 @@ def generate(
     starts = range(0, len(examples), batch_size)
     for start in tqdm(starts, desc=progress, leave=False, disable=progress is None):
         part = examples[start : start + batch_size]
-        batch = encode(processor, part, mode, max_pixels).to(model.device)
+        starts_with = None if begun is None else begun[start : start + batch_size]
+        batch = encode(processor, part, mode, max_pixels, starts_with).to(model.device)
         ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
         vision = with_features(model, batch)
         cache = prefill(model, ids, mask, vision)
@@ -89,9 +99,11 @@ def generate(
         ended = torch.isin(completions, ends).int()
         lengths = (ended.cumsum(1) - ended == 0).sum(1).tolist()  # up to and with the first end token
         texts = processor.tokenizer.batch_decode(completions, skip_special_tokens=True)
+        texts = texts if begun is None else [starts_with[row // per] + text for row, text in enumerate(texts)]
         for place, choice in enumerate(likeliest):
             own = slice(place * per, (place + 1) * per)
-            answers.append(Answer(texts[own], lengths[own], choice))
+            ids_of = [row[:length] for row, length in zip(completions[own], lengths[own], strict=True)]
+            answers.append(Answer(texts[own], ids_of, choice))
     model.train(was_training)
     return answers
 
@@ -102,28 +114,34 @@ def _likeliest(model, processor, examples: Sequence[Example], ids, mask, cache) 
     Choices follow one after the other on the prompts' cache, which is left as it was.
     """
     tokenizer, end = processor.tokenizer, processor.tokenizer.eos_token
-    width = ids.shape[1]
-    shift = unwrapped(model).model.rope_deltas  # an image's rows and columns share steps; None without images
     scores = torch.full((len(examples), max(len(e.choices) for e in examples)), -torch.inf)
     for place in range(scores.shape[1]):
         choices = [e.choices[place] + end if place < len(e.choices) else end for e in examples]
         answer = tokenizer(choices, padding=True, padding_side="right", add_special_tokens=False,
                            return_tensors="pt").to(model.device)  # fmt: skip
-        seen = torch.cat([mask, answer["attention_mask"][:, :-1]], 1)
-        positions = seen.cumsum(1) - 1 + (0 if shift is None else shift)  # [B, P + T]
-        logits = model(
-            input_ids=torch.cat([ids[:, -1:], answer["input_ids"][:, :-1]], 1),
-            attention_mask=seen,
-            position_ids=positions[None, :, width - 1 :].expand(3, -1, -1),  # the model would count the cache's again
-            past_key_values=cache,
-            use_cache=True,
-        ).logits
-        cache.crop(-answer["input_ids"].shape[1])
-        log_probs = logits.float().log_softmax(-1).gather(2, answer["input_ids"][..., None])[..., 0]  # [B, T]
-        totals = (log_probs * answer["attention_mask"]).sum(1).cpu()
+        totals = log_probs_behind(model, ids, mask, cache, answer["input_ids"], answer["attention_mask"]).cpu()
         there = torch.tensor([place < len(e.choices) for e in examples])
         scores[there, place] = totals[there]
     return [e.choices[best] for e, best in zip(examples, scores.argmax(1).tolist(), strict=True)]
+
+
+def log_probs_behind(model, ids, mask, cache, answer, answer_mask) -> torch.Tensor:
+    """Log-probability [B] of an answer [B, T], right-padded, behind each prompt [B, P]; `prefill`'s cache stays."""
+    shift = unwrapped(model).model.rope_deltas  # an image's rows and columns share steps; None without images
+    seen = torch.cat([mask, answer_mask[:, :-1]], 1)
+    positions = seen.cumsum(1) - 1 + (0 if shift is None else shift)  # [B, P + T]
+    logits = model(
+        input_ids=torch.cat([ids[:, -1:], answer[:, :-1]], 1),
+        attention_mask=seen,
+        position_ids=positions[None, :, ids.shape[1] - 1 :].expand(
+            3, -1, -1
+        ),  # the model would count the cache's again
+        past_key_values=cache,
+        use_cache=True,
+    ).logits
+    cache.crop(-answer.shape[1])
+    log_probs = logits.float().log_softmax(-1).gather(2, answer[..., None])[..., 0]  # [B, T]
+    return (log_probs * answer_mask).sum(1)
 
 
 def answer_rows(
@@ -145,9 +163,9 @@ def answer_rows(
     answers = generate(model, processor, examples, mode, likelihood=knows, **options)
     rows = []
     for example, said in zip(examples, answers, strict=True):
-        (text,), (length,) = said.texts, said.lengths
+        (text,), (ids,) = said.texts, said.ids
         row = {"id": example.id, "group": example.group, "mode": mode, "answer": example.answer}
-        row |= {"completion": text, "tokens": length, "format": score(text, example, mode).format}
+        row |= {"completion": text, "tokens": len(ids), "format": score(text, example, mode).format}
         row |= {rule: score(text, example, mode, rule).accuracy for rule in rules}
         row["agrees"] = agrees(text, example, mode)
         rows.append(row | ({"likelihood": float(said.likeliest == example.answer)} if knows else {}))
@@ -165,6 +183,13 @@ def proportion(correct: Sequence[float]) -> dict[str, float]:
     n, total = len(correct), int(sum(correct))
     low, high = wilson(total, n)
     return {"n": n, "correct": total, "accuracy": total / n if n else 0.0, "ci_low": low, "ci_high": high}
+
+
+def at_least_one(**options: int | None) -> None:
+    """Refuse an option of the command line that is given and below 1."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
 
 
 def evaluate_data(
@@ -190,9 +215,7 @@ def evaluate_data(
     """
     scoring = scoring or (rule_of(data) if data in datasets() else "strict")
     get_mode(mode), get_rule(scoring)
-    for name, value in (("limit", limit), ("batch", batch), ("max-tokens", max_tokens), ("max-pixels", max_pixels)):
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1, not {value}")
+    at_least_one(limit=limit, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels)
     splits = read_splits(data, split, limit)
     network, processor = load(model, adapter=adapter, quantize=quantize, device=device)
     tokens = max_tokens or (64 if mode == "no_thinking" else 1024)  # the paper's limit is 1024

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from rftkit.callbacks import CURVE, METRICS
+from rftkit.controls import front
 from rftkit.tasks import Example
 
 COLOURS = {"base": "#2f6db3", "new": "#d9822b", "all": "#2f6db3", "h": "#777777"}
@@ -149,6 +151,54 @@ def convergence_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def budget_figure(folders: dict[str, Path]) -> Figure:
+    """Strict accuracy on held-out base and new items of runs against seconds of training, evaluation not counted."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    for title, folder in folders.items():
+        curve, seconds = read_curve(folder), read_metrics(folder).set_index("step")["step_seconds"].cumsum()
+        for axis, half in zip(axes, ("base", "new"), strict=True):
+            part = curve[curve["half"] == half]
+            spent = [seconds.get(step, 0.0) for step in part["step"]]
+            axis.plot(spent, 100 * part["strict"], "o-", ms=3, label=title)
+            axis.set_title(f"{half} classes", fontsize=10)
+            axis.set_xlabel("seconds of training")
+            axis.grid(alpha=0.3)
+    axes[0].set_ylabel("strict accuracy, %")
+    axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    plt.close(figure)
+    return figure
+
+
+def matrix_figure(tables: dict[str, pd.DataFrame], label: str) -> Figure:
+    """Heat maps of tables in points of per cent, white at zero, a panel a name: rows trained on, columns tested on."""
+    widest = max(len(table.columns) for table in tables.values())
+    figure, axes = plt.subplots(1, len(tables), figsize=(0.62 * widest * len(tables) + 2, 0.5 * widest + 1.6))
+    reach = max(float(table.abs().max().max()) for table in tables.values())
+    for axis, (title, table) in zip([axes] if len(tables) == 1 else axes, tables.items(), strict=True):
+        axis.imshow(table.astype(float), cmap="RdBu", vmin=-reach, vmax=reach)
+        for (row, column), value in np.ndenumerate(table.to_numpy(float)):
+            axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7)
+        axis.set_xticks(range(len(table.columns)), table.columns, rotation=60, ha="right", fontsize=7)
+        axis.set_yticks(range(len(table)), table.index, fontsize=7)
+        axis.set_title(f"{title}, {label}", fontsize=9)
+    figure.tight_layout()
+    plt.close(figure)
+    return figure
+
+
+def lines_figure(lines: dict[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> Figure:
+    """A line for each name: its x and y values."""
+    figure, axes = plt.subplots(figsize=(6, 3.2))
+    for name, (across, up) in lines.items():
+        axes.plot(across, up, "o-", ms=3, label=name)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    plt.close(figure)
+    return figure
+
+
 def mask_figure(mask) -> Figure:
     """Which token (row) of a packed group may look at which (column)."""
     figure, axes = plt.subplots(figsize=(3.4, 3.4))
@@ -167,6 +217,26 @@ def bar_figure(names: Sequence[str], values: Sequence[float], label: str) -> Fig
     axes.invert_yaxis()
     axes.axvline(0, color="black", lw=0.8)
     axes.set_xlabel(label)
+    plt.close(figure)
+    return figure
+
+
+def front_figure(points: pd.DataFrame) -> Figure:
+    """Points of a selection (`controls.selection_points`) by method: base against new accuracy with the front that no
+    other point of the method beats, and new accuracy against forward KL from the base model."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    for place, (method, part) in enumerate(points[points["step"] > 0].groupby("method", sort=False)):
+        best = front(part)
+        left.plot(100 * part["base"], 100 * part["new"], "o", ms=3, alpha=0.4, color=f"C{place}")
+        left.plot(100 * best["base"], 100 * best["new"], "o-", ms=4, color=f"C{place}", label=method)
+        right.plot(part["kl"], 100 * part["new"], "o", ms=4, alpha=0.7, color=f"C{place}")
+    left.set_ylabel("new classes, strict accuracy, %")
+    left.set_xlabel("base classes, strict accuracy, %")
+    right.set_xlabel("forward KL from the base model, nats a completion")
+    left.legend(fontsize=8)
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
     plt.close(figure)
     return figure
 

@@ -3,58 +3,98 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from base64 import b64encode
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mistune
 import numpy as np
 
-from rftkit.claims import decide, read_claims
+from rftkit.claims import decide
+from rftkit.controls import control_differences, elicitation_rows
 from rftkit.errors import UserError
 from rftkit.paths import DATA
 from rftkit.results import PREDICTIONS, RESULTS, complete_runs, read_answers, read_results, write_atomically
-from rftkit.settings import METHODS
+from rftkit.settings import METHODS, read_claims
 from rftkit.stats import interval, resample
-from rftkit.tasks.bundled import rule_of
+from rftkit.tasks.bundled import rule_of_task
 
+PROTOCOL_TITLES = {"base_to_new": "", "new_to_base": ", halves swapped", "few_shot": ", few-shot"}
 Cell = tuple[float, float, float]  # accuracy and its interval, 0-1
 
 
-def paper_base_to_new(row: str | None) -> dict[str, float] | None:
-    """The paper's 11-set average of a method, in per cent: base, new and h (table 2 of arXiv 2503.16188 v6)."""
+# Where the paper has numbers for a task: its table, the columns, and what they are called here.
+PAPER = {
+    "classification": ("base_to_new", {"base": "base", "new": "new", "h": "H"}),
+    "few-shot": ("few_shot", {"Average": "all"}),
+    "spatial": ("cvbench", {"overall": "CV-Bench"}),
+    "math": ("math", {"mathvista_overall": "MathVista", "mathvision": "MATH-Vision"}),
+    "puzzle": ("puzzle", {"puzzlevqa": "PuzzleVQA", "algopuzzlevqa": "AlgoPuzzleVQA"}),
+}
+
+
+def paper_numbers(task: str, row: str | None) -> dict[str, float]:
+    """The paper's accuracies of a method with Qwen2-VL-2B, in per cent, by column; empty where it has none.
+
+    Classification: average over eleven sets, base to new or few-shot; the others from tables 1 to 3 of arXiv 2503.16188
+    v6.
+    """
+    table, columns = PAPER[task]
     tables = json.loads((DATA / "paper" / "think_or_not_tables.json").read_text())
-    return tables["base_to_new"]["Average over 11"].get(row) if row else None
+    part = tables[table]
+    if table != "few_shot":
+        part = part["Average over 11" if table == "base_to_new" else "Qwen2-VL-2B-Instruct"]
+    return {ours: part[row][theirs] for theirs, ours in columns.items()} if row in part else {}
 
 
-def load_runs(runs: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]]:
-    """Complete runs under a folder by (profile, dataset, model) and method, each with its `folder`.
+def load_runs(*places: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]]:
+    """Complete runs under some folders by (profile, dataset, model) and method, each with its `folder`.
 
     Of runs with the same method and seed (other settings or code) the newest counts; those of a selection never do.
     """
-    if not runs.is_dir():
-        raise UserError(f"no folder '{runs}': give the --out of a study")
+    for place in places:
+        if not place.is_dir():
+            raise UserError(f"no folder '{place}': give the --out of a study")
     sections: dict = defaultdict(lambda: defaultdict(list))
     newest = {}
-    for folder in sorted(complete_runs(runs), key=lambda folder: (folder / RESULTS).stat().st_mtime):
-        if "selection" in folder.relative_to(runs).parts or not (folder / PREDICTIONS).exists():
-            continue
+    found = [folder for place in places for folder in _runs_under(place)]
+    for folder in sorted(found, key=lambda folder: (folder / RESULTS).stat().st_mtime):
         result = read_results(folder) | {"folder": folder}
-        dataset = result["dataset"] + (", few-shot" if "all" in result["eval"] else "")
-        newest[result["profile"], dataset, result["model"], result["method"], result["seed"]] = result
+        dataset = Path(result["dataset"]).name + PROTOCOL_TITLES[result.get("protocol", "base_to_new")]
+        method = "+".join(filter(None, (result["method"], result.get("control"))))
+        newest[result["profile"], dataset, result["model"], method, result["seed"]] = result
     for (profile, dataset, model, method, _), result in sorted(newest.items(), key=lambda item: item[0]):
         sections[profile, dataset, model][method].append(result)
     if not sections:
-        raise UserError(f"no complete runs under '{runs}': start rftkit study or rftkit run first")
+        named = ", ".join(f"'{place}'" for place in places)
+        raise UserError(f"no complete runs under {named}: start rftkit study or rftkit run first")
     return {key: dict(methods) for key, methods in sorted(sections.items())}
+
+
+def _runs_under(place: Path) -> list[Path]:
+    """Complete runs with their answers, but for those of a selection."""
+    return [folder for folder in complete_runs(place)
+            if "selection" not in folder.relative_to(place).parts and (folder / PREDICTIONS).exists()]  # fmt: skip
 
 
 def accuracies(runs: list[dict[str, Any]], mode: str, rule: str) -> dict[str, Cell]:
     """Mean accuracy of a method's runs on each split and its harmonic mean H, with bootstrap intervals."""
     found = resample(read_answers(runs, mode, rule))
     return {split: (mean, *interval(draws)) for split, (mean, draws) in found.items()}
+
+
+def _numbers(place: str, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean accuracies of table rows by name, PLACE/METHOD/RULE/SPLIT."""
+    return {
+        "/".join((place, row["method"], rule, split)): cell[0]
+        for row in rows
+        for rule, cells in row["accuracy"].items()
+        for split, cell in cells.items()
+    }
 
 
 def measured(runs: list[dict[str, Any]], split: str, measure: str, mode: str) -> float | None:
@@ -68,30 +108,38 @@ def measured(runs: list[dict[str, Any]], split: str, measure: str, mode: str) ->
     return float(np.mean(found)) if found else None
 
 
+def title_of(name: str) -> str:
+    """The title of a method, or of a method with a control (METHOD+CONTROL)."""
+    method, _, control = name.partition("+")
+    controls = read_claims()["controls"]
+    return METHODS[method].title + (f", {controls[control]['title']}" if control else "")
+
+
 def table_rows(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """A row a method, in the order of METHODS: accuracy cells by rule and split, knowledge, seconds, the paper's.
 
-    Classification is scored strictly and by the paper's evaluation, the other tasks by their rule.
+    Controls stand behind their methods. Classification is scored strictly and by the paper's evaluation, the other
+    tasks by their rule.
     """
     rows = []
-    for name, method in METHODS.items():
-        runs = methods.get(name)
+    for name in sorted(methods, key=lambda name: (list(METHODS).index(name.partition("+")[0]), name)):
+        runs, method = methods[name], METHODS[name.partition("+")[0]]
         if not runs:
             continue
-        splits, rule = list(runs[0]["eval"]), rule_of(runs[0]["dataset"])
+        splits, rule, task = list(runs[0]["eval"]), rule_of_task(runs[0]["task"]), runs[0]["task"]
         rules = ("strict", "lenient") if rule == "strict" else (rule,)
         seconds = [run["training"]["seconds"] for run in runs if run["training"]]
         rows.append(
             {
                 "method": name,
-                "title": method.title,
+                "title": title_of(name),
                 "seeds": len(runs),
                 "accuracy": {rule: accuracies(runs, method.mode, rule) for rule in rules},
                 "likelihood": {s: measured(runs, s, "likelihood", "no_thinking") for s in splits},
                 "pass@8": {s: measured(runs, s, "pass@8", method.mode) for s in splits},
                 "tokens": float(np.mean([run["completion_length"] for run in runs])),
                 "seconds": float(np.mean(seconds)) if seconds else 0.0,
-                "paper": paper_base_to_new(method.paper) if "base" in splits else None,
+                "paper": {} if "+" in name else paper_numbers("few-shot" if "all" in splits else task, method.paper),
             }
         )
     return rows
@@ -99,6 +147,10 @@ def table_rows(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]
 
 def _percent(cell: Cell | None) -> str:
     return "" if cell is None else f"{100 * cell[0]:.1f} [{100 * cell[1]:.1f}, {100 * cell[2]:.1f}]"
+
+
+def _points(cell: Cell | None) -> str:
+    return "" if cell is None else f"{100 * cell[0]:+.1f} [{100 * cell[1]:+.1f}, {100 * cell[2]:+.1f}]"
 
 
 def _share(value: float | None) -> str:
@@ -111,23 +163,24 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     cells_of = [(rule, split) for rule in first for split in first[rule]]
     known = list(rows[0]["likelihood"])
     head = ["method", "seeds", *(f"{rule} {'H' if split == 'h' else split}" for rule, split in cells_of)]
-    head += [f"knows {s}" for s in known] + [f"pass@8 {' / '.join(known)}", "tokens", "train s", "paper base / new / H"]
+    head += [f"knows {s}" for s in known] + [f"pass@8 {' / '.join(known)}", "tokens", "train s"]
+    columns = max((list(row["paper"]) for row in rows), key=len)
+    head += [f"paper {' / '.join(columns)}"] if columns else []
     lines = []
     for row in rows:
-        paper = row["paper"]
         cells = [row["title"], str(row["seeds"])]
         cells += [_percent(row["accuracy"][rule].get(split)) for rule, split in cells_of]
         cells += [_share(row["likelihood"].get(s)) for s in known]
         cells += [" / ".join(_share(row["pass@8"].get(s)) for s in known)]
         cells += [f"{row['tokens']:.1f}", f"{row['seconds']:.0f}"]
-        cells += [f"{paper['base']:.1f} / {paper['new']:.1f} / {paper['h']:.1f}" if paper else ""]
+        cells += [" / ".join(f"{row['paper'][c]:.1f}" for c in columns if c in row["paper"])] if columns else []
         lines.append(cells)
     return _markdown(head, lines)
 
 
 def claims_table(rows: list[dict[str, Any]]) -> str:
     """The decided claims (`rftkit.claims.decide`) as Markdown, differences in points of per cent."""
-    head = ["claim of the paper", "difference here, strict", "p, corrected", "smallest visible", "seeds", "in the toy",
+    head = ["claim of the paper", "difference here", "p, corrected", "smallest visible", "seeds", "in the toy",
             "at paper scale"]  # fmt: skip
     lines = []
     for row in rows:
@@ -143,26 +196,73 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
 
 
-def write_report(runs: Path) -> tuple[str, Path]:
-    """Write `report.md` and its figures into the runs' folder; return the tables and the report's path."""
+def controls_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `controls.control_differences` as Markdown, in points of per cent."""
+    head = ["control", "seeds", "base", "new", "H"]
+    lines = []
+    for row in rows:
+        cells = [title_of(f"{row['method']}+{row['control']}"), str(row["seeds"])]
+        lines.append(cells + [_points(row.get(measure)) for measure in ("base", "new", "h")])
+    return _markdown(head, lines)
+
+
+def elicitation_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `controls.elicitation_rows` as Markdown, in per cent and points."""
+    head = ["method", "part", "says, before and after", "knows, before and after", "gained on known items",
+            "gained on unknown items"]  # fmt: skip
+    lines = []
+    for row in rows:
+        cells = [title_of(row["method"]), row["split"]]
+        cells += [" / ".join(_share(value) for value in row[name]) for name in ("said", "knows")]
+        lines.append(cells + [f"{100 * row[name]:+.1f}" for name in ("gain_known", "gain_unknown")])
+    return _markdown(head, lines)
+
+
+def write_report(places: Path | Sequence[Path], out: Path | None = None) -> tuple[str, Path]:
+    """Write `report.md`, `report.html`, `report.json` and figures; return the tables and the report's path.
+
+    Args:
+        places: folders of runs, pooled: several people's seeds count as so many seeds.
+        out: where to write; None: into the folder of the runs, or the one that holds them all.
+    """
     from rftkit.plots import accuracy_figure, claims_figure
 
-    parts = []
-    for (profile, dataset, model), methods in load_runs(runs).items():
-        rows = table_rows(methods)
-        table = markdown_table(rows)
-        figure = f"report-{profile}-{dataset.replace(', ', '-')}-{Path(model).name}.png"
-        accuracy_figure(rows).savefig(runs / figure, dpi=110, bbox_inches="tight")
-        parts.append(f"## {dataset}, {model}, profile {profile}\n\n{table}\n\n![{dataset}]({figure})\n")
+    places = [places] if isinstance(places, Path) else list(places)
+    sections = load_runs(*places)
+    runs = out or Path(os.path.commonpath([place.resolve() for place in places]))
+    runs.mkdir(parents=True, exist_ok=True)
+    parts, numbers = [], {}
+    for (profile, dataset, model), methods in sections.items():
+        every_row = table_rows(methods)
+        numbers |= _numbers("/".join((profile, dataset, Path(model).name)), every_row)
+        rows = [row for row in every_row if "+" not in row["method"]]
+        table = markdown_table(rows) if rows else ""
+        figure = "report-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{profile}-{dataset}-{Path(model).name}") + ".png"
+        parts.append(f"## {dataset}, {model}, profile {profile}\n")
+        if rows:
+            accuracy_figure(rows).savefig(runs / figure, dpi=110, bbox_inches="tight")
+            parts.append(f"{table}\n\n![{dataset}]({figure})\n")
         if (profile, dataset) == ("nano", read_claims()["design"]["dataset"]) and (decided := decide(methods)):
             claims_figure(decided).savefig(runs / "report-claims.png", dpi=110, bbox_inches="tight")
             parts.append(f"{claims_table(decided)}\n\n![claims](report-claims.png)\n")
+        if differences := control_differences(methods):
+            parts.append(f"Controls, minus the method itself:\n\n{controls_table(differences)}\n")
+        if elicited := elicitation_rows(methods):
+            parts.append(f"Elicited or learnt?\n\n{elicitation_table(elicited)}\n")
+    if older := _count_older(places, sections):
+        parts.append(f"{older} older runs of the same method and seed are not counted.\n")
     text = "\n".join(parts)
     path = runs / "report.md"
     whole = f"# rftkit report\n\n{LEGEND}\n\n{text}"
     write_atomically(path, whole)
     write_atomically(path.with_suffix(".html"), as_html(whole, runs))
+    write_atomically(path.with_suffix(".json"), json.dumps(numbers, indent=1))
     return text, path
+
+
+def _count_older(places: Sequence[Path], sections: dict) -> int:
+    counted = sum(len(runs) for methods in sections.values() for runs in methods.values())
+    return sum(len(_runs_under(place)) for place in places) - counted
 
 
 def as_html(text: str, folder: Path) -> str:
@@ -188,6 +288,6 @@ items, items clustered by the drawing they were made from. *strict*: the tag con
 the label. *lenient*: the paper's evaluation, the label occurs in the answer. *choice_letter*: the choice by its letter
 or text. *math*: one number, equal by value. *mean*: of a task's parts. *knows*: accuracy by likelihood over the
 choices, whatever the model says. *pass@8*: any of eight samples is strictly right. *tokens*: mean completion length.
-*paper*: Qwen2-VL-2B, average over the paper's eleven sets (arXiv 2503.16188), lenient rule, other data and models:
+*paper*: Qwen2-VL-2B on the paper's own sets (arXiv 2503.16188; classification: average over eleven, lenient rule):
 the toy's numbers stand beside them, they do not estimate them. Claims are decided by the paired difference, by the
 rule in data/claims.yaml; *smallest visible*: what this design would see in four of five repetitions, in points."""

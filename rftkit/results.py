@@ -28,7 +28,8 @@ RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 # The code that trains and scores: a run made by other code is another run.
 CODE = ("settings.py", "prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "packing.py",
-        "vision.py", "sft.py", "models.py", "evaluate.py", "run.py", "tasks", "nano/worlds")  # fmt: skip
+        "vision.py", "sft.py", "models.py", "evaluate.py", "divergence.py", "run.py", "tasks",
+        "nano/worlds")  # fmt: skip
 # A run is the same run under whatever name its profile has.
 NOT_IN_FINGERPRINT = ("profile",)
 # What stands in a model's folder for people.
@@ -78,6 +79,7 @@ def versions() -> dict[str, str]:
 def fingerprint(settings: Settings, model_sha: str, data_sha: str) -> str:
     """Twelve hex digits over configuration, model, data, code and library versions."""
     config = {key: value for key, value in asdict(settings).items() if key not in NOT_IN_FINGERPRINT}
+    config["dataset"] = Path(settings.dataset).name  # a folder of photographs may move
     code = sha256_files(ROOT / "rftkit" / name for name in CODE)
     return _sha256_json([config, model_sha, data_sha, code, versions()])[:12]
 
@@ -87,9 +89,10 @@ def _sha256_json(value: Any) -> str:
 
 
 def run_folder(out: Path, settings: Settings, mark: str) -> Path:
-    """`OUT/PROFILE/DATASET-METHOD-MODEL-sSEED-FINGERPRINT`."""
+    """`OUT/PROFILE/DATASET-METHOD-MODEL-sSEED-FINGERPRINT`; a control stands behind the method: `METHOD+CONTROL`."""
     dataset, model = (Path(str(name)).name for name in (settings.dataset, settings.model))
-    return out / settings.profile / f"{dataset}-{settings.method}-{model}-s{settings.seed}-{mark}"
+    method = settings.method + (f"+{settings.control}" if settings.control else "")
+    return out / settings.profile / f"{dataset}-{method}-{model}-s{settings.seed}-{mark}"
 
 
 @contextmanager
@@ -120,7 +123,7 @@ def write_config(folder: Path, settings: Settings) -> None:
 
 def write_results(folder: Path, settings: Settings, content: dict[str, Any], data_sha: str) -> dict[str, Any]:
     """Write `results.json`, the last act of a run."""
-    head = ("task", "dataset", "method", "model", "profile", "seed", "scoring")
+    head = ("task", "dataset", "method", "control", "protocol", "model", "profile", "seed", "scoring")
     results = {"schema_version": SCHEMA_VERSION} | {key: getattr(settings, key) for key in head} | content
     results |= {
         "versions": versions(),

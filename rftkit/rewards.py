@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from rftkit.errors import UserError
@@ -128,10 +129,15 @@ def agrees(completion: Completion, example: Example, mode: str) -> bool | None:
     return numbers[-1] == parsed if numbers else None
 
 
-def reward_functions(mode: str, rule: str = "strict") -> list[Callable[..., list[float]]]:
-    """The rewards of a mode as TRL callables: accuracy, and format where the mode has a format (paper, section 3).
+def reward_functions(
+    mode: str, rule: str = "strict", kind: str = "mode", seed: int = 0
+) -> list[Callable[..., list[float]]]:
+    """The rewards of a run as TRL callables, which read the dataset's columns `answer` and, if there, `choices`.
 
-    They read the dataset's columns `answer` and, if there, `choices`.
+    Args:
+        kind: `mode`: accuracy, and format where the mode has a format (paper, section 3); `accuracy` or `format`
+            alone; `random`: a coin, whatever the completion says (Spurious Rewards, arXiv 2506.10947).
+        seed: of the coins.
     """
 
     def scores(completions: list[Completion], answer: list[str], choices: list | None) -> list[Score]:
@@ -147,4 +153,9 @@ def reward_functions(mode: str, rule: str = "strict") -> list[Callable[..., list
     def format_reward(completions: list[Completion], answer: list[str], choices=None, **_: Any) -> list[float]:
         return [s.format for s in scores(completions, answer, choices)]
 
-    return [accuracy_reward, format_reward] if get_mode(mode).tags else [accuracy_reward]
+    def random_reward(completions: list[Completion], trainer_state: Any, **_: Any) -> list[float]:
+        coins = Random(f"{seed}/{trainer_state.global_step}")  # a run that goes on draws what it would have drawn
+        return [float(coins.random() < 0.5) for _ in completions]
+
+    alone = {"accuracy": [accuracy_reward], "format": [format_reward], "random": [random_reward]}
+    return alone.get(kind) or [accuracy_reward, *([format_reward] if get_mode(mode).tags else [])]

@@ -12,6 +12,7 @@ from transformers import set_seed
 
 from rftkit import results
 from rftkit.callbacks import METRICS, RunLog
+from rftkit.divergence import BaseAnswers
 from rftkit.evaluate import answer_rows, pass_at_samples, proportion
 from rftkit.models import load, pick_device, resolve
 from rftkit.prompts import MODES
@@ -25,8 +26,8 @@ from rftkit.trainer import grpo_trainer, train
 
 def test_splits(settings: Settings) -> dict[str, list[Example]]:
     """The test examples of a run by part: base and new halves, or all classes, or the parts of a drawn task."""
-    data, items, seed = settings.dataset, settings.test_items, settings.test_seed
-    return {part: load_part(data, "test", items, seed, part) for part in evaluated_parts(data, settings.protocol)}
+    data, items, seed, protocol = settings.dataset, settings.test_items, settings.test_seed, settings.protocol
+    return {part: load_part(data, "test", items, seed, part, protocol) for part in evaluated_parts(data, protocol)}
 
 
 def training_examples(settings: Settings) -> list[Example]:
@@ -117,19 +118,26 @@ def _train(settings: Settings, model, processor, shots: list[Example], folder: P
 
 
 def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]]:
-    """Accuracy on held-out scenes at a step: `val` of base classes selects steps, new classes are only looked at."""
+    """Accuracy on held-out scenes at a step; on what is trained on also forward KL from the model as it is now.
+
+    `val` of base classes selects steps, new classes are only looked at.
+    """
     mode = METHODS[settings.method].mode
-    data, items, seed = settings.dataset, settings.val_items, settings.test_seed
+    data, items, seed, protocol = settings.dataset, settings.val_items, settings.test_seed, settings.protocol
     rules = list(dict.fromkeys(("strict", "lenient", rule_of(data))))
-    parts = {part: load_part(data, "val", items, seed, part) for part in trained_parts(data, settings.protocol)}
+    parts = {part: load_part(data, "val", items, seed, part, protocol) for part in trained_parts(data, protocol)}
+    options = generation_options(settings, mode)
+    trained = next(iter(parts))
+    base = BaseAnswers(model, processor, parts[trained], mode, settings.seed, **options)
 
     def points(step: int) -> list[dict]:
         found = []
         for half, examples in parts.items():
-            options = generation_options(settings, mode)
             rows = answer_rows(model, processor, examples, mode, rules=rules, **options)
             means = {rule: sum(row[rule] for row in rows) / len(rows) for rule in rules}
-            found.append({"step": step, "half": half, "mode": mode, "n": len(rows)} | means)
+            row = {"step": step, "half": half, "mode": mode, "n": len(rows)}
+            row |= {"kl": base.forward_kl()} if half == trained else {}
+            found.append(row | means)
         return found
 
     return points
@@ -149,10 +157,11 @@ def evaluate_run(
 ) -> tuple[dict[str, Any], list[dict]]:
     """The evaluation part of `results.json` and a row for each answer.
 
-    A trained model answers in its own mode and in no-thinking mode, an untrained one in every mode.
+    A trained model answers in its own mode and in no-thinking mode, an untrained one in every mode but the adaptive.
     """
     method = METHODS[settings.method]
-    modes = list(MODES) if method.trainer is None else list(dict.fromkeys([method.mode, "no_thinking"]))
+    every = [name for name, mode in MODES.items() if not mode.optional]
+    modes = every if method.trainer is None else list(dict.fromkeys([method.mode, "no_thinking"]))
     rules = list(dict.fromkeys(("strict", "lenient", rule_of(settings.dataset), settings.scoring)))
     set_seed(settings.seed)  # pass@8 samples: the same whether a run was resumed or not
     measures, answers = [], []

@@ -13,22 +13,22 @@ import yaml
 from tqdm.auto import tqdm
 
 from rftkit.callbacks import CURVE
-from rftkit.claims import read_claims
 from rftkit.models import quieten
 from rftkit.results import write_atomically
 from rftkit.run import execute
-from rftkit.settings import METHODS, Settings, load_settings
+from rftkit.settings import METHODS, Settings, load_settings, read_claims
 from rftkit.tasks.bundled import rule_of
 
 
-def select(profile: str, dataset: str, out: Path) -> str:
+def select(profile: str, dataset: str, out: Path, control: str | None = None) -> str:
     """Train every method over the written grid and pick each one's best point.
 
     The grid, the budget and the seed are those of `selection` in `data/claims.yaml`, the same for all methods. Writes
-    every point to `OUT/selection-DATASET.csv` and returns the chosen ones as the `methods` part of a profile.
+    every point to `OUT/selection-DATASET.csv` and returns the chosen ones as the `methods` part of a profile. With a
+    control, its methods with its settings and rates, `OUT/selection-DATASET-CONTROL.csv` and its part of claims.yaml.
     """
     rule = rule_of(dataset)  # a wrong name is said once, here
-    grid = _grid(profile, dataset)
+    grid = _grid(profile, dataset, control)
     cores = os.cpu_count() or 1
     os.environ["TQDM_DISABLE"] = "1"  # of the children: one bar is enough
     with ProcessPoolExecutor(cores, get_context("spawn"), initializer=_one_thread) as pool:
@@ -39,21 +39,27 @@ def select(profile: str, dataset: str, out: Path) -> str:
         for settings, folder in zip(grid, folders, strict=True)
     ]
     table = pd.concat(points)[
-        ["method", "learning_rate", "step", "half", "mode", "n", *dict.fromkeys(("strict", "lenient", rule))]
+        ["method", "learning_rate", "step", "half", "mode", "n", "kl", *dict.fromkeys(("strict", "lenient", rule))]
     ]
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / f"selection-{dataset}.csv", table.to_csv(index=False))
+    name = "-".join(filter(None, ("selection", Path(dataset).name, control)))
+    write_atomically(out / f"{name}.csv", table.to_csv(index=False))
     chosen = {method: best_point(part, rule) for method, part in table.groupby("method", sort=False)}
     return yaml.safe_dump({"methods": chosen}, sort_keys=False, default_flow_style=None)
 
 
-def _grid(profile: str, dataset: str) -> list[Settings]:
+def _grid(profile: str, dataset: str, control: str | None) -> list[Settings]:
     rule = read_claims()["selection"]
+    methods, rates = [name for name, m in METHODS.items() if m.trainer], rule["learning_rates"]
+    if control is not None:
+        changed = read_claims()["controls"].get(control, {})
+        methods, rates = list(changed.get("methods", ["sft"])), changed.get("learning_rates", rates)
     return [
         load_settings(
             profile,
             method,
             dataset=dataset,
+            control=control,
             seed=rule["seed"],
             steps=rule["steps"],
             learning_rate=rate,
@@ -62,8 +68,8 @@ def _grid(profile: str, dataset: str) -> list[Settings]:
             test_items=2,
             pass_items=0,
         )  # fmt: skip
-        for method in (name for name, m in METHODS.items() if m.trainer)
-        for rate in rule["learning_rates"]
+        for method in methods
+        for rate in rates
     ]
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 
 from rftkit.errors import UserError
-from rftkit.paths import PROFILES
+from rftkit.paths import DATA, PROFILES
+from rftkit.prompts import MODES
 from rftkit.rewards import get_rule
-from rftkit.tasks.bundled import TASKS, rule_of, task_of
+from rftkit.tasks.bundled import PROTOCOLS, TASKS, datasets, is_photo_folder, rule_of, task_of
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,15 @@ METHODS = {
         Method("sft_all", "SFT, loss on all tokens", "no_thinking", "sft", "SFT"),
         Method("cls_rl", "CLS-RL (thinking)", "thinking", "grpo", "Thinking-RFT"),
         Method("no_thinking_rl", "No-Thinking-RL", "no_thinking", "grpo", "No-Thinking-RFT"),
-        Method("think_after_answer", "Think-After-Answer", "think_after_answer", "grpo", None),
-        Method("adaptive", "Adaptive-Thinking", "adaptive", "grpo", None),
+        Method("think_after_answer", "Think-After-Answer", "think_after_answer", "grpo", "Think-After-Answer"),
+        Method("adaptive", "Adaptive-Thinking", "adaptive", "grpo", "Adaptive-Thinking"),
     )
 }
 
-# The losses of TRL whose log-probs and importance ratios are those of the paper's GRPO.
 SCENE_TOKENS = 64  # of a completion in a drawn task, if not given: its thoughts are longer
+# The losses of TRL whose log-probs and importance ratios are those of the paper's GRPO.
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
+REWARDS = ("mode", "accuracy", "format", "random")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,12 @@ class Settings:
 
     profile: str = "nano"  # name of the profile the defaults came from
     task: str = "classification"  # what is asked
-    dataset: str = "shapes"  # a bundled set
-    protocol: str = "base_to_new"  # base_to_new: train on base classes, test both halves; few_shot: all classes
+    dataset: str = "shapes"  # a bundled set or a folder of photographs
+    protocol: str = (
+        "base_to_new"  # train on base classes, test both halves; new_to_base: swapped; few_shot: all classes
+    )
     method: str = "no_thinking_rl"  # how the model is trained
+    control: str | None = None  # a control of data/claims.yaml, which changes the method; None: the method itself
     model: str = "nano-s"  # bundled name, folder or hub id
     seed: int = 0  # of training: adapter initialisation, sampling, order
     shots_seed: int | None = None  # which shots and choice lists are drawn; None: the training seed
@@ -74,6 +79,10 @@ class Settings:
     max_answer_tokens: int = 12  # tokens, in the mode without
     temperature: float = 1.0  # of sampling in training and pass@8
     beta: float = 0.0  # weight of the KL term; the paper's 0.04 costs a reference pass
+    reward: str = (
+        "mode"  # GRPO: what is rewarded. mode: accuracy, and format if the mode has one; accuracy, format, random
+    )
+    negatives: bool = True  # GRPO: false learns from right completions only, each with advantage 1 (RAFT)
     loss_type: str = "grpo"  # TRL's name; grpo is the paper's mean over each completion's tokens
     lora_rank: int = 16  # 0: full fine-tuning
     quantize: bool = False  # NF4 base model (QLoRA)
@@ -97,7 +106,37 @@ def load_profile(name: str) -> dict[str, Any]:
         raise UserError(f"profile '{path}' is not valid YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise UserError(f"profile '{path}' is not a YAML mapping")
-    return content
+    like = content.pop("like", None)
+    if like is not None and (not isinstance(like, str) or like in (name, path.stem)):
+        raise UserError(f"'like' of profile '{path}' must name another profile, not '{like}'")
+    return content if like is None else {key: v for key, v in load_profile(like).items() if key != "profile"} | content
+
+
+def read_claims() -> dict[str, Any]:
+    """The content of `data/claims.yaml`: the design, the rule of selection, the comparisons and the controls."""
+    return yaml.safe_load((DATA / "claims.yaml").read_text())
+
+
+def control_settings(name: str, method: str, chosen: bool = False) -> dict[str, Any]:
+    """What a control changes in a method's settings.
+
+    A control with rates of its own needs a choice among them, in `data/claims.yaml` or by the caller (`chosen`).
+    """
+    controls = read_claims()["controls"]
+    if name not in controls:
+        raise UserError(f"unknown control '{name}': choose one of {', '.join(controls)}")
+    if method not in controls[name]["methods"]:
+        raise UserError(f"control '{name}' is for {', '.join(controls[name]['methods'])}, not '{method}'")
+    own = controls[name]["methods"][method] or {}
+    if "learning_rates" in controls[name] and "learning_rate" not in own and not chosen:
+        raise UserError(f"control '{name}' has no learning rate yet: run rftkit select --control {name}")
+    return controls[name].get("settings", {}) | own
+
+
+def every_control() -> tuple[tuple[str, str], ...]:
+    """Method and control of every control in `data/claims.yaml`."""
+    controls = read_claims()["controls"].items()
+    return tuple((method, name) for name, control in controls for method in control["methods"])
 
 
 def study_seeds(profile: str) -> int:
@@ -110,20 +149,27 @@ def study_seeds(profile: str) -> int:
 
 
 def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
-    """The settings of a run: the profile's, its part for the method, then `overrides` (None: not given)."""
+    """The settings of a run: the profile's, its parts for the method and the dataset, a control's, then `overrides`.
+
+    An override that is None was not given.
+    """
     if method not in METHODS:
         raise UserError(f"unknown method '{method}': choose one of {', '.join(METHODS)}")
     content = load_profile(profile)
-    for_method = _method_part(content.pop("methods", None) or {}, method)
-    given = {key: value for key, value in overrides.items() if value is not None}
-    content.pop("study", None)
+    for_methods, for_datasets, _ = (content.pop(key, None) or {} for key in ("methods", "datasets", "study"))
+    if not isinstance(for_datasets, dict) or not set(for_datasets) <= set(datasets()):
+        raise UserError("'datasets' of a profile must map bundled sets to methods, as in math: {sft: {steps: 60}}")
     name = Path(profile).stem
     if Path(str(content.get("profile", name))).stem != name:
         raise UserError(f"profile '{profile}' calls itself '{content['profile']}': write profile: {name}")
-    base = content | for_method
+    given = {key: value for key, value in overrides.items() if value is not None}
     if given.keys() & {"task", "dataset"}:  # the one given decides; the profile's other one may not fit it
-        base = {key: value for key, value in base.items() if key not in ("task", "dataset")}
-    merged = _of_task(base | {"profile": name, "method": method} | given)
+        content = {key: value for key, value in content.items() if key not in ("task", "dataset")}
+    for_dataset = for_datasets.get(_of_task(content | given)["dataset"]) or {}
+    merged = content | _method_part(for_methods, method) | _method_part(for_dataset, method)
+    if control := (merged | given).get("control"):
+        merged |= control_settings(str(control), method, chosen="learning_rate" in given)
+    merged = _of_task(merged | {"profile": name, "method": method} | given)
     kinds = {field.name: str(field.type) for field in fields(Settings)}
     for key in merged:
         if key not in kinds:
@@ -139,9 +185,14 @@ def _of_task(given: dict[str, Any]) -> dict[str, Any]:
     dataset = dataset or (Settings.dataset if task in (None, "classification") else task)
     if (task or task_of(dataset)) != task_of(dataset):
         raise UserError(f"dataset '{dataset}' belongs to the task '{task_of(dataset)}', not '{task}'")
-    tokens = Settings.max_completion_tokens if task_of(dataset) == "classification" else SCENE_TOKENS
-    usual = {"scoring": rule_of(dataset), "max_completion_tokens": tokens}
+    dataset = str(Path(dataset).resolve()) if is_photo_folder(dataset) else dataset  # notebooks run elsewhere
+    usual = {"scoring": rule_of(dataset), "max_completion_tokens": room_for_thoughts(dataset)}
     return usual | given | {"task": task_of(dataset), "dataset": dataset}
+
+
+def room_for_thoughts(dataset: str) -> int:
+    """How many tokens a completion with tags may have on a bundled set, if nothing else is said."""
+    return Settings.max_completion_tokens if task_of(dataset) == "classification" else SCENE_TOKENS
 
 
 def _method_part(parts: Any, method: str) -> dict[str, Any]:
@@ -187,12 +238,16 @@ def check(settings: Settings) -> Settings:
     if settings.seed >= 2**32:
         raise UserError(f"setting 'seed' must be below 2**32, not {settings.seed}")
     get_rule(settings.scoring)
-    one_of = {"protocol": ("base_to_new", "few_shot"), "device": (None, "cpu", "cuda"),
-              "loss_type": LOSS_TYPES}  # fmt: skip
+    one_of = {"protocol": PROTOCOLS, "device": (None, "cpu", "cuda"),
+              "loss_type": LOSS_TYPES, "reward": REWARDS}  # fmt: skip
     for name, known in one_of.items():
         if getattr(settings, name) not in known:
             allowed = ", ".join(filter(None, known))
             raise UserError(f"unknown {name} '{getattr(settings, name)}': choose one of {allowed}")
+    if settings.reward == "format" and not MODES[METHODS[settings.method].mode].tags:
+        raise UserError(f"method '{settings.method}' has no format to reward: its mode has no tags")
+    if settings.protocol != "base_to_new" and settings.task != "classification":
+        raise UserError(f"protocol '{settings.protocol}' is for classification, not for {settings.task}")
     if settings.quantize and settings.lora_rank == 0:
         raise UserError("a quantised model cannot be trained in full: set lora_rank above 0 or quantize to false")
     if METHODS[settings.method].trainer == "sft" and settings.sft_batch % min(settings.micro_batch, settings.sft_batch):

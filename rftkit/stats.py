@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from rftkit.errors import UserError
+
 Z = 1.959964  # two-sided 95 %
 
 
@@ -83,6 +85,8 @@ def resample(answers: pd.DataFrame, seeds: list[int] | None = None) -> dict[str,
     found = {}
     for stream, (split, part) in enumerate(answers.groupby("split", sort=False)):
         wide = part.pivot(index="seed", columns="id", values="correct")
+        if wide.isna().any(axis=None):
+            raise UserError("these runs were tested on different items and cannot be pooled: report them apart")
         if seeds is not None:
             wide = wide.loc[seeds if len(wide) > 1 else [wide.index[0]] * len(seeds)]
         groups = part.drop_duplicates("id").set_index("id").loc[wide.columns, "group"].to_numpy()

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -21,7 +22,7 @@ from rftkit.prompts import MODES
 from rftkit.report import write_report
 from rftkit.results import complete_runs, is_complete, read_results
 from rftkit.run import folder_of
-from rftkit.settings import METHODS, load_settings, study_seeds
+from rftkit.settings import METHODS, every_control, load_settings, study_seeds
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class Chapter:
 
     notebook: str
     methods: tuple[str, ...]
+    controls: tuple[tuple[str, str], ...] = ()  # method and control
+    datasets: tuple[str, ...] = ()  # its own sets; none: that of the profile
+    parameters: tuple[tuple[str, Any], ...] = ()  # of the notebook, beside profile, sets, seeds and out
+    headline: bool = True  # part of the study if no notebooks are named
 
     @property
     def number(self) -> str:
@@ -38,33 +43,53 @@ class Chapter:
     @property
     def weight(self) -> int:
         """How long a run takes, roughly: twice as long if it writes thoughts."""
-        return max(2 if MODES[METHODS[method].mode].tags else 1 for method in self.methods)
+        methods = (*self.methods, *(method for method, _ in self.controls))
+        return max(2 if MODES[METHODS[method].mode].tags else 1 for method in methods)
 
 
+RL_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer")
+SET_METHODS = ("zero_shot", "sft", *RL_METHODS)
 CHAPTERS = (
     Chapter("01_sft_baseline", ("zero_shot", "sft", "sft_all")),
     Chapter("02_cls_rl", ("cls_rl",)),
     Chapter("03_no_thinking_rl", ("no_thinking_rl",)),
     Chapter("04_think_after_answer", ("think_after_answer",)),
+    Chapter(
+        "05_math_spatial_puzzle",
+        SET_METHODS,
+        datasets=("digits", "emoji"),  # nano-s cannot do the others yet
+        parameters=(("methods", list(SET_METHODS)),),
+        headline=False,
+    ),
+    Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
+    Chapter("10_controls", (), every_control(), parameters=(("controls", None),), headline=False),
 )
 
 
 def chapters(only: tuple[str, ...] | None) -> list[Chapter]:
-    """The chapters with these numbers, in order; all of them if None."""
+    """The chapters with these numbers, in order; `all` of them; the headline if None."""
     numbers = {chapter.number: chapter for chapter in CHAPTERS}
+    if only == ("all",):
+        return list(CHAPTERS)
     unknown = [number for number in only or () if number not in numbers]
     if unknown:
-        raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}")
-    return [chapter for number, chapter in numbers.items() if only is None or number in only]
+        raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
+    return [c for number, c in numbers.items() if (c.headline if only is None else number in only)]
 
 
 def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> list[Path]:
     """The run folders of a chapter. A zero-shot run has one seed: nothing is drawn."""
     return [
-        folder_of(load_settings(profile, method, dataset=dataset, seed=seed), out)
-        for method in chapter.methods
+        folder_of(load_settings(profile, method, dataset=name, seed=seed, control=control), out)
+        for name in _datasets_of(chapter, dataset)
+        for method, control in (*((method, None) for method in chapter.methods), *chapter.controls)
         for seed in (seeds if METHODS[method].trainer else seeds[:1])
     ]
+
+
+def _datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]:
+    """The sets a chapter runs: the one asked for, or its own, or the profile's (None)."""
+    return (dataset,) if dataset or not chapter.datasets else chapter.datasets
 
 
 def study(
@@ -72,6 +97,7 @@ def study(
     only: tuple[str, ...] | None,
     seeds: int | None,
     out: Path,
+    first_seed: int = 0,
     dataset: str | None = None,
     dry_run: bool = False,
     jobs: int | None = None,
@@ -81,8 +107,9 @@ def study(
     """Run what is missing, report, and return 0, or 1 if a notebook failed (the others still run).
 
     Args:
-        only: numbers of notebooks; None: all.
+        only: numbers of notebooks, or `all`; None: the headline, 01 to 04.
         seeds: how many; None: as many as the profile says.
+        first_seed: the lowest of them: several people's runs can be pooled if their seeds differ.
         jobs: notebooks at once, which share the cores; None: two where there are two cores.
         shard: `i/n`: the i-th of n parts of the work, for n machines that share `out`.
         time_limit: minutes after which a notebook is stopped.
@@ -94,7 +121,9 @@ def study(
             raise UserError(f"--{name} must be at least 1, not {value}")
     if time_limit is not None and not time_limit > 0:
         raise UserError(f"--time-limit must be above 0 minutes, not {time_limit:g}")
-    plan = {c: part for c in chapters(only) if (part := _seeds_of(c, count, shard))}
+    if first_seed < 0:
+        raise UserError(f"--first-seed must be at least 0, not {first_seed}")
+    plan = {c: [first_seed + s for s in part] for c in chapters(only) if (part := _seeds_of(c, count, shard))}
     runs = {c: runs_of(c, profile, dataset, part, out) for c, part in plan.items()}
     todo = {chapter: missing for chapter, all in runs.items() if (missing := [r for r in all if not is_complete(r)])}
     for chapter in plan:
@@ -131,8 +160,10 @@ def _estimate(missing: list[Path], out: Path, jobs: int) -> str:
     for folder in (*complete_runs(out), *complete_runs(DATA / "logs")):
         result = read_results(folder)
         if "seconds" in result:
-            seconds.setdefault(f"{result['dataset']}-{result['method']}-", []).append(result["seconds"])
-    known = [mean(values) for f in missing for name, values in seconds.items() if f.name.startswith(name)]
+            seconds.setdefault(f"{Path(result['dataset']).name}-{result['method']}", []).append(result["seconds"])
+    known = [
+        mean(values) for f in missing for name, values in seconds.items() if f.name.startswith((name + "-", name + "+"))
+    ]
     if not known or len(known) < len(missing):
         return ""
     return f"about {max(1, round(sum(known) / jobs / 60))} minutes, by runs made before\n"
@@ -182,9 +213,11 @@ def execute_chapter(
     """Run a notebook through papermill in a process of its own; the executed copy is kept beside the runs."""
     executed = out / Path(profile).stem / "notebooks" / f"{chapter.notebook}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    settings = load_settings(profile, chapter.methods[0], dataset=dataset)
+    sets = [load_settings(profile, "zero_shot", dataset=name).dataset for name in _datasets_of(chapter, dataset)]
     name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())
-    parameters = {"profile": name, "dataset": settings.dataset, "seeds": seeds, "out": str(out.resolve())}
+    parameters = {"profile": name, "seeds": seeds, "out": str(out.resolve())}
+    parameters |= {"datasets": sets} if len(chapter.datasets) > 1 else {"dataset": sets[0]}
+    parameters |= dict(chapter.parameters)
     command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
     command += ["--kernel", "python3", "--cwd", str(NOTEBOOKS), "--log-output", "--no-progress-bar"]
     for key, value in parameters.items():

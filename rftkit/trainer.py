@@ -30,7 +30,13 @@ CHECKPOINTS = "checkpoints"
 
 
 class RFTTrainer(SharedPrefixTrainer):
-    """Shared-prefix GRPO that keeps adapters in fp32 and knows how long sampling took."""
+    """Shared-prefix GRPO that keeps adapters in fp32 and knows how long sampling took.
+
+    With `negatives` off it is self-training instead: completions with full reward have advantage 1, all others 0, so
+    the right ones of the model's own are imitated and nothing is pushed down (RAFT, arXiv 2504.11343).
+    """
+
+    negatives = True
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -45,6 +51,19 @@ class RFTTrainer(SharedPrefixTrainer):
         generated = super()._generate(*args, **kwargs)
         self._generate_seconds += time.perf_counter() - began
         return generated
+
+    def _calculate_rewards(self, *args, **kwargs):
+        self._rewards = super()._calculate_rewards(*args, **kwargs)  # [completions of all processes, rewards]
+        return self._rewards
+
+    def _generate_and_score_completions(self, inputs):
+        batch = super()._generate_and_score_completions(inputs)
+        if not self.negatives:
+            right = (self._rewards.mean(1) == 1).float()
+            first = self.accelerator.process_index * len(inputs)
+            batch["advantages"] = right[first : first + len(inputs)]
+            self._logs["advantages"].extend(right.tolist())  # in place of the group's: it holds one batch
+        return batch
 
     def take_generate_seconds(self) -> float:
         """Seconds spent on sampling since the last call."""
@@ -112,13 +131,13 @@ def grpo_trainer(
     rows = training_rows(examples, mode, settings.max_pixels)
     trainer = RFTTrainer(
         model=model,
-        reward_funcs=reward_functions(mode, settings.scoring),
+        reward_funcs=reward_functions(mode, settings.scoring, settings.reward, settings.seed),
         args=arguments,
         train_dataset=rows.cast_column("images", [ImageFeature(decode=False)]),  # decoded once a group
         processing_class=processor,
         peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
     )
-    trainer.share_prefix = settings.share_prefix
+    trainer.share_prefix, trainer.negatives = settings.share_prefix, settings.negatives
     return attach(trainer, log)
 
 

@@ -14,7 +14,7 @@ def test_greedy_answers_are_those_of_stock_generate(nano, shapes):
     stock = processor.tokenizer.batch_decode(full[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     answers = generate(model, processor, shapes, "thinking", max_tokens=30, batch_size=12)
     assert [text for said in answers for text in said.texts] == stock
-    assert all(0 < length <= 30 for said in answers for length in said.lengths)
+    assert all(0 < len(ids) <= 30 for said in answers for ids in said.ids)
 
 
 def test_answers_do_not_depend_on_the_batch(nano, shapes):

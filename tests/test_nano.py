@@ -108,6 +108,14 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, small_corpus
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_model_may_be_taught_some_sets_only(tmp_path, small_corpus):
+    recipe = Recipe(sets=("shapes", "math"))
+    taught = corpus.Corpus(recipe, build_processor())
+    assert set(taught.items) == {"shapes", "math"} and "arrow" in taught.words and "cat" not in taught.words
+    with pytest.raises(UserError, match="unknown dataset 'cubes'"):
+        pretrain(Recipe(sets=("cubes",)), tmp_path)
+
+
 def test_pretraining_never_overwrites(tmp_path, small_corpus):
     (tmp_path / "model.safetensors").write_text("")
     with pytest.raises(UserError, match="already holds a model"):

@@ -11,7 +11,7 @@ import pytest
 
 from rftkit.paths import NOTEBOOKS, ROOT
 
-CHAPTERS = sorted(NOTEBOOKS.glob("0*.ipynb"))
+CHAPTERS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
 name = pytest.mark.parametrize("path", [*CHAPTERS, *SOLUTIONS], ids=lambda p: f"{p.parent.name}/{p.stem}")
 
@@ -32,6 +32,7 @@ def test_it_runs_headless(path, out, tmp_path):
     command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar"]
     if path in CHAPTERS:
         command += ["-f", str(NOTEBOOKS / "profiles" / "smoke.yaml"), "-p", "out", str(out)]
+        command += ["-p", "matrix_items", "2"] if path.name.startswith("05") else []
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert set(ROOT.rglob("notebooks/**/*")) == before

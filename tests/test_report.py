@@ -9,7 +9,7 @@ import pytest
 
 from rftkit.claims import decide
 from rftkit.errors import UserError
-from rftkit.report import claims_table, load_runs, markdown_table, table_rows, write_report
+from rftkit.report import claims_table, load_runs, markdown_table, paper_numbers, table_rows, write_report
 
 
 def make_run(folder, method, seed, mode, base, new, seconds=10.0):
@@ -22,7 +22,8 @@ def make_run(folder, method, seed, mode, base, new, seconds=10.0):
                          "strict": float(right), "lenient": 1.0})  # fmt: skip
     pd.DataFrame(rows).to_parquet(folder / "predictions.parquet")
     results = {
-        "profile": "nano", "dataset": "shapes", "model": "nano-s", "method": method, "seed": seed, "mode": mode,
+        "profile": "nano", "task": "classification", "dataset": "shapes", "model": "nano-s", "method": method,
+        "seed": seed, "mode": mode,
         "eval": {"base": {}, "new": {}}, "completion_length": 3.0,
         "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood", "accuracy": 0.9}],
         "training": {"seconds": seconds},
@@ -107,3 +108,19 @@ def test_no_runs_is_one_line(tmp_path):
         load_runs(tmp_path)
     with pytest.raises(UserError, match="no folder"):
         load_runs(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "numbers"),
+    [
+        ("classification", "No-Thinking-RFT", {"base": 83.4, "new": 81.9, "H": 82.6}),
+        ("spatial", "Adaptive-Thinking", {"CV-Bench": 77.03}),
+        ("math", "Thinking-RFT", {"MathVista": 44.9, "MATH-Vision": 16.45}),
+        ("puzzle", "Think-After-Answer", {"PuzzleVQA": 64.7, "AlgoPuzzleVQA": 26.94}),
+        ("puzzle", None, {}),
+        ("few-shot", "SFT", {"all": 70.65}),
+        ("classification", "Adaptive-Thinking", {}),
+    ],
+)
+def test_the_papers_numbers_of_each_task(task, row, numbers):
+    assert paper_numbers(task, row) == pytest.approx(numbers, abs=0.06)

@@ -129,7 +129,7 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("max_pixels: 0", "setting 'max_pixels' must be at least 1, not 0"),
         ("seed: -1", "setting 'seed' must be at least 0, not -1"),
         ("seed: 4294967296", "setting 'seed' must be below 2**32"),
-        ("protocol: one_shot", "unknown protocol 'one_shot': choose one of base_to_new, few_shot"),
+        ("protocol: one_shot", "unknown protocol 'one_shot': choose one of base_to_new, new_to_base, few_shot"),
         ("task: dancing", "unknown task 'dancing': choose one of classification"),
         ("loss_type: hinge", "unknown loss_type 'hinge': choose one of grpo"),
         ("scoring: loose", "unknown scoring rule 'loose': choose one of strict, lenient, authors"),
@@ -148,7 +148,12 @@ def test_what_cannot_work_is_one_line(profile, text, line):
     ("name", "method", "given", "line"),
     [
         ("nano", "sfl", {}, "unknown method 'sfl': choose one of zero_shot, sft"),
-        ("nona", "sft", {}, "no profile 'nona': choose one of gpu-2b, gpu-7b, nano, smoke, or give the path"),
+        (
+            "nona",
+            "sft",
+            {},
+            "no profile 'nona': choose one of gpu-2b, gpu-7b, nano, nano-swapped, smoke, or give the path",
+        ),
         (".", "sft", {}, "no profile '.'"),
         ("nano", "sft", {"step": 3}, "unknown setting 'step'"),
         ("nano", "sft", {"steps": 0}, "setting 'steps' must be at least 1, not 0"),
@@ -180,3 +185,34 @@ def test_only_direct_answers_have_the_short_limit():
 def test_settings_as_a_dict_make_the_same_settings():
     settings = load_settings("smoke", "cls_rl", seed=3)
     assert Settings(**asdict(settings)) == settings
+
+
+def test_a_dataset_may_have_its_own_part_for_a_method(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("steps: 3\nmethods: {sft: {steps: 5}}\ndatasets: {math: {sft: {steps: 7}}}\n")
+    assert load_settings(str(path), "sft").steps == 5
+    assert load_settings(str(path), "sft", dataset="math").steps == 7
+    assert load_settings(str(path), "sft", task="math").steps == 7
+    assert load_settings(str(path), "sft", task="math", steps=9).steps == 9
+    assert load_settings(str(path), "cls_rl", task="math").steps == 3
+    for wrong in ("[math]", "{maht: {sft: {steps: 7}}}"):
+        path.write_text(f"datasets: {wrong}\n")
+        with pytest.raises(UserError, match="'datasets' of a profile must map bundled sets"):
+            load_settings(str(path), "sft")
+
+
+def test_a_profile_may_be_like_another(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("like: smoke\nsteps: 9\n")
+    mine, smoke = load_settings(str(path), "sft"), load_settings("smoke", "sft")
+    assert (mine.profile, mine.steps, mine.sft_batch) == ("mine", 9, smoke.sft_batch)
+    for wrong in ("mine", "3", "nowhere"):
+        path.write_text(f"like: {wrong}\n")
+        with pytest.raises(UserError, match="must name another profile|no profile 'nowhere'"):
+            load_settings(str(path), "sft")
+
+
+def test_a_control_in_a_profile_is_applied(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("control: random_reward\n")
+    assert load_settings(str(path), "cls_rl").reward == "random"

@@ -85,6 +85,21 @@ def test_shards_share_out_every_run_once(mine, tmp_path, capsys):
     assert not any(set(a) & set(b) for a in parts for b in parts if a is not b)
 
 
+def test_seeds_begin_where_they_are_told(mine, capsys):
+    command = ["study", "--profile", mine, "--only", "02", "--seeds", "2", "--out", "out", "--dry-run"]
+    assert main([*command, "--first-seed", "7"]) == 0
+    planned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert ["-s7-" in planned[0], "-s8-" in planned[1], len(planned)] == [True, True, 2]
+    assert main([*command, "--first-seed", "-1"]) == 2
+    assert "--first-seed must be at least 0" in capsys.readouterr().err
+
+
+def test_all_and_single_notebooks_can_be_named(mine, capsys):
+    assert main(["study", "--profile", mine, "--only", "05,06", "--seeds", "1", "--out", "out", "--dry-run"]) == 0
+    planned = capsys.readouterr().out
+    assert "digits-adaptive-nano-s-s0" in planned and "emoji-sft-nano-s-s0" in planned and "01_" not in planned
+
+
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/0"])
 def test_a_shard_that_is_none_is_one_line(mine, shard, capsys):
     assert main(["study", "--profile", mine, "--shard", shard]) == 2

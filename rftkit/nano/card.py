@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
 
@@ -32,15 +33,15 @@ def parts_of(dataset: str) -> tuple[str, ...]:
     return (*task.levels, *(part for part, pairs in task.parts.items() if pairs[0][0] in task.untrained))
 
 
-def zero_shot_rows(name: str) -> list[dict]:
-    """Zero-shot accuracy of a model on the parts of every bundled set, by mode; by likelihood, and by chance.
+def zero_shot_rows(name: str, sets: Sequence[str]) -> list[dict]:
+    """Zero-shot accuracy of a model on the parts of bundled sets, by mode; by likelihood, and by chance.
 
     `strict` is the rule the task trains with; `lenient` is there for classification only. `thoughts` is the share of
     thoughts that are true (`thought_is_true`).
     """
     model, processor = load(name)
     rows = []
-    for dataset in datasets():
+    for dataset in sets:
         for part in parts_of(dataset):
             examples = load_part(dataset, "test", ITEMS, 0, part)
             chance = sum(1 / len(e.choices) if e.choices else 0.0 for e in examples) / len(examples)
@@ -86,7 +87,7 @@ def write_card(name: str) -> Path:
     if not (folder / "recipe.json").is_file():
         raise UserError(f"'{name}' has no recipe.json: a card is written for models that rftkit nano pretrain made")
     recipe = json.loads((folder / "recipe.json").read_text())
-    rows = zero_shot_rows(name)
+    rows = zero_shot_rows(name, recipe.get("sets") or datasets())
     write_atomically(folder / "zero_shot.json", json.dumps(rows, indent=1))
     write_atomically(folder / "MODEL_CARD.md", card_text(name, recipe, rows))
     return folder / "MODEL_CARD.md"

@@ -15,7 +15,7 @@ from rftkit.nano.build import IMAGE_TOKENS, MERGE, PATCH
 from rftkit.nano.speech import completion, habits, question_about, scene_completion, scene_habits
 from rftkit.nano.worlds import SIDE, Drawing, World, worlds
 from rftkit.prompts import MODES, conversation
-from rftkit.tasks.bundled import DRAWN
+from rftkit.tasks.bundled import DRAWN, datasets
 from rftkit.tasks.drawn import DrawnTask, Scene
 
 GRID = SIDE // PATCH
@@ -37,6 +37,7 @@ class Recipe:
     size: str = "s"
     seed: int = 0
     vague: float = 0.5  # share of answers that are not as asked, 0-1
+    sets: tuple[str, ...] = ()  # bundled sets it is taught; none: all of them
     vision_steps: int = 2000
     language_steps: int = 4000
     vision_batch: int = 96
@@ -62,13 +63,15 @@ class Corpus:
 
     def __init__(self, recipe: Recipe, processor) -> None:
         self.recipe, self.processor = recipe, processor
-        self.habits = {name: habits(world, recipe.vague, recipe.seed) for name, world in worlds().items()}
-        self.habits |= {name: scene_habits(task, recipe.vague) for name, task in DRAWN.items()}
-        self.items: dict[str, list] = {name: _drawings(world, recipe.seed) for name, world in worlds().items()}
-        self.items |= {name: list(islice(_scenes(task, recipe.seed), SCENES_IN_MEMORY)) for name, task in DRAWN.items()}
+        taught = {name: world for name, world in worlds().items() if name in (recipe.sets or datasets())}
+        tasks = {name: task for name, task in DRAWN.items() if name in (recipe.sets or datasets())}
+        self.habits = {name: habits(world, recipe.vague, recipe.seed) for name, world in taught.items()}
+        self.habits |= {name: scene_habits(task, recipe.vague) for name, task in tasks.items()}
+        self.items: dict[str, list] = {name: _drawings(world, recipe.seed) for name, world in taught.items()}
+        self.items |= {name: list(islice(_scenes(task, recipe.seed), SCENES_IN_MEMORY)) for name, task in tasks.items()}
         self.pictures = {name: _stack(items) for name, items in self.items.items()}  # [N, 3, SIDE, SIDE] uint8
-        labels = {label: None for world in worlds().values() for label in world.classes}
-        marks = {mark[0]: None for name in DRAWN for scene in self.items[name] for mark in scene.marks}
+        labels = {label: None for world in taught.values() for label in world.classes}
+        marks = {mark[0]: None for name in tasks for scene in self.items[name] for mark in scene.marks}
         self.words = list(labels | marks)
         self.word_index = {word: index for index, word in enumerate(self.words)}
 

@@ -21,6 +21,7 @@ from rftkit.errors import UserError
 from rftkit.nano.build import IMAGE_TOKENS, SIZES, build_model, build_processor
 from rftkit.nano.corpus import Corpus, Recipe, grid
 from rftkit.results import write_atomically
+from rftkit.tasks.bundled import task_of
 
 CHECKPOINT_EVERY = 200  # steps
 
@@ -103,6 +104,8 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
         raise UserError(f"unknown size '{recipe.size}': choose one of {', '.join(SIZES)}")
     if not 0 <= recipe.vague <= 1:
         raise UserError(f"--vague is a share between 0 and 1, not {recipe.vague:g}")
+    for name in recipe.sets:
+        task_of(name)
     for name in ("vision_steps", "language_steps"):
         if getattr(recipe, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(recipe, name)}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 from rftkit.errors import UserError
-from rftkit.nano.worlds import Drawing, World, get_world
+from rftkit.nano.worlds import Drawing, World, get_world, worlds
 from rftkit.tasks import Example
+from rftkit.tasks.photos import read_photos
 
 MAX_CHOICES = 100
 LIST_ALL_BELOW = 30  # a half with fewer classes is listed whole
@@ -43,7 +45,7 @@ def question(
 def load_split(
     dataset: str, split: str, count: int, seed: int, half: str = "base", per_class: bool = False
 ) -> list[Example]:
-    """Examples of one half of a bundled set.
+    """Examples of one half of a bundled set, or of the photographs in a folder (`rftkit.tasks.photos`).
 
     Args:
         split: `shots` (training), `val` (held-out scenes for choosing steps and learning rate) or `test`.
@@ -51,18 +53,19 @@ def load_split(
         seed: of the draw and of the choice lists.
         half: `base`, `new` or `all` (few-shot learning: all classes in one list of 40 %).
     """
-    world = get_world(dataset)
+    photos = dataset not in worlds() and Path(dataset).is_dir()
+    world = read_photos(dataset) if photos else get_world(dataset)
     halves = {"base": world.base, "new": world.new, "all": world.classes}
     if half not in halves:
         raise UserError(f"unknown half '{half}': choose one of {', '.join(halves)}")
     classes = halves[half]
     share = 1.0 if len(classes) < LIST_ALL_BELOW else FEW_SHOT_SHARE if half == "all" else BASE_TO_NEW_SHARE
-    rng = random.Random(f"{dataset}/{split}/{half}/{seed}")
+    rng = random.Random(f"{world.name}/{split}/{half}/{seed}")
     each = count if per_class else -(-count // len(classes))
     drawn = [(number, drawing) for label in classes for number, drawing in
              enumerate(world.drawings(label, split, each, seed))]  # fmt: skip
     drawn.sort(key=lambda pair: pair[0])  # class by class in turn, so that any first part is balanced
     return [
-        question(drawing, world, classes, share, rng, split, f"{dataset}-{split}-{drawing.label}-{number}")
+        question(drawing, world, classes, share, rng, split, f"{world.name}-{split}-{drawing.label}-{number}")
         for number, drawing in drawn[: None if per_class else count]
     ]

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from PIL import Image
 
@@ -25,7 +26,7 @@ class Drawing:
     test split occurs in another one.
     """
 
-    image: Image.Image
+    image: Image.Image | Path
     label: str
     facts: tuple[str, ...]
     source: str

@@ -1,0 +1,95 @@
+"""What a sceptic asks of a study: does a control do as well, was it known before, what did new classes pay?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rftkit.claims import paired
+from rftkit.results import PREDICTIONS
+from rftkit.settings import METHODS
+from rftkit.stats import interval
+from rftkit.tasks.bundled import rule_of_task
+
+Runs = dict[str, list[dict[str, Any]]]  # results by method, or METHOD+CONTROL, as of `report.load_runs`
+
+
+def control_differences(methods: Runs, measures: tuple[str, ...] = ("base", "new", "h")) -> list[dict[str, Any]]:
+    """A row for each control whose method has runs of the same seeds: control minus method, paired by seed and item.
+
+    Each measure is (mean difference, low, high) of strict accuracy, 0-1, with a 95 % interval.
+    """
+    rows = []
+    for key in methods:
+        method, _, control = key.partition("+")
+        if not control or method not in methods:
+            continue
+        row = {"method": method, "control": control}
+        for measure in measures:
+            found = paired(methods[key], methods[method], METHODS[method].mode, METHODS[method].mode, measure)
+            if found:
+                seeds, mean, draws = found
+                row |= {"seeds": seeds, measure: (mean, *interval(draws))}
+        rows.append(row)
+    return [row for row in rows if "seeds" in row]
+
+
+def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
+    """Where a trained method's gain over zero-shot comes from, by part; empty without a zero-shot run.
+
+    `said` and `knows` are (before, after) training: accuracy in its mode by its task's rule, and by likelihood.
+    `gain_known` and `gain_unknown` add up to the gain in `said`: what came from test items whose answer the untrained
+    model already found likeliest (elicited), and from the others (learnt). All 0-1.
+    """
+    if not methods.get("zero_shot"):
+        return []
+    before, rows = _answers(methods["zero_shot"][:1]), []
+    rule = rule_of_task(methods["zero_shot"][0]["task"])
+    knew = before[before["mode"] == "no_thinking"].set_index(["split", "id"])
+    if "likelihood" not in knew:  # a task without choices
+        return []
+    for key, runs in methods.items():
+        method = METHODS[key.partition("+")[0]]
+        if method.trainer is None:
+            continue
+        after = _answers(runs)
+        said_before = before[before["mode"] == method.mode].set_index(["split", "id"])[rule]
+        if not set(zip(after["split"], after["id"], strict=True)) <= set(said_before.index):
+            continue  # the untrained model was not asked this, or not in this mode
+        own = after[after["mode"] == method.mode].groupby(["split", "id"])[rule].mean()
+        knows = after[after["mode"] == "no_thinking"].groupby("split")["likelihood"].mean()
+        for split, part in own.groupby("split", sort=False):
+            gain = part - said_before.loc[part.index]
+            known = knew.loc[part.index, "likelihood"] == 1
+            rows.append({
+                "method": key, "split": split,
+                "said": (float(said_before.loc[part.index].mean()), float(part.mean())),
+                "knows": (float(known.mean()), float(knows[split])),
+                "gain_known": float(gain[known].sum() / len(gain)),
+                "gain_unknown": float(gain[~known].sum() / len(gain)),
+            })  # fmt: skip
+    return rows
+
+
+def _answers(runs: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(run["folder"] / PREDICTIONS) for run in runs])
+
+
+def front(points: pd.DataFrame) -> pd.DataFrame:
+    """Of points with `base` and `new` accuracy those that no other point beats on both, by rising `base`."""
+    ordered = points.sort_values(["base", "new"], ascending=False)
+    best = np.maximum.accumulate(np.concatenate([[-np.inf], ordered["new"].to_numpy()]))[:-1]
+    return ordered[ordered["new"].to_numpy() > best].iloc[::-1]
+
+
+def selection_points(table: pd.DataFrame, rule: str = "strict") -> pd.DataFrame:
+    """The points of a selection (`rftkit select`): a row for each method, rate and step with `base`, `new` and `kl`.
+
+    `kl` is the forward KL from the base model on base items (nats a completion).
+    """
+    place = ["method", "learning_rate", "step"]
+    halves = table.pivot(index=place, columns="half", values=rule)
+    kl = table[table["half"] == "base"].set_index(place)["kl"]
+    return halves.assign(kl=kl).reset_index()

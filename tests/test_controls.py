@@ -1,0 +1,183 @@
+"""Controls: other rewards, self-training, how far training moved the model, and their settings."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from rftkit import run
+from rftkit.callbacks import RunLog
+from rftkit.cli import main
+from rftkit.controls import control_differences, elicitation_rows, front
+from rftkit.divergence import BaseAnswers
+from rftkit.errors import UserError
+from rftkit.models import load
+from rftkit.prompts import MODES
+from rftkit.report import controls_table, elicitation_table
+from rftkit.rewards import reward_functions
+from rftkit.run import execute, training_examples
+from rftkit.settings import load_settings, read_claims
+from rftkit.trainer import grpo_trainer
+
+CONTROLS = read_claims()["controls"]
+PAIRS = [(name, method) for name, control in CONTROLS.items() for method in control["methods"]]
+
+
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_every_control_changes_its_methods_and_says_why_it_is_there(name, method):
+    changed, plain = load_settings("nano", method, control=name), load_settings("nano", method)
+    differs = {key for key in vars(plain) if getattr(plain, key) != getattr(changed, key)}
+    assert differs > {"control"} and CONTROLS[name]["title"]
+
+
+def test_what_the_user_gives_stands_above_a_control():
+    assert load_settings("nano", "sft", control="equal_examples", steps=3).steps == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--control", "luck"], "unknown control 'luck'"),
+        (["--control", "format_reward"], "is for cls_rl, think_after_answer, not 'no_thinking_rl'"),
+    ],
+)
+def test_a_wrong_control_is_one_line(arguments, line, tmp_path, capsys):
+    assert main(["run", "--profile", "smoke", "--out", str(tmp_path), *arguments]) == 2
+    assert line in capsys.readouterr().err
+
+
+def test_a_mode_without_tags_has_no_format_to_reward():
+    with pytest.raises(UserError, match="no format to reward"):
+        load_settings("smoke", "no_thinking_rl", reward="format")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_kinds_of_reward(mode):
+    names = {kind: [f.__name__ for f in reward_functions(mode, kind=kind)] for kind in ("mode", "accuracy", "random")}
+    assert names["mode"] == ["accuracy_reward"] + ["format_reward"] * bool(MODES[mode].tags)
+    assert names["accuracy"] == ["accuracy_reward"] and names["random"] == ["random_reward"]
+
+
+def test_a_random_reward_depends_on_seed_and_step_and_on_nothing_said():
+    def draw(completions, seed=0, step=1):
+        (reward,) = reward_functions("no_thinking", kind="random", seed=seed)
+        return reward(completions=completions, answer=["arrow"] * 64, trainer_state=SimpleNamespace(global_step=step))
+
+    assert draw(["arrow"] * 64) == draw(["bolt"] * 64)
+    assert draw(["arrow"] * 64) != draw(["arrow"] * 64, seed=1) != draw(["arrow"] * 64, step=2)
+    assert set(draw(["arrow"] * 64)) == {0.0, 1.0}
+
+
+def test_self_training_pushes_right_completions_up_and_nothing_down(tmp_path):
+    settings = load_settings("smoke", "cls_rl", control="self_training", learning_rate=1e-3)
+    model, processor = load("nano-s", device="cpu")
+    grpo_trainer(settings, model, processor, training_examples(settings), RunLog(tmp_path, "")).train()
+    rows = pd.read_parquet(tmp_path / "completions.parquet")
+    right = (rows["accuracy_reward"] == 1) & (rows["format_reward"] == 1)
+    assert 0 < right.sum() < len(rows)
+    assert (rows["advantage"] == right.astype(float)).all()
+    assert pd.read_csv(tmp_path / "metrics.csv")["grad_norm"].max() > 0
+
+
+@pytest.mark.parametrize("mode", ["no_thinking", "thinking"])
+def test_forward_kl_is_the_mean_log_ratio_on_what_the_base_model_drew(shapes, mode):
+    model, processor = load("nano-s", device="cpu")
+    state = torch.get_rng_state()
+    base = BaseAnswers(model, processor, shapes[:6], mode, seed=0, max_tokens=30, batch_size=4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert base.forward_kl() == 0
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.model.language_model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    plain = [_log_prob(model, processor, e, mode, c) for e, c in zip(shapes[:6], base.completions, strict=True)]
+    expected = (base.before - torch.stack(plain)).mean().item()
+    assert base.forward_kl() == pytest.approx(expected, abs=1e-4)
+
+
+@torch.no_grad()
+def _log_prob(model, processor, example, mode, completion):
+    """Of one completion, by a plain forward pass."""
+    from rftkit.evaluate import encode
+
+    batch = encode(processor, [example], mode)
+    ids = torch.cat([batch["input_ids"], completion[None]], 1)
+    batch |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    batch["mm_token_type_ids"] = (ids == processor.image_token_id).long()
+    logits = model(**batch).logits[0, -len(completion) - 1 : -1]
+    return logits.log_softmax(-1).gather(1, completion[:, None]).sum()
+
+
+def test_a_curve_tells_how_far_the_model_has_moved(tmp_path):
+    settings = load_settings("smoke", "no_thinking_rl", eval_every=1, learning_rate=3e-3)
+    curve = pd.read_csv(execute(settings, tmp_path) / "curve.csv")
+    kl = curve[curve["half"] == "base"].set_index("step")["kl"]
+    assert kl[0] == 0 and kl[settings.steps] != 0
+    assert curve.loc[curve["half"] == "new", "kl"].isna().all()
+
+
+def test_a_control_is_in_folder_and_results(tmp_path):
+    settings = load_settings("smoke", "no_thinking_rl", control="random_reward", steps=1)
+    folder = execute(settings, tmp_path)
+    assert folder.name.startswith("shapes-no_thinking_rl+random_reward-nano-s-s0-")
+    assert "random_reward" in (folder / "results.json").read_text()
+
+
+def _run(folder, method, seed, answers, control=None):
+    """A run's results; `answers`: (split, id, mode, strict, likelihood or None) each."""
+    folder.mkdir(parents=True)
+    columns = ["split", "id", "mode", "strict", "likelihood"]
+    table = pd.DataFrame(answers, columns=columns).assign(group=lambda rows: rows["id"])
+    table.to_parquet(folder / "predictions.parquet")
+    return {"method": method, "control": control, "seed": seed, "task": "classification", "folder": folder}
+
+
+def test_gains_are_split_by_what_was_known_before(tmp_path):
+    nothing = "no_thinking"
+    zero = [("base", "a", nothing, 0.0, 1.0), ("base", "b", nothing, 0.0, 0.0), ("base", "c", nothing, 1.0, 1.0),
+            ("base", "d", nothing, 0.0, 1.0)]  # fmt: skip
+    after = [("base", "a", nothing, 1.0, 1.0), ("base", "b", nothing, 1.0, 1.0), ("base", "c", nothing, 0.0, 0.0),
+             ("base", "d", nothing, 1.0, 1.0)]  # fmt: skip
+    methods = {"zero_shot": [_run(tmp_path / "0", "zero_shot", 0, zero)],
+               "no_thinking_rl": [_run(tmp_path / "1", "no_thinking_rl", s, after) for s in (0,)]}  # fmt: skip
+    (row,) = elicitation_rows(methods)
+    assert row["said"] == (0.25, 0.75) and row["knows"] == (0.75, 0.75)
+    assert (row["gain_known"], row["gain_unknown"]) == (0.25, 0.25)
+    assert elicitation_rows({"no_thinking_rl": methods["no_thinking_rl"]}) == []
+    others = [("base", "z", nothing, 1.0, 1.0)]
+    others = {"no_thinking_rl": [_run(tmp_path / "2", "no_thinking_rl", 0, others)]}
+    assert elicitation_rows(methods | others) == []  # asked other items
+    assert "+25.0" in elicitation_table([row])
+
+
+def test_a_control_is_compared_with_its_method_by_seed(tmp_path):
+    def runs(name, right, control=None):
+        answers = [("base", str(i), "thinking", float(r), None) for i, r in enumerate(right)]
+        return [_run(tmp_path / f"{name}{seed}", "cls_rl", seed, answers, control) for seed in range(2)]
+
+    methods = {
+        "cls_rl": runs("plain", [1, 1, 1, 0]),
+        "cls_rl+random_reward": runs("coin", [1, 0, 0, 0], "random_reward"),
+    }
+    (row,) = control_differences(methods)
+    assert (row["method"], row["control"], row["seeds"], row["base"][0]) == ("cls_rl", "random_reward", 2, -0.5)
+    assert "CLS-RL (thinking), random reward" in controls_table([row])
+    assert control_differences({"cls_rl+random_reward": methods["cls_rl+random_reward"]}) == []
+
+
+def test_a_front_holds_what_nothing_beats_on_both_halves():
+    points = pd.DataFrame({"base": [0.9, 0.8, 0.7, 0.8, 0.6], "new": [0.5, 0.7, 0.6, 0.4, 0.9]})
+    assert front(points)[["base", "new"]].to_numpy().tolist() == [[0.6, 0.9], [0.8, 0.7], [0.9, 0.5]]
+
+
+def test_swapped_halves_train_on_new_classes_and_call_them_base():
+    plain, swapped = (load_settings(name, "sft") for name in ("nano", "nano-swapped"))
+    assert {k: v for k, v in vars(swapped).items() if k not in ("profile", "protocol")} == {
+        k: v for k, v in vars(plain).items() if k not in ("profile", "protocol")
+    }
+    shots, tests = training_examples(swapped), run.test_splits(swapped)
+    assert (
+        {e.answer for e in shots} == {e.answer for e in tests["base"]} != {e.answer for e in training_examples(plain)}
+    )
+    assert [e.id for e in tests["new"]] == [e.id for e in run.test_splits(plain)["base"]]

@@ -1,0 +1,172 @@
+"""Photographs in folders: CoOp's layout, plain image folders, and what can be wrong with them."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from rftkit.cli import main
+from rftkit.errors import UserError
+from rftkit.evaluate import evaluate_data
+from rftkit.run import execute
+from rftkit.settings import load_settings
+from rftkit.tasks.bundled import load_part, read_splits, training_set
+from rftkit.tasks.photos import COOP, read_photos
+
+LABELS = ("wrench", "barrel", "grand piano", "lotus", "beaver")  # in the order of their numbers, not of the alphabet
+
+
+def photo(path, number):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40 + number, 60), (number * 9 % 256, 80, 120)).save(path)
+
+
+@pytest.fixture
+def coop(tmp_path):
+    """Caltech-101 as CoOp lays it out, with five classes: 6 train, 2 val, 3 test images each."""
+    folder, split = tmp_path / "caltech-101", {"train": [], "val": [], "test": []}
+    for number, label in enumerate(LABELS):
+        for image in range(11):
+            part = "train" if image < 6 else "val" if image < 8 else "test"
+            split[part].append([f"{label.replace(' ', '_')}/image_{image:04}.jpg", number, label])
+            photo(folder / "101_ObjectCategories" / split[part][-1][0], 11 * number + image)
+    (folder / "split_zhou_Caltech101.json").write_text(json.dumps(split))
+    return folder
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A folder a class, 20 images each, nothing split."""
+    for number, label in enumerate(LABELS):
+        for image in range(20):
+            photo(tmp_path / "mine" / label / f"{label}-{image}.png", image + number)
+    return tmp_path / "mine"
+
+
+def test_halves_are_coops_the_first_half_of_the_labels_by_number_the_larger_one(coop):
+    photos = read_photos(str(coop))
+    assert photos.classes == LABELS and photos.base == LABELS[:3] and photos.new == LABELS[3:]
+    assert photos.question == "What type of object is in the photo?"
+
+
+def test_shots_come_from_train_and_splits_share_no_image(coop):
+    shots = training_set(str(coop), "base_to_new", 4, 0, seed=0)
+    assert [e.answer for e in shots].count("wrench") == 4 and {e.answer for e in shots} == set(LABELS[:3])
+    few = training_set(str(coop), "few_shot", 4, 0, seed=0)
+    assert {e.answer for e in few} == set(LABELS)
+    parts = [load_part(str(coop), split, 100, 0, "all") for split in ("shots", "val", "test")]
+    files = [{e.images[0] for e in part} for part in parts]
+    assert [len(part) for part in files] == [30, 10, 15] and not files[0] & files[1] | files[1] & files[2]
+    assert all(e.answer in e.choices and e.images[0].parent.name == e.answer.replace(" ", "_") for e in few)
+
+
+def test_other_seeds_draw_other_shots(coop):
+    first, second = ({e.images[0] for e in training_set(str(coop), "base_to_new", 4, 0, seed)} for seed in (0, 1))
+    assert first != second
+
+
+def test_a_folder_a_class_is_split_by_file_name(plain):
+    parts = [{e.images[0] for e in load_part(str(plain), s, 1000, 0, "all")} for s in ("shots", "val", "test")]
+    assert sum(map(len, parts)) == 100 and len(set.union(*parts)) == 100 and all(parts)
+    assert read_photos(str(plain)).classes == tuple(sorted(LABELS))
+
+
+def test_train_and_test_folders_are_kept_and_val_is_taken_from_train(plain, tmp_path):
+    for split, images in (("train", range(10)), ("test", range(10, 14))):
+        for label in LABELS:
+            for image in images:
+                photo(tmp_path / "split" / split / label / f"{image}.jpg", image)
+    counts = [len(load_part(str(tmp_path / "split"), s, 1000, 0, "all")) for s in ("shots", "val", "test")]
+    assert counts == [40, 10, 20]
+
+
+def test_a_run_and_an_evaluation_take_a_folder(coop, tmp_path, monkeypatch):
+    settings = load_settings("smoke", "no_thinking_rl", dataset=str(coop), steps=1, eval_every=1)
+    folder = execute(settings, tmp_path / "runs")
+    assert folder.name.startswith("caltech-101-no_thinking_rl-nano-s-s0-")
+    monkeypatch.chdir(coop.parent)
+    assert load_settings("smoke", "no_thinking_rl", dataset="caltech-101", steps=1, eval_every=1) == settings
+    found = evaluate_data("nano-s", "caltech-101", adapter=str(folder / "adapter"), limit=4, progress=False)["eval"]
+    assert {name: part["n"] for name, part in found.items()} == {"base": 4, "new": 4}
+    assert main(["report", "--runs", str(tmp_path / "runs")]) == 0
+
+
+def test_a_bundled_name_is_never_a_folder(plain, tmp_path, monkeypatch):
+    (tmp_path / "shapes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read_splits("shapes", limit=2)["base"][0].dataset == "shapes"
+
+
+def _break(coop, change):
+    path = coop / "split_zhou_Caltech101.json"
+    split = json.loads(path.read_text())
+    change(split)
+    path.write_text(json.dumps(split))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda s: s.pop("val"), "is not a CoOp split file"),
+        (lambda s: s["train"].append(["a.jpg", "x", "a"]), "is not a CoOp split file"),
+        (lambda s: s["train"].append(["a.jpg", 0]), "is not a CoOp split file"),
+        (lambda s: s["train"].append(["gone.jpg", 0, "wrench"]), "which is not there"),
+        (lambda s: s["train"].append(["../../x.jpg", 0, "wrench"]), "points outside the data folder"),
+        (lambda s: s["train"].append(["/etc/passwd", 0, "wrench"]), "points outside the data folder"),
+        (lambda s: s["test"].clear(), "class 'wrench' has no image to test with"),
+        (lambda s: [row.__setitem__(2, "same") for part in s.values() for row in part], "two labels the same name"),
+        (
+            lambda s: [row.__setitem__(2, "<|im_end|>") for part in s.values() for row in part if row[1] == 0],
+            "control token",
+        ),
+        (
+            lambda s: [part.__setitem__(slice(None), [row for row in part if row[1] < 3]) for part in s.values()],
+            "has 3 classes; base-to-new needs four",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_split_is_one_line(coop, capsys, change, line):
+    _break(coop, change)
+    assert main(["run", "--profile", "smoke", "--dataset", str(coop), "--out", str(coop / "runs")]) == 2
+    written = capsys.readouterr().err
+    assert line in written and written.count("\n") == 1
+
+
+def test_a_folder_without_images_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="without folders of images"):
+        read_photos(str(tmp_path))
+
+
+def test_coops_sets_have_folder_split_and_question():
+    assert len({c.split for c in COOP.values()}) == len(COOP) and all(c.question.endswith("?") for c in COOP.values())
+
+
+def test_data_list_names_every_set(capsys):
+    assert main(["data", "list"]) == 0
+    written = capsys.readouterr().out
+    assert all(f"\n  {name} " in written for name in (*COOP, "shapes", "math"))
+
+
+def test_data_check_counts_and_finds_every_problem(coop, capsys):
+    assert main(["data", "check", str(coop)]) == 0
+    assert "shots: 30 items, 5 answers with 6 to 6 items each" in capsys.readouterr().out
+    images = coop / "101_ObjectCategories"
+    (images / "wrench" / "image_0000.jpg").write_bytes(b"no picture")
+    (images / "lotus" / "image_0008.jpg").write_bytes((images / "lotus" / "image_0001.jpg").read_bytes())
+    _break(coop, lambda s: [row.__setitem__(2, "bar") for part in s.values() for row in part if row[1] == 4])
+    read_photos.cache_clear()
+    assert main(["data", "check", str(coop)]) == 2
+    written = capsys.readouterr().out
+    assert "cannot read image 'image_0000.jpg'" in written and "3 problems found" in written
+    assert "the same picture is in shots (image_0001.jpg) and in test (image_0008.jpg)" in written
+    assert "class 'bar' is part of class 'barrel'" in written
+
+
+@pytest.mark.parametrize("name", ["math", "digits"])
+def test_bundled_sets_pass_the_check(name, capsys):
+    assert main(["data", "check", name]) == 0
+
+
+def test_data_check_of_nothing_is_one_line(capsys):
+    assert main(["data", "check", "nowhere"]) == 2
+    assert "unknown dataset 'nowhere'" in capsys.readouterr().err

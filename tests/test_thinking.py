@@ -1,0 +1,98 @@
+"""When thinking matters: forced beginnings, thoughts emptied and swapped, agreement, token budgets."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from rftkit import thinking as module
+from rftkit.evaluate import generate
+from rftkit.models import load
+from rftkit.tasks import Example
+from rftkit.thinking import _swapped, agreement, budget_curve, interventions, thinking_share, thought_of
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load("nano-s", device="cpu")
+
+
+def test_a_completion_begins_as_it_is_told_and_goes_on_as_it_would(nano, shapes):
+    own = generate(*nano, shapes[:6], "thinking", max_tokens=40)
+    begun = [answer.texts[0].partition("</think>")[0] + "</think>" for answer in own if "</think>" in answer.texts[0]]
+    kept = [e for e, answer in zip(shapes, own, strict=False) if "</think>" in answer.texts[0]]
+    assert len(kept) >= 2
+    again = generate(*nano, kept, "thinking", max_tokens=40, begun=begun, batch_size=2)
+    whole = [answer.texts[0] for answer in own if "</think>" in answer.texts[0]]
+    assert [answer.texts[0] for answer in again] == whole
+
+
+def test_interventions_change_the_thought_and_nothing_else(monkeypatch):
+    examples = [Example(str(n), (), "", "star", ("star", "ring"), steps=(f"true {n}",)) for n in range(3)]
+    begun = []
+
+    def say(model, processor, examples, mode, begun_with=None, **options):
+        begun.append(begun_with)
+        starts = begun_with or [f"<think> thought {n} <answer>" for n in range(3)]  # as it speaks, never closed
+        return [SimpleNamespace(texts=[f"{start} star </answer>"]) for start in starts]
+
+    monkeypatch.setattr(module, "generate", lambda *a, begun=None, **options: say(*a, begun_with=begun, **options))
+    found = interventions(None, None, examples, "strict")
+    assert begun[1] == [f"<think> thought {n} </think> <answer>" for n in range(3)]
+    assert begun[2] == ["<think> </think> <answer>"] * 3
+    assert begun[3] == [*begun[1][1:], begun[1][0]]
+    assert begun[4] == [f"<think> true {n} </think> <answer>" for n in range(3)]
+    assert set(found) == {"free", "own", "empty", "swapped", "true"} and found["empty"] == 1
+
+
+def test_interventions_run_on_a_model(nano, shapes):
+    found = interventions(*nano, shapes[:6], "strict", max_tokens=40)
+    assert all(0 <= accuracy <= 1 for accuracy in found.values())
+
+
+def test_thoughts_are_swapped_within_their_kind():
+    examples = [Example(f"math-test-{kind}-1-{n}", (), "", "", None, "math") for n, kind in enumerate("abab")]
+    assert _swapped(examples, list("0123")) == ["2", "3", "0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "thought"),
+    [
+        ("<think> a b </think> <answer> c </answer>", "a b"),
+        ("<think> a", "a"),
+        ("<think> a <answer> c", "a"),
+        ("c", None),
+        ("<think></think>", ""),
+    ],
+)
+def test_thoughts_are_found(text, thought):
+    assert thought_of(text) == thought
+
+
+@pytest.fixture
+def run(tmp_path):
+    texts = ["<think> a </think> <answer> cat </answer>", "<think> dog </think> <answer> cat </answer>",
+             "<answer> cat </answer>"]  # fmt: skip
+    pd.DataFrame({"id": list("abc"), "mode": "thinking", "completion": texts, "agrees": [True, False, None],
+                  "strict": [1.0, 0.0, 1.0]}).to_parquet(tmp_path / "predictions.parquet")  # fmt: skip
+    return {"folder": tmp_path}
+
+
+def test_answers_are_counted_by_their_thoughts(run):
+    table = agreement([run], "thinking", "strict").set_index("thought")
+    assert table["share"].to_dict() == pytest.approx(
+        {"agrees": 1 / 3, "disagrees": 1 / 3, "no thought, or it names nothing": 1 / 3}
+    )
+    assert table["accuracy"].to_dict() == {"agrees": 1.0, "disagrees": 0.0, "no thought, or it names nothing": 1.0}
+
+
+def test_a_budget_cuts_answers_where_decoding_would_stop(run, nano):
+    examples = {name: Example(name, (), "", "cat", ("cat", "dog"), "classification") for name in "abc"}
+    tokenizer = nano[1].tokenizer
+    curve = budget_curve([run], tokenizer, examples, "thinking", "strict", [1, 5, 100])
+    assert curve[0] == 0 and curve == sorted(curve) and curve[-1] == 1
+
+
+def test_thinking_rollouts_are_counted_by_step():
+    rollouts = pd.DataFrame({"step": [1, 1, 2], "completion": ["<think> a", "b", "c"]})
+    assert thinking_share(rollouts).to_dict() == {1: 0.5, 2: 0.0}
