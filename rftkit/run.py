@@ -118,7 +118,7 @@ def _train(settings: Settings, model, processor, shots: list[Example], folder: P
 
 
 def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]]:
-    """Accuracy on held-out scenes at a step; on what is trained on also forward KL from the model as it is now.
+    """Accuracy on held-out scenes at a step; if asked for, forward KL from the model as it is now, on the trained part.
 
     `val` of base classes selects steps, new classes are only looked at.
     """
@@ -128,7 +128,7 @@ def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]]:
     parts = {part: load_part(data, "val", items, seed, part, protocol) for part in trained_parts(data, protocol)}
     options = generation_options(settings, mode)
     trained = next(iter(parts))
-    base = BaseAnswers(model, processor, parts[trained], mode, settings.seed, **options)
+    base = BaseAnswers(model, processor, parts[trained], mode, settings.seed, **options) if settings.eval_kl else None
 
     def points(step: int) -> list[dict]:
         found = []
@@ -136,7 +136,7 @@ def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]]:
             rows = answer_rows(model, processor, examples, mode, rules=rules, **options)
             means = {rule: sum(row[rule] for row in rows) / len(rows) for rule in rules}
             row = {"step": step, "half": half, "mode": mode, "n": len(rows)}
-            row |= {"kl": base.forward_kl()} if half == trained else {}
+            row |= {"kl": base.forward_kl()} if base and half == trained else {}
             found.append(row | means)
         return found
 

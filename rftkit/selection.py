@@ -64,6 +64,7 @@ def _grid(profile: str, dataset: str, control: str | None) -> list[Settings]:
             steps=rule["steps"],
             learning_rate=rate,
             eval_every=rule["every"],
+            eval_kl=True,
             val_items=rule["items"],
             test_items=2,
             pass_items=0,

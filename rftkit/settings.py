@@ -91,6 +91,7 @@ class Settings:
     max_pixels: int | None = None  # pixels an image is scaled down to; None: the model's own limit
     save_every: int = 20  # steps between checkpoints
     eval_every: int = 0  # steps between points of the accuracy curve; 0: none
+    eval_kl: bool = False  # the curve also has the forward KL from the base model
     device: str | None = None  # cpu or cuda; None: cuda if there is one
 
 

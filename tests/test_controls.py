@@ -110,7 +110,7 @@ def _log_prob(model, processor, example, mode, completion):
 
 
 def test_a_curve_tells_how_far_the_model_has_moved(tmp_path):
-    settings = load_settings("smoke", "no_thinking_rl", eval_every=1, learning_rate=3e-3)
+    settings = load_settings("smoke", "no_thinking_rl", eval_every=1, eval_kl=True, learning_rate=3e-3)
     curve = pd.read_csv(execute(settings, tmp_path) / "curve.csv")
     kl = curve[curve["half"] == "base"].set_index("step")["kl"]
     assert kl[0] == 0 and kl[settings.steps] != 0
