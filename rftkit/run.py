@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,15 @@ def run_methods(
 ) -> list[Path]:
     """The runs of a notebook: each method with each seed (zero-shot once: nothing is drawn), and their folders.
 
-    `overrides` are settings that stand above the profile's; None means not given.
+    Only the first seed's run has an accuracy curve: it costs time and one is enough to look at. `overrides` are
+    settings that stand above the profile's; None means not given.
     """
     folders = []
     for method in methods:
         for seed in seeds if METHODS[method].trainer else seeds[:1]:
             settings = load_settings(profile, method, seed=seed, **overrides)
+            if seed != seeds[0]:
+                settings = replace(settings, eval_every=0)
             folders.append(execute(settings, Path(out), on_row))
     return folders
 

@@ -18,7 +18,7 @@ from rftkit.evaluate import answer_rows
 from rftkit.models import BUNDLED, load
 from rftkit.report import write_report
 from rftkit.results import read_results, sha256_model
-from rftkit.run import execute, folder_of, training_examples
+from rftkit.run import execute, folder_of, run_methods, training_examples
 from rftkit.settings import load_settings
 from rftkit.sft import sft_trainer, shuffled_passes
 from rftkit.tasks.bundled import DRAWN
@@ -179,3 +179,14 @@ def test_every_task_runs_and_is_reported(tmp_path, task, method):
     assert (found["task"], found["dataset"], set(found["eval"])) == (task, task, set(DRAWN[task].parts))
     text, _ = write_report(tmp_path)
     assert f"## {task}, nano-s" in text and f"{DRAWN[task].rule} mean" in text
+
+
+def test_only_the_first_seed_is_looked_at_on_the_way_and_no_number_depends_on_it(tmp_path):
+    looked_at = execute(smoke("no_thinking_rl", seed=1, eval_every=1, eval_kl=True), tmp_path / "alone")
+    first, second = run_methods("smoke", ["no_thinking_rl"], [0, 1], tmp_path / "both", eval_every=1, eval_kl=True)
+    assert (first / "curve.csv").is_file() and not (second / "curve.csv").exists()
+    assert second.name == looked_at.name and (looked_at / "curve.csv").is_file()
+    tables = [pd.read_csv(folder / "metrics.csv").drop(columns=TIMINGS) for folder in (looked_at, second)]
+    pd.testing.assert_frame_equal(*tables)
+    answers = [pd.read_parquet(folder / "predictions.parquet") for folder in (looked_at, second)]
+    pd.testing.assert_frame_equal(*answers)
