@@ -58,7 +58,7 @@ CHAPTERS = (
         "05_math_spatial_puzzle",
         SET_METHODS,
         datasets=("digits", "emoji"),  # nano-s cannot do the others yet
-        parameters=(("methods", list(SET_METHODS)),),
+        parameters=(("methods", SET_METHODS),),
         headline=False,
     ),
     Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
