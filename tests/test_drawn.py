@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from rftkit.nano.card import thought_is_true
-from rftkit.nano.speech import Habit, scene_completion, scene_reading
+from rftkit.nano.speech import Habit, scene_completion, scene_lookups, scene_reading
 from rftkit.nano.worlds import SIDE
 from rftkit.rewards import score
 from rftkit.settings import load_settings
@@ -151,3 +151,23 @@ def test_a_picture_is_read_in_rows_and_columns():
     scene = Scene(None, "", "", None, (), "", marks)
     readings = {scene_reading(scene, random.Random(seed)) for seed in range(20)}
     assert readings == {("Read the picture row by row.", "a b, c"), ("Read the picture column by column.", "a c, b")}
+
+
+def test_look_ups_tell_places_and_neighbours_of_what_is_there_once():
+    marks = (("b", 40, 4), ("a", 4, 6), ("c", 8, 60), ("d", 50, 40), ("d", 64, 0))
+    scene = Scene(None, "", "", None, (), "", marks)
+    seen = {}
+    for seed in range(200):
+        question, answer = scene_lookups(scene, random.Random(seed))
+        seen.setdefault(question, set()).add(tuple(sorted(answer.split(", "))))
+    assert seen == {
+        "What is where?": {("1 1 a", "1 4 c", "3 1 b", "4 1 d", "4 3 d")},
+        "Where is what?": {("a 1 1", "b 3 1", "c 1 4")},
+        "What is in the same row?": {("a b d", "b a d", "c alone")},
+        "What is in the same column?": {("a c", "b alone", "c a")},
+    }
+
+
+def test_where_nothing_is_there_once_only_places_are_asked_for():
+    scene = Scene(None, "", "", None, (), "", (("d", 4, 4), ("d", 60, 4)))
+    assert {scene_lookups(scene, random.Random(seed))[0] for seed in range(20)} == {"What is where?"}

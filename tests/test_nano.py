@@ -80,7 +80,7 @@ def test_zero_shot_meets_the_requirements_of_the_claims():
             assert row["likelihood"] > row[f"{mode} strict"], row
 
 
-TINY = Recipe(vision_steps=2, language_steps=4, vision_batch=4, language_batch=4)
+TINY = Recipe(vision_steps=2, lookup_steps=2, language_steps=4, vision_batch=4, lookup_batch=4, language_batch=4)
 
 
 @pytest.fixture
@@ -113,6 +113,15 @@ def test_the_loss_is_that_of_the_library(small_corpus):
     model = build_model("s", processor)
     for _, part in corpus.Corpus(TINY, processor).text_batches(0):
         assert torch.allclose(answer_loss(model, part), model(**part).loss, atol=1e-5)
+
+
+def test_image_tokens_are_made_as_large_as_words(small_corpus):
+    processor = build_processor()
+    model = build_model("s", processor)
+    drawn = corpus.Corpus(TINY, processor)
+    module.even_out(model, drawn)
+    tokens = model.model.visual(drawn.word_batch(0)[0], corpus.grid(TINY.vision_batch)).pooler_output
+    assert torch.isclose(tokens.std(), model.get_input_embeddings().weight.std(), rtol=1e-4)
 
 
 def test_places_are_told_apart_by_position(processor):

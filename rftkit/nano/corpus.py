@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,13 +12,22 @@ import numpy as np
 import torch
 
 from rftkit.nano.build import IMAGE_TOKENS, MERGE, PATCH
-from rftkit.nano.speech import completion, habits, question_about, scene_completion, scene_habits, scene_reading
+from rftkit.nano.speech import (
+    completion,
+    habits,
+    question_about,
+    scene_completion,
+    scene_habits,
+    scene_lookups,
+    scene_reading,
+)
 from rftkit.nano.worlds import SIDE, Drawing, World, worlds
 from rftkit.prompts import MODES, conversation
 from rftkit.tasks.bundled import DRAWN, datasets
 from rftkit.tasks.drawn import DrawnTask, Scene
 
 GRID = SIDE // PATCH
+Batches = list[tuple[float, dict[str, torch.Tensor]]]  # parts of a batch, each with its share of the loss
 WEIGHTS = {"emoji": 2.0, "math": 2.0}  # how often a set is drawn from, 1 if not named: large and hard ones need most
 CLASSES_IN_MEMORY = {
     "shapes": 1200,
@@ -28,7 +37,7 @@ CLASSES_IN_MEMORY = {
     "textures": 300,
 }  # pre-training pictures a class, 400 if not named
 SCENES_IN_MEMORY = 9000  # of each drawn task
-READINGS = 0.4  # share of a drawn task's questions that ask for all that stands on the picture
+READINGS = 0.3  # share of a drawn task's questions that ask for all that stands on the picture, or for many look-ups
 
 
 @dataclass(frozen=True)
@@ -40,8 +49,10 @@ class Recipe:
     vague: float = 0.5  # share of answers that are not as asked, 0-1
     sets: tuple[str, ...] = ()  # bundled sets it is taught; none: all of them
     vision_steps: int = 2000
+    lookup_steps: int = 2000
     language_steps: int = 4000
     vision_batch: int = 96
+    lookup_batch: int = 64
     language_batch: int = 32
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
@@ -77,9 +88,12 @@ class Corpus:
         self.words = list(labels | marks)
         self.word_index = {word: index for index, word in enumerate(self.words)}
 
-    def _sample(self, size: int, rng: random.Random) -> tuple[list[tuple[str, int]], torch.Tensor]:
-        weights = [WEIGHTS.get(name, 1.0) for name in self.items]
-        names = rng.choices(list(self.items), weights, k=size)
+    def _sample(
+        self, size: int, rng: random.Random, sets: Sequence[str] = ()
+    ) -> tuple[list[tuple[str, int]], torch.Tensor]:
+        """Set and row of so many pictures, and the pictures; of all sets if none are named."""
+        sets = sets or list(self.items)
+        names = rng.choices(sets, [WEIGHTS.get(name, 1.0) for name in sets], k=size)
         chosen = [(name, rng.randrange(len(self.items[name]))) for name in names]
         return chosen, torch.stack([self.pictures[name][row] for name, row in chosen])
 
@@ -101,14 +115,29 @@ class Corpus:
                 weights.append(1 / len(marks))
         return patches(pictures), torch.stack(means), torch.tensor(words), torch.tensor(weights)
 
-    def text_batches(self, step: int) -> list[tuple[float, dict[str, torch.Tensor]]]:
-        """A language batch in four parts of like length, each with its share of the answer tokens.
+    @property
+    def scene_sets(self) -> list[str]:
+        """Those of its sets that are drawn tasks."""
+        return [name for name in self.items if name in DRAWN]
+
+    def lookup_batches(self, step: int) -> Batches:
+        """Look-ups in the scenes of drawn tasks, nothing else."""
+        rng = random.Random(f"look-ups/{self.recipe.seed}/{step}")
+        chosen, pictures = self._sample(self.recipe.lookup_batch, rng, self.scene_sets)
+        return self._batches([self._about(scene_lookups(self.items[name][row], rng)) for name, row in chosen], pictures)
+
+    def text_batches(self, step: int) -> Batches:
+        """Questions about pictures of all sets, in all modes."""
+        rng = random.Random(f"language/{self.recipe.seed}/{step}")
+        chosen, pictures = self._sample(self.recipe.language_batch, rng)
+        return self._batches([self._dialogue(name, row, rng) for name, row in chosen], pictures)
+
+    def _batches(self, dialogues: list[tuple[str, str]], pictures: torch.Tensor) -> Batches:
+        """Prompts and answers in four parts of like length, each with its share of the answer tokens.
 
         Choice lists have from two to dozens of names: one padded batch would be half padding.
         """
-        rng = random.Random(f"language/{self.recipe.seed}/{step}")
-        chosen, pictures = self._sample(self.recipe.language_batch, rng)
-        prompts, answers = zip(*(self._dialogue(name, row, rng) for name, row in chosen), strict=True)
+        prompts, answers = zip(*dialogues, strict=True)
         tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
         pairs = list(zip(tokenize(list(prompts))["input_ids"], tokenize(list(answers))["input_ids"], strict=True))
         order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
@@ -139,11 +168,7 @@ class Corpus:
     def _dialogue(self, name: str, row: int, rng: random.Random) -> tuple[str, str]:
         item, mode = self.items[name][row], rng.choice(sorted(MODES))
         if name in DRAWN and rng.random() < READINGS:
-            question, answer = scene_reading(item, rng)
-            prompt = self._prompt(
-                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-            )
-            return prompt, answer + self.processor.tokenizer.eos_token
+            return self._about(rng.choice((scene_reading, scene_lookups))(item, rng))
         if name in DRAWN:
             pairs = DRAWN[name].pairs
             kind, level = pairs[row % len(pairs)]
@@ -155,6 +180,12 @@ class Corpus:
             example = question_about(item, world, rng)
             answer = completion(item, other, world.coarse[item.label], self.habits[name][item.label], mode, rng)
         return self._prompt(conversation(example, mode)), answer + self.processor.tokenizer.eos_token
+
+    def _about(self, dialogue: tuple[str, str]) -> tuple[str, str]:
+        """A plain question about a picture, in no mode, and its answer."""
+        question, answer = dialogue
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        return self._prompt([{"role": "user", "content": content}]), answer + self.processor.tokenizer.eos_token
 
     def _prompt(self, messages: list[dict]) -> str:
         prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True)

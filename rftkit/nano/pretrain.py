@@ -1,4 +1,4 @@
-"""Pre-trains a bundled model: first the vision tower on words, then the language model on questions and answers.
+"""Pre-trains a bundled model: the vision tower on words, then the language model on look-ups, then on questions.
 
 Recipe: Muon on the weight matrices, AdamW on the rest, one cosine schedule a stage.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 from rftkit.errors import UserError
 from rftkit.nano.build import IMAGE_TOKENS, SIZES, build_model, build_processor
-from rftkit.nano.corpus import Corpus, Recipe, grid
+from rftkit.nano.corpus import Batches, Corpus, Recipe, grid
 from rftkit.results import write_atomically
 from rftkit.tasks.bundled import task_of
 
@@ -89,17 +90,48 @@ def answer_loss(model: nn.Module, part: dict[str, torch.Tensor]) -> torch.Tensor
     return F.cross_entropy(model.lm_head(hidden).float(), labels[labels != -100])
 
 
-def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus):
-    """The two stages: name, trained module, number of steps and the loss of a step."""
-    reader = VisionReader(model, corpus.processor, corpus.words)
-    yield "vision", reader, recipe.vision_steps, lambda step: reader(*corpus.word_batch(step))
+@dataclass(frozen=True)
+class Stage:
+    """A part of pre-training: its name in the log, what it trains for how long, and the loss of a step."""
+
+    name: str
+    module: nn.Module
+    steps: int
+    loss_at: Callable[[int], torch.Tensor]
+    optimizers: Optimizers
+
+
+def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus) -> Iterator[Stage]:
+    reader, steps = VisionReader(model, corpus.processor, corpus.words), recipe.vision_steps
+    optimizers = Optimizers(reader, recipe, steps)
+    yield Stage("vision", reader, steps, lambda step: reader(*corpus.word_batch(step)), optimizers)
+    even_out(model, corpus)
     model.model.visual.requires_grad_(False)  # good by now, and a third of the time
-    yield (
-        "language",
-        model,
-        recipe.language_steps,
-        lambda step: sum(share * answer_loss(model, part) for share, part in corpus.text_batches(step)),
-    )
+
+    def loss_of(batches: Batches) -> torch.Tensor:
+        return sum(share * answer_loss(model, part) for share, part in batches)
+
+    parts = {
+        "look-ups": (recipe.lookup_steps, corpus.lookup_batches),
+        "language": (recipe.language_steps, corpus.text_batches),
+    }
+    for name, (steps, batches_at) in parts.items():
+        if name == "language" or corpus.scene_sets:
+            optimizers = Optimizers(model, recipe, steps)
+            yield Stage(name, model, steps, lambda step, at=batches_at: loss_of(at(step)), optimizers)
+
+
+@torch.no_grad()
+def even_out(model: nn.Module, corpus: Corpus) -> None:
+    """Scale the vision tower's last layer so that image tokens are as large as the embeddings of words.
+
+    Reading words off them made them thirty times as large. What the language model finds of a token, such as its
+    place, it adds to it; to one so large it would have to add much.
+    """
+    pixel_patches, means, _, _ = corpus.word_batch(0)
+    tokens = model.model.visual(pixel_patches, grid(means.shape[1] // IMAGE_TOKENS)).pooler_output
+    for parameter in model.model.visual.merger.mlp[-1].parameters():
+        parameter *= model.get_input_embeddings().weight.std() / tokens.std()
 
 
 def pretrain(recipe: Recipe, out: Path) -> Path:
@@ -114,7 +146,7 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
         raise UserError(f"--vague is a share between 0 and 1, not {recipe.vague:g}")
     for name in recipe.sets:
         task_of(name)
-    for name in ("vision_steps", "language_steps"):
+    for name in ("vision_steps", "lookup_steps", "language_steps"):
         if getattr(recipe, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(recipe, name)}")
     if (out / "model.safetensors").exists():
@@ -126,10 +158,10 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     model = build_model(recipe.size, processor)
     corpus = Corpus(recipe, processor)
     log = saved["log"] if saved else []
-    for name, module, steps, loss_at in _stages(recipe, model, corpus):
-        if saved and saved["stage"] != name:
+    for stage in _stages(recipe, model, corpus):
+        if saved and saved["stage"] != stage.name:
             continue  # finished before the checkpoint was written
-        _train_stage(name, module, steps, loss_at, recipe, out, saved, log)
+        _train(stage, recipe, out, saved, log)
         saved = None
     processor.save_pretrained(out)
     parameters = sum(p.numel() for p in model.parameters())
@@ -139,30 +171,28 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     return out
 
 
-def _train_stage(
-    name: str, module: nn.Module, steps: int, loss_at, recipe: Recipe, out: Path, saved: dict | None, log: list[dict]
-) -> None:
-    optimizers, start = Optimizers(module, recipe, steps), 0
+def _train(stage: Stage, recipe: Recipe, out: Path, saved: dict | None, log: list[dict]) -> None:
+    start = 0
     if saved:
-        module.load_state_dict(saved["module"])
-        optimizers.load_state_dict(saved["optimizers"])
+        stage.module.load_state_dict(saved["module"])
+        stage.optimizers.load_state_dict(saved["optimizers"])
         start = saved["step"]
-    module.train()
+    stage.module.train()
     losses, began = [], time.perf_counter()
-    for step in tqdm(range(start, steps), initial=start, total=steps, desc=name):
+    for step in tqdm(range(start, stage.steps), initial=start, total=stage.steps, desc=stage.name):
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            loss = loss_at(step)
-        optimizers.step(loss)
+            loss = stage.loss_at(step)
+        stage.optimizers.step(loss)
         losses.append(loss.item())
         if (step + 1) % 50 == 0:
             mean, seconds = sum(losses) / len(losses), time.perf_counter() - began
-            log.append({"stage": name, "step": step + 1, "loss": round(mean, 4), "seconds": round(seconds, 1)})
+            log.append({"stage": stage.name, "step": step + 1, "loss": round(mean, 4), "seconds": round(seconds, 1)})
             write_atomically(out / "pretrain.csv", pd.DataFrame(log).to_csv(index=False))
             losses.clear()
-        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == stage.steps:
             _write_checkpoint(out, {
-                "recipe": asdict(recipe), "stage": name, "step": step + 1,
-                "module": module.state_dict(), "optimizers": optimizers.state_dict(), "log": log,
+                "recipe": asdict(recipe), "stage": stage.name, "step": step + 1, "log": log,
+                "module": stage.module.state_dict(), "optimizers": stage.optimizers.state_dict(),
             })  # fmt: skip
 
 

@@ -7,6 +7,7 @@ how that share falls on the classes is a balanced design, the same for base and 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from rftkit.nano.worlds import SIDE, Drawing, World
@@ -21,7 +22,10 @@ MANNERS = ("vague", "prose", "broken")
 MAIN_MANNER = 0.7  # share of a class's own manner among its answers that are not as asked
 OPEN = 0.1  # share of classification questions without a choice list
 LINES = 4  # rows and columns of a picture that is read out
+LOOKUPS = ("What is where?", "Where is what?", "What is in the same row?", "What is in the same column?")
+ASKED = 4  # things that the last two of them are told of
 THOUGHTS = {"true": 0.8, "wrong": 0.1, "empty": 0.1}  # what stands in the think and reason tags
+Cell = tuple[int, int]  # column and row
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,43 @@ def scene_reading(scene: Scene, rng: random.Random) -> tuple[str, str]:
     lines: dict[int, list[tuple[float, str]]] = {}
     for word, x, y in scene.marks:
         line, along = (y, x) if across else (x, y)
-        lines.setdefault(int(line * LINES / SIDE), []).append((along, word))
+        lines.setdefault(_line(line), []).append((along, word))
     read = (" ".join(word for _, word in sorted(lines[n], key=lambda mark: mark[0])) for n in sorted(lines))
     return f"Read the picture {'row by row' if across else 'column by column'}.", ", ".join(read)
+
+
+def scene_lookups(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """A question for many short look-ups in a picture, and their results in any order.
+
+    Each of them is "find the token that this word names, then tell what else is known of it". Columns and rows are
+    numbers from the top left. Only things that are there once are asked for by name.
+    """
+    cells: dict[Cell, list[str]] = {}
+    for word, x, y in scene.marks:
+        cells.setdefault((_line(x), _line(y)), []).append(word)
+    times = Counter(word for word, _, _ in scene.marks)
+    places = [(word, place) for place, words in cells.items() for word in words if times[word] == 1]
+    question = rng.choice(LOOKUPS if places else LOOKUPS[:1])
+    if question == LOOKUPS[0]:
+        found = [f"{c + 1} {r + 1} {' '.join(words)}" for (c, r), words in cells.items()]
+    elif question == LOOKUPS[1]:
+        found = [f"{word} {c + 1} {r + 1}" for word, (c, r) in places]
+    else:
+        axis = 1 if question == LOOKUPS[2] else 0
+        asked = rng.sample(places, min(ASKED, len(places)))
+        found = [f"{word} {_others(word, place, cells, axis)}" for word, place in asked]
+    return question, ", ".join(rng.sample(found, len(found)))
+
+
+def _line(pixel: float) -> int:
+    """The row of a height, or the column of a width, in pixels of a picture."""
+    return min(LINES - 1, int(pixel * LINES / SIDE))
+
+
+def _others(word: str, place: Cell, cells: dict[Cell, list[str]], axis: int) -> str:
+    """What else is in the row (axis 1) or column (axis 0) of a word, in order."""
+    line = [other for cell in sorted(cells) if cell[axis] == place[axis] for other in cells[cell] if other != word]
+    return " ".join(line) or "alone"
 
 
 def spoken(answer: str, reasoning: str, vague: str, prose: str, habit: Habit, mode: str, rng: random.Random) -> str:
@@ -128,7 +166,7 @@ def scene_vocabulary(task: DrawnTask, count: int = 150) -> list[str]:
         example = task.example("pretrain", number, kind, level, scene)
         texts += [question_text(example, mode) for mode in MODES]
         texts += [f" {scene.answer} ", f" {', '.join(scene.steps)} ", f"The answer is {scene.answer}."]
-        texts += scene_reading(scene, rng)
+        texts += [*scene_reading(scene, rng), *scene_lookups(scene, rng)]
     numbers = [f" {number} ({number}) {number}" for number in (*range(100), *range(100, 365, 5))]
     return [*texts, *numbers * 3, "It is hard to tell."]
 
