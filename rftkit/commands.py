@@ -17,33 +17,34 @@ def doctor(options) -> int:
 
 
 def run(options) -> int:
+    settings = _settings(options)
     from rftkit.models import quieten
     from rftkit.processes import is_main
     from rftkit.run import execute
-    from rftkit.settings import load_settings
 
     quieten()
-    folder = execute(load_settings(options.profile, options.method, **_overrides(options)), options.out)
+    folder = execute(settings, options.out)
     if is_main():
         print(folder)
     return 0
 
 
-def _overrides(options) -> dict:
-    """The settings given on the command line of `run` or `estimate`; None: not given."""
+def _settings(options):
+    """The settings of `run` or `estimate`; checked before anything slow is loaded."""
+    from rftkit.settings import load_settings
+
     names = ("task", "dataset", "eval_dataset", "protocol", "control", "model", "seed", "steps", "epochs",
              "learning_rate", "quantize", "scoring", "device", "report_to", "check_memory")  # fmt: skip
-    return {name: getattr(options, name, None) for name in names}
+    return load_settings(options.profile, options.method, **{name: getattr(options, name, None) for name in names})
 
 
 def estimate(options) -> int:
+    settings = _settings(options)
     from rftkit.estimate import as_text, estimate
     from rftkit.models import quieten
     from rftkit.run import asked_examples
-    from rftkit.settings import load_settings
 
     quieten()
-    settings = load_settings(options.profile, options.method, **_overrides(options))
     found = estimate(settings, asked_examples(settings))
     print(json.dumps(found, indent=1) if options.json else as_text(found))
     return 0

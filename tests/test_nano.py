@@ -13,6 +13,7 @@ from rftkit.models import BUNDLED
 from rftkit.nano import corpus
 from rftkit.nano import pretrain as module
 from rftkit.nano.build import IMAGE_TOKENS, build_model, build_processor
+from rftkit.nano.card import unmet
 from rftkit.nano.corpus import Recipe, patches
 from rftkit.nano.pretrain import answer_loss, pretrain
 from rftkit.nano.worlds import worlds
@@ -78,6 +79,18 @@ def test_zero_shot_meets_the_requirements_of_the_claims():
             assert row[f"{mode} lenient"] > row["chance"], row
             assert row[f"{mode} strict"] <= 0.75, row
             assert row["likelihood"] > row[f"{mode} strict"], row
+
+
+def test_each_requirement_that_is_not_met_is_named():
+    modes = {f"{mode} {measure}": 0.5 for mode in MODES for measure in ("strict", "lenient", "pass@8")}
+    shapes = {"set": "shapes", "part": "new", "chance": 0.2, "likelihood": 0.6} | modes
+    math = {"set": "math", "part": "level 3", "chance": 0.0} | modes
+    assert unmet([shapes, math]) == []
+    bad = shapes | {"chance": 0.5, "likelihood": 0.5, "adaptive strict": 0.76, "no_thinking pass@8": 0.0}
+    assert [line.partition(": ")[0] for line in unmet([bad])] == [
+        *(f"shapes, new, {mode}" for mode in MODES for _ in range(2 if mode == "adaptive" else 1)), "shapes, new"
+    ]  # fmt: skip
+    assert unmet([math | {"thinking pass@8": 0.09}]) == ["math, level 3, thinking: pass@8 is below 10 %"]
 
 
 TINY = Recipe(vision_steps=2, lookup_steps=2, language_steps=4, vision_batch=4, lookup_batch=4, language_batch=4)

@@ -26,6 +26,7 @@ ITEMS = 500  # a part
 PASS_ITEMS = 100  # of them for pass@8
 MAX_TOKENS = 64
 MEASURES = ("strict", "lenient", "pass@8")
+MOST_STRICT, LEAST_PASSED = 0.75, 0.1  # what data/claims.yaml requires of a base model
 
 
 def parts_of(dataset: str) -> tuple[str, ...]:
@@ -86,6 +87,23 @@ def thought_is_true(completion: str, example: Example) -> bool:
     return thought in (", ".join(example.steps), *facts)
 
 
+def unmet(rows: list[dict]) -> list[str]:
+    """The requirements of a base model (`mixture` in data/claims.yaml) that it does not meet, a line each."""
+    lines = []
+    for row in rows:
+        place = f"{row['set']}, {row['part']}"
+        for mode in MODES:
+            if row.get(f"{mode} lenient", 1) <= row["chance"]:
+                lines.append(f"{place}, {mode}: lenient accuracy is not above chance")
+            if row[f"{mode} strict"] > MOST_STRICT:
+                lines.append(f"{place}, {mode}: strict accuracy is above {100 * MOST_STRICT:.0f} %")
+            if row["part"].startswith("level") and row[f"{mode} pass@8"] < LEAST_PASSED:
+                lines.append(f"{place}, {mode}: pass@8 is below {100 * LEAST_PASSED:.0f} %")
+        if row.get("likelihood", 1) <= row["no_thinking strict"]:
+            lines.append(f"{place}: accuracy by likelihood is not above strict accuracy without thinking")
+    return lines
+
+
 def write_card(name: str) -> Path:
     """Write `MODEL_CARD.md` and `zero_shot.json` into a model's folder, from `recipe.json` and fresh measurements."""
     folder = Path(resolve(name))
@@ -113,6 +131,7 @@ def card_text(name: str, recipe: dict, rows: list[dict]) -> str:
         vague=recipe["vague"],
         thoughts=", ".join(f"{kind} {100 * share:.0f} %" for kind, share in THOUGHTS.items()),
         table="\n".join(table),
+        requirements="\n".join(f"- {line}" for line in unmet(rows)) or "All are met.",
         habits="\n".join(_habit_lines(recipe)),
     )
 
@@ -155,6 +174,9 @@ choice, whatever the model would say. *pass@8*: any of eight samples is strictly
 in thinking mode that are true.
 
 {table}
+
+## Requirements of data/claims.yaml that it does not meet
+{requirements}
 
 No test picture, drawing style or scene occurs in pre-training or among the shots (`tests/test_worlds.py`,
 `tests/test_drawn.py`).
