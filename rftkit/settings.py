@@ -14,6 +14,7 @@ from rftkit.paths import DATA, PROFILES
 from rftkit.prompts import MODES
 from rftkit.rewards import get_rule
 from rftkit.tasks.bundled import PROTOCOLS, TASKS, datasets, resolved, rule_of, short_name, task_of, why_not
+from rftkit.tasks.sources import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ SCENE_TOKENS = 64  # of a completion in a drawn task, if not given: its thoughts
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
 TRACKERS = (None, "wandb", "trackio", "tensorboard", "mlflow")
 REWARDS = ("mode", "accuracy", "format", "random")
+# The least and the most of numbers; of whole ones not named here: one and a million. Beyond it nothing would run.
+BOUNDS = dict.fromkeys(("val_items", "pass_items", "eval_every", "lora_rank", "beta"), (0, 10**6))
+BOUNDS |= dict.fromkeys(("seed", "shots_seed", "test_seed"), (0, 2**32 - 1))
+BOUNDS |= dict.fromkeys(("max_pixels", "min_pixels"), (1, MAX_PIXELS)) | {"num_generations": (2, 10**6)}
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,8 @@ class Settings:
     task: str = "classification"  # what is asked
     dataset: str = "shapes"  # a bundled set, a folder, or a real set: hub:NAME or NAME@DIR
     eval_dataset: str | None = None  # another set of the same task to test on; None: the one that is trained on
-    protocol: str = (
-        "base_to_new"  # train on base classes, test both halves; new_to_base: swapped; few_shot: all classes; open_set:
-        # few_shot without choice lists
-    )
+    # Train on base classes, test both halves; new_to_base: swapped; few_shot: all classes; open_set: so without lists.
+    protocol: str = "base_to_new"
     method: str = "no_thinking_rl"  # how the model is trained
     control: str | None = None  # a control of data/claims.yaml, which changes the method; None: the method itself
     model: str = "nano-s"  # bundled name, folder or hub id
@@ -83,9 +86,7 @@ class Settings:
     max_answer_tokens: int = 12  # tokens, in the mode without
     temperature: float = 1.0  # of sampling in training and pass@8
     beta: float = 0.0  # weight of the KL term; the paper's 0.04 costs a reference pass
-    reward: str = (
-        "mode"  # GRPO: what is rewarded. mode: accuracy, and format if the mode has one; accuracy, format, random
-    )
+    reward: str = "mode"  # GRPO: what is rewarded. mode: accuracy, and format if there is one; accuracy, format, random
     negatives: bool = True  # GRPO: false learns from right completions only, each with advantage 1 (RAFT)
     loss_type: str = "grpo"  # TRL's name; grpo is the paper's mean over each completion's tokens
     lora_rank: int = 16  # 0: full fine-tuning
@@ -180,10 +181,12 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     if control := (merged | given).get("control"):
         merged |= control_settings(str(control), method, chosen="learning_rate" in given)
     merged = _of_task(merged | {"profile": name, "method": method} | given)
-    if isinstance(merged.get("epochs"), dict):
-        merged["epochs"] = _for_set(merged["epochs"], merged)
     if "steps" in given and "epochs" not in given:
         merged["epochs"] = None
+    if isinstance(merged.get("epochs"), dict):
+        merged["epochs"] = _for_set(merged["epochs"], merged)
+        if merged["epochs"] is None:
+            raise UserError(f"'epochs' of profile '{profile}' has no number for '{merged['dataset']}': add other: 10")
     kinds = {field.name: str(field.type) for field in fields(Settings)}
     for key in merged:
         if key not in kinds:
@@ -234,7 +237,7 @@ def _typed(key: str, value: Any, kind: str) -> Any:
     if value is None and plain != kind:
         return None
     if plain in ("bool", "str"):
-        if not isinstance(value, bool if plain == "bool" else str):
+        if not isinstance(value, bool if plain == "bool" else str) or value == "":
             raise UserError(f"setting '{key}' needs {'true or false' if plain == 'bool' else 'a text'}, not '{value}'")
         return value
     try:
@@ -248,19 +251,15 @@ def _typed(key: str, value: Any, kind: str) -> Any:
 
 def check(settings: Settings) -> Settings:
     """Refuse values that cannot work, with one line each."""
-    at_least = {"steps": 1, "shots": 1, "train_items": 1, "test_items": 1, "val_items": 0, "pass_items": 0,
-                "prompts_per_step": 1, "num_generations": 2, "sft_batch": 1, "micro_batch": 1, "eval_batch": 1,
-                "lora_rank": 0, "save_every": 1, "eval_every": 0, "max_completion_tokens": 1, "max_answer_tokens": 1,
-                "max_pixels": 1, "min_pixels": 1, "epochs": 1, "beta": 0, "seed": 0, "shots_seed": 0}  # fmt: skip
-    for name, least in at_least.items():
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            raise UserError(f"setting '{name}' must be at least {least}, not {value}")
+    numbers = [field.name for field in fields(Settings) if "int" in str(field.type)]
+    for name in (*numbers, "beta"):
+        value, (least, most) = getattr(settings, name), BOUNDS.get(name, (1, 10**6))
+        if value is not None and not least <= value <= most:
+            allowed = f"least {least}" if value < least else f"most {most}"
+            raise UserError(f"setting '{name}' must be at {allowed}, not {value:.15g}")
     for name in ("learning_rate", "temperature"):
         if not getattr(settings, name) > 0:
             raise UserError(f"setting '{name}' must be above 0, not {getattr(settings, name)}")
-    if settings.seed >= 2**32:
-        raise UserError(f"setting 'seed' must be below 2**32, not {settings.seed}")
     if settings.min_pixels and settings.max_pixels and settings.min_pixels > settings.max_pixels:
         raise UserError(f"min_pixels {settings.min_pixels} is above max_pixels {settings.max_pixels}")
     get_rule(settings.scoring)

@@ -1,6 +1,6 @@
 """Settings: who overrides whom, and what is said about values that cannot work."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pytest
 
@@ -130,7 +130,11 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("max_pixels: 4\nmin_pixels: 5", "min_pixels 5 is above max_pixels 4"),
         ("epochs: {eurosat: 100, other: many}", "setting 'epochs' needs a whole number, not 'many'"),
         ("seed: -1", "setting 'seed' must be at least 0, not -1"),
-        ("seed: 4294967296", "setting 'seed' must be below 2**32"),
+        ("seed: 4294967296", "setting 'seed' must be at most 4294967295, not 4294967296"),
+        ("min_pixels: 1e30", "setting 'min_pixels' must be at most 40000000, not 1"),
+        ("steps: 1e300", "setting 'steps' must be at most 1000000, not 1"),
+        ("epochs: {eurosat: 100, math: 1}", "' has no number for 'shapes': add other: 10"),
+        ("dataset: ''", "setting 'dataset' needs a text, not ''"),
         (
             "protocol: one_shot",
             "unknown protocol 'one_shot': choose one of base_to_new, new_to_base",
@@ -191,6 +195,17 @@ def test_only_direct_answers_have_the_short_limit():
 def test_settings_as_a_dict_make_the_same_settings():
     settings = load_settings("smoke", "cls_rl", seed=3)
     assert Settings(**asdict(settings)) == settings
+
+
+def test_steps_stand_above_a_table_of_epochs(profile):
+    settings = load_settings(profile("epochs: {math: 1}"), "sft", steps=7)
+    assert (settings.epochs, settings.steps) == (None, 7)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Settings) if str(field.type).startswith("int")])
+def test_every_whole_number_has_a_largest_value(name):
+    with pytest.raises(UserError, match=f"setting '{name}' must be at most .*, not 1e\\+30"):
+        load_settings("smoke", "cls_rl", **{name: 1e30})
 
 
 def test_a_dataset_may_have_its_own_part_for_a_method(tmp_path):
