@@ -14,8 +14,9 @@ from pathlib import Path
 from rftkit.paths import DATA, NOTEBOOKS
 
 GIB = 2**30
-# What each profile needs: memory of the device in GiB, and disk for runs and models in GiB.
-NEEDS = {"smoke": (2, 1), "nano": (4, 1), "gpu-2b": (16, 12), "gpu-3b": (16, 16), "gpu-7b": (24, 40)}
+# What each profile needs of the disk for runs and models, and of a laptop's memory with notebooks and all, in GiB.
+DISK = {"smoke": 1, "nano": 1, "gpu-2b": 12, "gpu-3b": 16, "gpu-7b": 40}
+MEMORY = {"smoke": 2, "nano": 4}
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ def diagnose() -> list[Line]:
     for check in checks:
         try:
             lines += check()
-        except ImportError as error:
-            mend = f"pip install {error.name}" if error.name else "pip install -r requirements.lock again"
+        except (ImportError, OSError, RuntimeError) as error:  # the latter from packages that are there but broken
+            name = getattr(error, "name", None)
+            mend = f"pip install {name}" if name else "pip install -r requirements.lock again"
             lines.append(Line(check.__name__.strip("_"), False, f"cannot tell: {error}", mend))
     return lines
 
@@ -110,12 +112,25 @@ def _profiles() -> list[Line]:
 
     gpu = max((torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())), default=0)
     lines = []
-    for name, (memory, disk) in NEEDS.items():
-        here = gpu if name.startswith("gpu") else _free_memory()
-        kind = "GPU memory" if name.startswith("gpu") else "memory"
+    for name, disk in DISK.items():
+        if name in MEMORY:
+            here, memory, kind = _free_memory(), MEMORY[name], "memory"
+        else:
+            here, memory, kind = gpu, _gpu_memory(name), "GPU memory"
         ok = here >= memory * GIB and shutil.disk_usage(Path.cwd()).free >= disk * GIB
-        lines.append(Line(f"profile {name}", ok, f"needs {memory} GiB {kind}, {disk} GiB disk", "see the lines above"))
+        seen = f"needs {memory:g} GiB {kind}, {disk} GiB disk"
+        lines.append(Line(f"profile {name}", ok, seen, "see the lines above"))
     return lines
+
+
+def _gpu_memory(profile: str) -> float:
+    """GiB, to two decimals: the most that `rftkit estimate --profile PROFILE --device cuda` prints for a method."""
+    from rftkit.estimate import estimate
+    from rftkit.run import asked_examples
+    from rftkit.settings import load_settings
+
+    chosen = [load_settings(profile, method, device="cuda") for method in ("zero_shot", "sft", "cls_rl")]
+    return round(max(estimate(s, asked_examples(s), with_time=False)["memory"]["total"] for s in chosen) / GIB, 2)
 
 
 def as_text(lines: list[Line]) -> str:

@@ -6,22 +6,21 @@ what stays (weights, adapters, optimizer, reserve) and the largest of what comes
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import bitsandbytes as bnb
 import psutil
 import torch
-from torch import nn
 
 from rftkit.errors import UserError
+from rftkit.evaluate import PASS_SAMPLES, evaluated_modes, pass_batch
 from rftkit.models import pick_device
 from rftkit.prompts import MODES, question_text
 from rftkit.settings import METHODS, Settings, completion_limit, with_steps
-from rftkit.shapes import Shape, read_config, shape_of
+from rftkit.shapes import Shape, shape_named
 from rftkit.shared_prefix import PAYS_FROM
+from rftkit.speed import Speed, measure
 from rftkit.tasks import Example
 from rftkit.tasks.bundled import evaluated_parts
 from rftkit.tasks.sources import open_image
@@ -31,7 +30,7 @@ TILE = (4096, 32768)  # tokens and words of TRL's fused head at once
 RESERVE = {"cpu": 0, "cuda": 768 * 2**20}  # bytes: the CUDA context and what the allocator cannot use
 TEXT_TOKENS = 16  # of the chat template
 CHARACTERS = 3  # a token of a question has at least, about
-SFT_TOKENS = 8  # of an answer that is learnt
+ANSWER_TOKENS = 8  # of an answer that is learnt, or of a choice that is scored
 TYPICAL = {False: 8, True: 200}  # tokens of a completion, without and with tags, if the limit is not reached
 OPERATIONS = 200  # small ones in a decoder layer with adapters: each costs a launch
 ELEMENTS = (30, 10)  # times the width and the MLP's inner width: what these operations read of a token
@@ -58,8 +57,8 @@ def lengths_of(settings: Settings, shape: Shape, examples: Sequence[Example]) ->
     asked = (question_text(example, method.mode) for example in examples)
     text = max(map(len, asked)) // CHARACTERS + TEXT_TOKENS
     if method.trainer == "sft":
-        return Lengths(patches + text, SFT_TOKENS)
-    modes = [method.mode] if method.trainer else list(MODES)  # an untrained model is tested in all of them
+        return Lengths(patches + text, ANSWER_TOKENS)
+    modes = [method.mode] if method.trainer else evaluated_modes(method.mode, trained=False)
     return Lengths(patches + text, max(completion_limit(settings, mode) for mode in modes))
 
 
@@ -108,7 +107,7 @@ def _cached_rows(settings: Settings) -> int:
     """Sequences that have a cache at once: all rollouts of a step, or those of pass@8 in evaluation."""
     grpo = METHODS[settings.method].trainer == "grpo"
     rollouts = settings.prompts_per_step * settings.num_generations if grpo else 0
-    passed = 8 * max(1, settings.eval_batch // 4) if settings.pass_items else 0
+    passed = PASS_SAMPLES * pass_batch(settings.eval_batch) if settings.pass_items else 0
     return max(rollouts, settings.eval_batch, passed)
 
 
@@ -125,51 +124,9 @@ def _activations(settings: Settings, shape: Shape, lengths: Lengths, item: int) 
     return int((shape.depth + 1) * layer)
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds a weight of the language model's matrices costs in a forward pass: for many rows (a row), for the rows
-    of one decoding step (all rows together); and seconds of launching a small operation, and of an element in it."""
-
-    a_row: float
-    a_decoding: float
-    a_launch: float
-    an_element: float
-
-
-def measure(settings: Settings, shape: Shape, device: str) -> Speed:
-    """About a second of work: one matrix of the model's own shape and precision, as it is in training."""
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    layer = nn.Linear(shape.width, shape.inner, bias=False, dtype=dtype)
-    if settings.quantize:
-        packed = bnb.nn.Linear4bit(shape.width, shape.inner, bias=False, compute_dtype=dtype, quant_type="nf4")
-        packed.load_state_dict(layer.state_dict())
-        layer = packed
-    layer = layer.to(device).train()
-    many, rows = (256 if device == "cpu" else 4096), _cached_rows(settings)
-    row = {count: torch.ones(count, shape.width, device=device, dtype=dtype) for count in (many, rows)}
-    tiny, weights = torch.ones(8, device=device), shape.width * shape.inner
-    with torch.no_grad():
-        return Speed(
-            a_row=_seconds(lambda: layer(row[many])) / many / weights,
-            a_decoding=_seconds(lambda: layer(row[rows])) / weights,
-            a_launch=_seconds(lambda: [tiny.add(1) for _ in range(100)]) / 100,
-            an_element=_seconds(lambda: row[many].add(1)) / row[many].numel(),
-        )
-
-
-def _seconds(work) -> float:
-    """The fastest of several repetitions within a quarter of a second, after one that warms up."""
-    found, began = [], time.perf_counter()
-    while len(found) < 3 or time.perf_counter() - began < 0.25:
-        start = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    return min(found[1:])
-
-
-def seconds(settings: Settings, shape: Shape, lengths: Lengths, speed: Speed) -> dict[str, float]:
+def seconds(
+    settings: Settings, shape: Shape, lengths: Lengths, speed: Speed, examples: Sequence[Example]
+) -> dict[str, float]:
     """Seconds of a training step, of training and of the evaluation."""
     method = METHODS[settings.method]
     launches = shape.depth * OPERATIONS * speed.a_launch
@@ -189,10 +146,17 @@ def seconds(settings: Settings, shape: Shape, lengths: Lengths, speed: Speed) ->
         a_token = (shape.projections + shape.head + attention) * speed.a_row + small
         step = passes * (tokens * a_token + micro_batches * launches)
         step += groups * prefill + decode if grpo else groups * vision
-    modes = len({method.mode, "no_thinking"}) if method.trainer else 3
-    parts = len(evaluated_parts(settings.eval_dataset or settings.dataset, settings.protocol))
-    batches = -(-settings.test_items // settings.eval_batch)
-    evaluation = parts * modes * (settings.test_items * prefill + batches * decode)
+    # As `rftkit.run.evaluate_run` does it, for each part: greedy in every mode, pass@8 in the own one or in all of an
+    # untrained model, and each choice's likelihood once, one batch of choices after the other.
+    modes = evaluated_modes(method.mode, trained=bool(method.trainer))
+    items, passed = settings.test_items, min(settings.pass_items, settings.test_items)
+    batches, pass_batches = -(-items // settings.eval_batch), -(-passed // pass_batch(settings.eval_batch))
+    evaluation = len(modes) * (items * prefill + batches * decode)
+    evaluation += (1 if method.trainer else len(modes)) * (passed * prefill + pass_batches * decode)
+    if all(example.choices for example in examples):
+        an_answer = ANSWER_TOKENS * ((shape.projections + shape.head) * speed.a_row + small)
+        evaluation += max(len(example.choices) for example in examples) * (items * an_answer + batches * launches)
+    evaluation *= len(evaluated_parts(settings.eval_dataset or settings.dataset, settings.protocol))
     return {"step": step, "training": step * settings.steps * bool(method.trainer), "evaluation": evaluation}
 
 
@@ -231,7 +195,7 @@ def advice(settings: Settings, examples: Sequence[Example], evaluating: bool) ->
     if evaluating and settings.eval_batch > 1:
         return [f"eval_batch: {settings.eval_batch // 2}"]
     training = replace(settings, eval_batch=1, pass_items=0)
-    return mends(training, shape_of(read_config(settings.model)), examples, settings.device or pick_device())
+    return mends(training, shape_named(settings.model), examples, settings.device or pick_device())
 
 
 def estimate(settings: Settings, examples: Sequence[Example], with_time: bool = True) -> dict[str, Any]:
@@ -241,17 +205,17 @@ def estimate(settings: Settings, examples: Sequence[Example], with_time: bool = 
         examples: what the run is trained on; the longest prompt is looked for among the first of them.
     """
     settings, device = with_steps(settings, len(examples)), settings.device or pick_device()
-    shape = shape_of(read_config(settings.model))
+    shape = shape_named(settings.model)
     lengths, free = lengths_of(settings, shape, examples), free_memory(device)
     parts = memory(settings, shape, lengths, device)
     times = None
     if with_time and free is not None:
-        speed = measure(settings, shape, device)
+        speed = measure(shape.width, shape.inner, _cached_rows(settings), settings.quantize, device)
         usual = TYPICAL[bool(MODES[METHODS[settings.method].mode].tags)]
         usual = replace(lengths, completion=min(usual, lengths.completion))
         times = {
-            "at_limit": seconds(settings, shape, lengths, speed),
-            "typical": seconds(settings, shape, usual, speed),
+            "at_limit": seconds(settings, shape, lengths, speed, examples),
+            "typical": seconds(settings, shape, usual, speed, examples),
         }
     return {
         "estimate": True, "profile": settings.profile, "method": settings.method, "dataset": settings.dataset,
@@ -291,7 +255,7 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append(f"to need less: {', '.join(found['mends'])}")
     for name, times in (found["time"] or {}).items():
         lines.append(f"{name.replace('_', ' '):<8} {times['step']:.3g} s a step, {_duration(times['training'])} for "
-                     f"{found['steps']} steps, {_duration(times['evaluation'])} to evaluate, pass@8 apart")  # fmt: skip
+                     f"{found['steps']} steps, {_duration(times['evaluation'])} to evaluate")  # fmt: skip
     return "\n".join(lines)
 
 

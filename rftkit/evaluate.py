@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from rftkit.errors import UserError
 from rftkit.models import load, scale_up
-from rftkit.prompts import conversation, get_mode
+from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
 from rftkit.shared_prefix import generate_forked, prefill
 from rftkit.stats import wilson
@@ -21,6 +21,17 @@ from rftkit.tasks.sources import open_image
 from rftkit.vision import unwrapped, with_features
 
 PASS_SAMPLES = 8
+
+
+def evaluated_modes(own: str, trained: bool) -> list[str]:
+    """The modes a model is tested in: its own and without thinking; untrained, every one but the adaptive."""
+    every = [name for name, mode in MODES.items() if not mode.optional]
+    return list(dict.fromkeys([own, "no_thinking"])) if trained else every
+
+
+def pass_batch(eval_batch: int) -> int:
+    """Prompts in memory at once for pass@8, each with eight samples, where `eval_batch` have one."""
+    return max(1, eval_batch // 4)
 
 
 def encode(
@@ -70,18 +81,10 @@ def generate(
 ) -> list[Answer]:
     """Each example's answer: one greedy completion, or `samples` drawn ones; with `likelihood` the likeliest choice.
 
-    With `begun`, a text for each example, a completion begins with that text, whatever the model would have said. The
-    sampling settings of a checkpoint's own generation config are not used: they differ between checkpoints.
+    With `begun`, a text for each example, a completion begins with that text, whatever the model would have said.
     """
-    ends = model.generation_config.eos_token_id
-    config = GenerationConfig(
-        max_new_tokens=max_tokens,
-        do_sample=samples > 0,
-        eos_token_id=ends,
-        pad_token_id=processor.tokenizer.pad_token_id,
-        **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if samples else {}),
-    )
-    ends = torch.tensor(ends if isinstance(ends, list) else [ends])
+    config = _generation(model, processor, max_tokens, temperature if samples else None)
+    ends = torch.tensor(config.eos_token_id).view(-1)  # one or several
     per, answers = max(samples, 1), []
     was_training = model.training
     model.eval()
@@ -106,6 +109,17 @@ def generate(
             answers.append(Answer(texts[own], ids_of, choice))
     model.train(was_training)
     return answers
+
+
+def _generation(model, processor, max_tokens: int, temperature: float | None) -> GenerationConfig:
+    """Greedy without a temperature. A checkpoint's own sampling settings are not used: they differ between them."""
+    return GenerationConfig(
+        max_new_tokens=max_tokens,
+        do_sample=temperature is not None,
+        eos_token_id=model.generation_config.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        **({} if temperature is None else {"temperature": temperature, "top_k": 0, "top_p": 1.0}),
+    )
 
 
 def _likeliest(model, processor, examples: Sequence[Example], ids, mask, cache) -> list[str]:

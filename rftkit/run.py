@@ -17,9 +17,8 @@ from rftkit.callbacks import METRICS, RunLog
 from rftkit.divergence import BaseAnswers
 from rftkit.errors import UserError, is_out_of_memory
 from rftkit.estimate import advice, refuse_what_will_not_fit
-from rftkit.evaluate import answer_rows, pass_at_samples, proportion
+from rftkit.evaluate import answer_rows, evaluated_modes, pass_at_samples, pass_batch, proportion
 from rftkit.models import load, pick_device, resolve, scale_up
-from rftkit.prompts import MODES
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
 from rftkit.sft import sft_trainer
 from rftkit.stats import harmonic_mean
@@ -212,11 +211,10 @@ def evaluate_run(
 ) -> tuple[dict[str, Any], list[dict]]:
     """The evaluation part of `results.json` and a row for each answer.
 
-    A trained model answers in its own mode and in no-thinking mode, an untrained one in every mode but the adaptive.
+    What is done is what `rftkit.estimate.seconds` counts.
     """
     method = METHODS[settings.method]
-    every = [name for name, mode in MODES.items() if not mode.optional]
-    modes = every if method.trainer is None else list(dict.fromkeys([method.mode, "no_thinking"]))
+    modes = evaluated_modes(method.mode, trained=method.trainer is not None)
     rules = list(dict.fromkeys(("strict", "lenient", rule_of(tested_on(settings)), settings.scoring)))
     set_seed(settings.seed)  # pass@8 samples: the same whether a run was resumed or not
     measures, answers = [], []
@@ -230,7 +228,7 @@ def evaluate_run(
                 if measure in rows[0]:
                     measures.append(_measure(half, mode, measure, [row[measure] for row in rows]))
             if settings.pass_items and (mode == method.mode or not method.trainer):
-                options |= {"batch_size": max(1, settings.eval_batch // 4), "temperature": settings.temperature}
+                options |= {"batch_size": pass_batch(settings.eval_batch), "temperature": settings.temperature}
                 part = examples[: settings.pass_items]  # examples come class by class in turn
                 passed = pass_at_samples(model, processor, part, mode, settings.scoring, **options)
                 measures.append(_measure(half, mode, "pass@8", passed))

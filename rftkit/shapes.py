@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, Qwen2_5_VLConfig, Qwen2VLConfig
@@ -76,6 +77,12 @@ class Shape:
     depth: int
     vocabulary: int
     token_side: int
+
+
+@cache
+def shape_named(name: str) -> Shape:
+    """The shape of a model by its name: see `read_config`."""
+    return shape_of(read_config(name))
 
 
 def shape_of(config: PretrainedConfig) -> Shape:

@@ -3,17 +3,29 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from rftkit.cli import main
 from rftkit.errors import UserError
-from rftkit.estimate import as_text, estimate, lengths_of, memory, packed_tokens, refuse_what_will_not_fit
+from rftkit.estimate import (
+    ANSWER_TOKENS,
+    Lengths,
+    as_text,
+    estimate,
+    lengths_of,
+    memory,
+    packed_tokens,
+    refuse_what_will_not_fit,
+    seconds,
+)
 from rftkit.models import load
 from rftkit.run import training_examples
 from rftkit.settings import load_settings
 from rftkit.shapes import HUB, read_config, shape_of
+from rftkit.speed import Speed
 
 # As the hub counts them.
 PARAMETERS = {"Qwen/Qwen2-VL-2B-Instruct": 2_208_985_600, "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
@@ -108,6 +120,26 @@ def test_tokens_of_a_group_by_hand():
     text = lengths.prompt - 100
     assert 30 < text < 120 and lengths.completion == 50
     assert packed_tokens(settings, lengths) == lengths.prompt - 1 + 4 * 51
+
+
+def test_the_evaluation_counts_pass_at_8_and_likelihood_by_hand():
+    settings, examples = _run("nano", "no_thinking_rl", test_items=100, pass_items=10, eval_batch=20)
+    shape, lengths = shape_of(read_config("nano-s")), Lengths(prompt=100, completion=10)
+    speed = Speed(a_row=0.0, a_decoding=1.0, a_launch=0.0, an_element=0.0)  # only decoding costs
+
+    def evaluation(settings, examples, speed):
+        return seconds(settings, shape, lengths, speed, examples)["evaluation"]
+
+    decode = 10 * (shape.projections + shape.head)
+    assert evaluation(settings, examples, speed) == 2 * (5 + 2) * decode  # base and new: 100 / 20 and 10 / (20 // 4)
+    untrained = replace(settings, method="zero_shot")
+    assert evaluation(untrained, examples, speed) == 2 * 3 * (5 + 2) * decode
+    assert evaluation(replace(settings, pass_items=0), examples, speed) == 2 * 5 * decode
+    open_ended = [replace(example, choices=None) for example in examples]
+    speed = Speed(a_row=1.0, a_decoding=0.0, a_launch=0.0, an_element=0.0)
+    scored = evaluation(settings, examples, speed) - evaluation(settings, open_ended, speed)
+    choices = len(examples[0].choices)
+    assert scored == pytest.approx(2 * 100 * choices * ANSWER_TOKENS * (shape.projections + shape.head))
 
 
 def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):
