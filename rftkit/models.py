@@ -178,6 +178,9 @@ def load(
         raise UserError(f"unknown device '{device}': choose one of cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no GPU that torch can use (see rftkit doctor): choose device cpu")
+    for file in ("adapter_config.json", "adapter_model.safetensors"):  # peft would look for them on the hub
+        if adapter is not None and not (Path(adapter) / file).is_file():
+            raise UserError(f"no adapter in '{adapter}': the folder has no {file}")
     processor = load_processor(name)
     model = _read(
         AutoModelForImageTextToText.from_pretrained,
@@ -193,8 +196,6 @@ def load(
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
     if adapter is not None:
-        if not (Path(adapter) / "adapter_config.json").is_file():
-            raise UserError(f"no adapter in '{adapter}': the folder has no adapter_config.json")
         model = _read_adapter(model, adapter)
     return model.eval(), processor
 

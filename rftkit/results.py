@@ -131,11 +131,15 @@ def write_config(folder: Path, settings: Settings) -> None:
 
 
 def read_settings(run: Path) -> Settings:
-    """The settings in a run folder's `config.yaml`."""
+    """The settings in a run folder's `config.yaml`; UserError if it has not all of them: it is torn, or old."""
     try:
-        return Settings(**yaml.safe_load((run / "config.yaml").read_text()))
-    except (OSError, TypeError, yaml.YAMLError):
-        raise UserError(f"'{run}' is no run folder of this version: it has no config.yaml that can be read") from None
+        content = yaml.safe_load((run / "config.yaml").read_text())
+        settings = Settings(**content)
+    except (OSError, TypeError, ValueError, yaml.YAMLError):
+        content = settings = None
+    if settings is None or asdict(settings) != content:
+        raise UserError(f"'{run}' is no run folder of this version: it has no config.yaml that can be read")
+    return settings
 
 
 def write_results(folder: Path, settings: Settings, content: dict[str, Any], data_sha: str) -> dict[str, Any]:
@@ -153,7 +157,11 @@ def write_results(folder: Path, settings: Settings, content: dict[str, Any], dat
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / RESULTS).read_text())
+    """What `results.json` of a complete run holds; UserError if it is torn."""
+    try:
+        return json.loads((folder / RESULTS).read_text())
+    except ValueError as error:
+        raise UserError(f"cannot read '{folder / RESULTS}': {error}; remove it and start the run again") from None
 
 
 def read_answers(runs: Iterable[dict[str, Any]], mode: str, rule: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -21,10 +22,9 @@ from rftkit.errors import UserError
 from rftkit.paths import DATA, NOTEBOOKS, PROFILES
 from rftkit.prompts import MODES
 from rftkit.report import write_report
-from rftkit.results import complete_runs, is_complete, read_results
+from rftkit.results import complete_runs, is_complete, read_results, read_settings
 from rftkit.run import folder_of
-from rftkit.settings import METHODS, every_control, load_settings, study_seeds
-from rftkit.tasks.bundled import short_name
+from rftkit.settings import METHODS, Settings, every_control, load_settings, study_seeds
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,15 @@ def chapters(only: tuple[str, ...] | None, models: Sequence[str | None] = (None,
     return [replace(chapter, model=model) for model in models for chapter in chosen]
 
 
-def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> list[Path]:
-    """The run folders of a chapter. A zero-shot run has one seed: nothing is drawn."""
-    return [
-        folder_of(load_settings(profile, method, dataset=name, model=chapter.model, seed=seed, control=control), out)
+def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
+    """The runs of a chapter by their folders. A zero-shot run has one seed: nothing is drawn."""
+    runs = [
+        load_settings(profile, method, dataset=name, model=chapter.model, seed=seed, control=control)
         for name in _datasets_of(chapter, dataset)
         for method, control in (*((method, None) for method in chapter.methods), *chapter.controls)
         for seed in (seeds if METHODS[method].trainer else seeds[:1])
     ]
+    return {folder_of(settings, out): settings for settings in runs}
 
 
 def _datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]:
@@ -127,29 +128,20 @@ def study(
     """
     count = study_seeds(profile) if seeds is None else seeds
     jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
-    for name, value in (("seeds", count), ("jobs", jobs)):
-        if value < 1:
-            raise UserError(f"--{name} must be at least 1, not {value}")
+    for name, value, least in (("seeds", count, 1), ("jobs", jobs, 1), ("first-seed", first_seed, 0)):
+        if value < least:
+            raise UserError(f"--{name} must be at least {least}, not {value}")
     if time_limit is not None and not time_limit > 0:
         raise UserError(f"--time-limit must be above 0 minutes, not {time_limit:g}")
-    if first_seed < 0:
-        raise UserError(f"--first-seed must be at least 0, not {first_seed}")
     # Notebooks run in a folder of their own: paths are made absolute.
     bases = [str(Path(model).resolve()) if Path(model).is_dir() else model for model in dict.fromkeys(models or ())]
-    chosen = chapters(only, bases or (None,))
-    seeds_of = {c: _seeds_of(place, count, shard) for place, c in enumerate(chosen)}
-    plan = {chapter: [first_seed + seed for seed in part] for chapter, part in seeds_of.items() if part}
-    runs = {c: runs_of(c, profile, dataset, part, out) for c, part in plan.items()}
-    todo = {chapter: missing for chapter, all in runs.items() if (missing := [r for r in all if not is_complete(r)])}
-    for chapter in plan:
-        missing = todo.get(chapter, [])
-        print(f"{chapter.title}: {f'{len(missing)} runs to do' if missing else 'complete'}", flush=True)
-        if dry_run:
-            print("".join(f"  {folder.name}\n" for folder in missing), end="")
-    print(_estimate([folder for missing in todo.values() for folder in missing], out, jobs), end="", flush=True)
+    plan = _dealt(chapters(only, bases or (None,)), range(first_seed, first_seed + count), shard)
+    missing = {c: _missing(runs_of(c, profile, dataset, part, out)) for c, part in plan.items()}
+    _announce(missing, out, jobs, names=dry_run)
     if dry_run:
         return 0
-    failed = _execute_all({c: plan[c] for c in todo}, todo, profile, dataset, out, jobs, time_limit)
+    todo = {chapter: runs for chapter, runs in missing.items() if runs}
+    failed = _execute_all(plan, todo, profile, dataset, out, jobs, time_limit)
     for chapter in failed:
         print(f"failed: {chapter.title}; its last lines stand above", file=sys.stderr)
     if len(failed) < len(plan):
@@ -158,34 +150,59 @@ def study(
     return 1 if failed else 0
 
 
-def _seeds_of(place: int, count: int, shard: str | None) -> list[int]:
-    """The seeds of the chapter at a place of the plan, of those a shard `i/n` is dealt; all of them if None."""
-    if shard is None:
-        return list(range(count))
-    found = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UserError(f"--shard must be i/n with i from 1 to n, such as 1/3, not '{shard}'")
-    return [seed for seed in range(count) if (place * count + seed) % int(found[2]) == int(found[1]) - 1]
+def _dealt(chosen: list[Chapter], seeds: Sequence[int], shard: str | None) -> dict[Chapter, list[int]]:
+    """The seeds of each chapter: all, or those that a shard `i/n` is dealt."""
+    pairs = [(chapter, seed) for chapter in chosen for seed in seeds]
+    if shard is not None:
+        found = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise UserError(f"--shard must be i/n with i from 1 to n, such as 1/3, not '{shard}'")
+        pairs = pairs[int(found[1]) - 1 :: int(found[2])]
+    plan: dict[Chapter, list[int]] = {}
+    for chapter, seed in pairs:
+        plan.setdefault(chapter, []).append(seed)
+    return plan
 
 
-def _estimate(missing: list[Path], out: Path, jobs: int) -> str:
-    """A line about how long missing runs will take, by what like runs here took, or the kit's committed ones."""
-    seconds: dict[str, list[float]] = {}
-    for folder in (*complete_runs(out), *complete_runs(DATA / "logs")):
-        result = read_results(folder)
-        if "seconds" in result:
-            seconds.setdefault(f"{short_name(result['dataset'])}-{result['method']}", []).append(result["seconds"])
-    known = [
-        mean(values) for f in missing for name, values in seconds.items() if f.name.startswith((name + "-", name + "+"))
-    ]
+def _missing(runs: dict[Path, Settings]) -> dict[Path, Settings]:
+    return {folder: settings for folder, settings in runs.items() if not is_complete(folder)}
+
+
+def _announce(missing: dict[Chapter, dict[Path, Settings]], out: Path, jobs: int, names: bool) -> None:
+    for chapter, runs in missing.items():
+        print(f"{chapter.title}: {f'{len(runs)} runs to do' if runs else 'complete'}")
+        if names:
+            print("".join(f"  {folder.name}\n" for folder in runs), end="")
+    every = [settings for runs in missing.values() for settings in runs.values()]
+    print(_estimate(every, out, jobs), end="", flush=True)
+
+
+def _estimate(missing: list[Settings], out: Path, jobs: int) -> str:
+    """A line about how long missing runs will take, by runs with the same settings but for the seed: those made here,
+    or the kit's committed ones. Nothing if there is none of some run's kind."""
+    took: dict[Settings, list[float]] = {}
+    for folder in complete_runs(out):
+        with suppress(UserError):  # a run of an earlier version
+            took.setdefault(_kind(read_settings(folder)), []).append(read_results(folder)["seconds"])
+    for folder in complete_runs(DATA / "logs"):  # they have no config.yaml: made with the profile as it is
+        log = read_results(folder)
+        made = load_settings(log["profile"], log["method"], dataset=log["dataset"], model=log["model"])
+        took.setdefault(_kind(made), [log["seconds"]])
+    known = [mean(took[kind]) for kind in map(_kind, missing) if kind in took]
     if not known or len(known) < len(missing):
         return ""
     return f"about {max(1, round(sum(known) / jobs / 60))} minutes, by runs made before\n"
 
 
+def _kind(settings: Settings) -> Settings:
+    """What runs of equal length share: not the seed, the curve that only a first seed has, steps that epochs make."""
+    steps = settings.steps if settings.epochs is None else 0
+    return replace(settings, seed=0, eval_every=0, steps=steps)
+
+
 def _execute_all(
     plan: dict[Chapter, list[int]],
-    todo: dict[Chapter, list[Path]],
+    todo: dict[Chapter, dict[Path, Settings]],
     profile: str,
     dataset: str | None,
     out: Path,

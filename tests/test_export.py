@@ -103,6 +103,31 @@ def test_what_cannot_be_exported_is_one_line(run, tmp_path, capsys):
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 
+TORN = [
+    ("config.yaml", "no run folder of this version"),
+    ("results.json", "results.json': "),
+    ("adapter/adapter_model.safetensors", "cannot put adapter"),
+    ("adapter/adapter_config.json", "cannot put adapter"),
+]
+
+
+@pytest.mark.parametrize(("name", "said"), TORN)
+@pytest.mark.parametrize("share", [0, 2, 0.5])
+def test_torn_and_missing_files_are_one_line_and_leave_nothing(run, tmp_path, capsys, name, said, share):
+    torn = shutil.copytree(run, tmp_path / "torn")
+    content = (torn / name).read_bytes()
+    if share == 2:
+        (torn / name).unlink()
+    else:
+        (torn / name).write_bytes(content[: int(share * len(content))])
+    assert main(["export", str(torn), str(tmp_path / "out")]) == 2
+    written = capsys.readouterr().err
+    missing = {"results.json": "is not complete", "adapter/adapter_config.json": "has no adapter",
+               "adapter/adapter_model.safetensors": "the folder has no adapter_model.safetensors"}  # fmt: skip
+    assert (missing.get(name, said) if share == 2 else said) in written and written.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["torn"]
+
+
 def test_nothing_of_the_users_is_overwritten(run, tmp_path, capsys):
     mine = tmp_path / ".out.partial"
     mine.mkdir()

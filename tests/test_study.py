@@ -14,7 +14,8 @@ from rftkit import study as module
 from rftkit.cli import main
 from rftkit.errors import UserError
 from rftkit.models import BUNDLED
-from rftkit.results import complete_runs, locked, read_results
+from rftkit.results import complete_runs, locked, read_results, run_folder, write_config, write_results
+from rftkit.settings import load_settings
 from rftkit.study import CHAPTERS, study
 
 MINE = """
@@ -95,6 +96,29 @@ def test_seeds_begin_where_they_are_told(mine, capsys):
     assert ["-s7-" in planned[0], "-s8-" in planned[1], len(planned)] == [True, True, 2]
     assert main([*command, "--first-seed", "-1"]) == 2
     assert "--first-seed must be at least 0" in capsys.readouterr().err
+
+
+def test_the_time_is_that_of_runs_that_differ_only_by_the_seed(mine, tmp_path):
+    def made(place, seconds, **changes):
+        settings = load_settings(mine, "sft", seed=3, **changes)
+        folder = run_folder(tmp_path / place, settings, "abc")
+        write_config(folder, settings)
+        write_results(folder, settings, {"seconds": seconds}, "")
+
+    asked = load_settings(mine, "sft", seed=0, eval_dataset="digits")
+    assert module._estimate([asked], tmp_path, 1) == ""
+    made("a", 600, eval_dataset="digits")
+    made("b", 9000, eval_dataset="digits", max_answer_tokens=64)
+    made("b", 9000, eval_dataset="digits", steps=3)
+    assert module._estimate([asked], tmp_path, 1) == "about 10 minutes, by runs made before\n"
+    assert module._estimate([asked] * 4, tmp_path, 2) == "about 20 minutes, by runs made before\n"
+    other = load_settings("smoke", "sft", dataset="digits", eval_dataset="digits")
+    assert module._estimate([asked, other], tmp_path, 1) == ""  # not known of all
+
+
+def test_the_committed_runs_are_those_of_the_nano_profile(tmp_path):
+    runs = [load_settings("nano", method, seed=4) for method in ("zero_shot", "cls_rl")]
+    assert module._estimate(runs, tmp_path, 1).startswith("about 2 minutes")
 
 
 def test_all_and_single_notebooks_can_be_named(mine, capsys):
