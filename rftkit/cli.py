@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rftkit import commands
-from rftkit.errors import as_user_error, is_out_of_memory
+from rftkit.errors import UserError, as_user_error, is_out_of_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rftkit ...`; the exit status is 0, 1 (a notebook failed) or 2 (the user can mend it)."""
     options = _parser().parse_args(arguments)
     try:
+        _refuse_empty(options)
         return options.command(options) or 0
     except Exception as error:
         known = as_user_error(error)
@@ -27,6 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rftkit: interrupted; start the same command again to go on", file=sys.stderr)
         return 130
+
+
+def _refuse_empty(options: argparse.Namespace) -> None:
+    """UserError on an empty text: as a path it would mean the folder one is in."""
+    for name, value in vars(options).items():
+        if isinstance(value, str) and not value.strip():
+            raise UserError(f"'{name.replace('_', '-')}' is empty: name something, or leave it out")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,16 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("to", type=Path, metavar="OUT", help="the folder to make")
     export.add_argument("--check", type=int, default=64, help="test items a part whose answers are compared; 0: none")
     export.add_argument("--device", help="cpu or cuda: where answers are compared, in fp32")
-    data = parsers.add_parser("data", help="sets of examples").add_subparsers(required=True, metavar="COMMAND")
-    _command(
-        data,
-        "list",
-        commands.list_sets,
-        "the bundled sets, how yours may be laid out, the real ones",
-    )
-    check = _command(data, "check", commands.check_set, "counts, classes, a few items and every problem of a set")
-    check.add_argument("name", metavar="NAME", help="a bundled set, a folder, a JSONL file, or a real set: hub:NAME")
-    check.add_argument("--root", metavar="DIR", help="the folder that a real set is in")
+    _add_data(parsers)
     rescore = _command(
         parsers, "rescore", commands.rescore, "published predictions (JSON) by our rules: where do they differ?"
     )
@@ -161,6 +160,14 @@ def _add_bench(parsers) -> None:
     bench.add_argument("--quantize", action="store_true", help="NF4 base model (QLoRA)")
     bench.add_argument("--device", help="cpu or cuda")
     bench.add_argument("--json", action="store_true")
+
+
+def _add_data(parsers) -> None:
+    data = parsers.add_parser("data", help="sets of examples").add_subparsers(required=True, metavar="COMMAND")
+    _command(data, "list", commands.list_sets, "the bundled sets, how yours may be laid out, the real ones")
+    check = _command(data, "check", commands.check_set, "counts, classes, a few items and every problem of a set")
+    check.add_argument("name", metavar="NAME", help="a bundled set, a folder, a JSONL file, or a real set: hub:NAME")
+    check.add_argument("--root", metavar="DIR", help="the folder that a real set is in")
 
 
 def _add_nano(parsers) -> None:

@@ -6,6 +6,7 @@ Imports stand inside the commands: torch and trl take seconds to load, and `--he
 from __future__ import annotations
 
 import json
+import sys
 
 
 def doctor(options) -> int:
@@ -151,7 +152,9 @@ def check_set(options) -> int:
     from rftkit.data_check import check_set
 
     text, problems = check_set(options.name, options.root)
-    print(text, *(f"problem: {problem}" for problem in problems), f"{len(problems)} problems found", sep="\n")
+    print(text, f"{len(problems)} problems found", sep="\n")
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
     return 2 if problems else 0
 
 

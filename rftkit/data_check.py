@@ -15,7 +15,7 @@ from rftkit.tasks.bundled import DRAWN, TEST_ITEMS, is_photo_folder, is_table, l
 from rftkit.tasks.photos import COOP
 from rftkit.tasks.real_sets import AUTHORS, REAL_SETS, RealSet
 from rftkit.tasks.sources import open_image, read_lines
-from rftkit.tasks.tables import read, stored_splits
+from rftkit.tasks.tables import is_real, read, stored_splits
 
 SPLITS = ("shots", "val", "test")
 SHOWN = 3  # items of a split
@@ -49,7 +49,9 @@ def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
 
     `root` is the folder that a real set is in: NAME with DIR is NAME@DIR.
     """
-    name = f"{name.removeprefix('hub:')}@{root}" if root else name
+    if root is not None and not is_real(name):
+        raise UserError(f"--root is for real sets (rftkit data list): '{name}' is none")
+    name = name if root is None else f"{name.removeprefix('hub:')}@{root}"
     parts, problems = _parts(name)
     lines = []
     for split, examples in parts.items():
@@ -101,17 +103,16 @@ def _unreadable(examples: list[Example]) -> list[str]:
 
 
 def _shared(parts: dict[str, list[Example]]) -> list[str]:
-    """Image files with the same content in two splits."""
-    seen: dict[str, tuple[str, str]] = {}
-    problems = []
+    """Image files with the same content in two splits, each picture once."""
+    seen: dict[str, dict[str, str]] = {}  # of each picture the first place in each split
     for split, examples in parts.items():
         for example in examples:
             for image in (image for image in example.images if isinstance(image, Path | bytes)):
                 content, place = (image.read_bytes(), image.name) if isinstance(image, Path) else (image, example.id)
-                first, where = seen.setdefault(hashlib.sha256(content).hexdigest(), (split, place))
-                if first != split:
-                    problems.append(f"the same picture is in {first} ({where}) and in {split} ({place})")
-    return problems
+                seen.setdefault(hashlib.sha256(content).hexdigest(), {}).setdefault(split, place)
+    shared = (" and in ".join(f"{split} ({place})" for split, place in places.items())
+              for places in seen.values() if len(places) > 1)  # fmt: skip
+    return [f"the same picture is in {places}" for places in shared]
 
 
 def _ambiguous(parts: dict[str, list[Example]]) -> list[str]:

@@ -44,7 +44,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Comparison:
     """One rule beside the published score: accuracies 0-1, and the numbers of the items that differ."""
 
     rule: str
@@ -64,6 +64,8 @@ def read_predictions(path: Path) -> list[Prediction]:
             content = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read predictions from '{path}': {str(error)[:200]}") from None
+    if isinstance(content, dict) and "results" not in content and any(key in content for key in KEYS["output"]):
+        content = [content]  # one line of JSON lines
     items = content.get("results") if isinstance(content, dict) else content
     if not isinstance(items, list) or not items:
         raise UserError(f"'{path}' holds no predictions: it must be a list, or have a list as 'results'")
@@ -77,6 +79,8 @@ def _prediction(item: Any, name: str, number: int) -> Prediction:
     for kind in ("output", "answer"):
         if not isinstance(values.get(kind), str):
             raise UserError(f"{name}: no text under any of {', '.join(KEYS[kind])}")
+    if not values["answer"].strip():  # every completion would contain it
+        raise UserError(f"{name}: the right answer is empty")
     choices = values["choices"]
     if choices is not None and not (isinstance(choices, list) and all(isinstance(c, str) for c in choices)):
         raise UserError(f"{name}: the options must be a list of texts")
@@ -98,15 +102,15 @@ def mode_of(predictions: list[Prediction]) -> str:
     return {"reason": "think_after_answer", "answer": "thinking", "": "no_thinking"}[tags.most_common(1)[0][0]]
 
 
-def rescore(predictions: list[Prediction], mode: str) -> list[Agreement]:
+def rescore(predictions: list[Prediction], mode: str) -> list[Comparison]:
     """Each rule beside the published score: `strict`, `lenient`, `authors`; with options `choice_letter` too."""
     get_mode(mode)
     lettered = all(prediction.example.choices for prediction in predictions)
     rules = ("strict", "lenient", "authors", *(["choice_letter"] if lettered else []))
-    return [_agreement(predictions, mode, rule) for rule in rules]
+    return [_compared(predictions, mode, rule) for rule in rules]
 
 
-def _agreement(predictions: list[Prediction], mode: str, rule: str) -> Agreement:
+def _compared(predictions: list[Prediction], mode: str, rule: str) -> Comparison:
     right, theirs_only, ours_only, read_otherwise = 0, [], [], 0
     for number, p in enumerate(tqdm(predictions, desc=rule, leave=False)):
         ours = score(p.output, p.example, mode, rule)
@@ -114,20 +118,20 @@ def _agreement(predictions: list[Prediction], mode: str, rule: str) -> Agreement
         if p.correct is not None and p.correct != bool(ours.accuracy):
             (theirs_only if p.correct else ours_only).append(number)
         read_otherwise += p.read is not None and (ours.parsed or "").strip() != p.read.strip()
-    return Agreement(rule, right, tuple(theirs_only), tuple(ours_only), read_otherwise)
+    return Comparison(rule, right, tuple(theirs_only), tuple(ours_only), read_otherwise)
 
 
-def as_text(predictions: list[Prediction], mode: str, agreements: list[Agreement]) -> str:
-    """The table of agreement, and for each rule a few items in which it differs from the published score."""
+def as_text(predictions: list[Prediction], mode: str, comparisons: list[Comparison]) -> str:
+    """The table of comparisons, and for each rule a few items in which it differs from the published score."""
     told = [p.correct for p in predictions if p.correct is not None]
     theirs = f"{100 * sum(told) / len(told):.2f} % right as published" if told else "no published score"
     lines = [f"{len(predictions)} predictions, mode {mode}, {theirs}"]
     lines.append(f"{'rule':<15}" + "".join(f"{head:>16}" for head in HEADS))
-    for a in agreements:
+    for a in comparisons:
         agreed = len(told) - len(a.theirs_only) - len(a.ours_only)
         cells = (a.right, f"{100 * a.right / len(predictions):.2f} %", agreed, len(a.theirs_only), len(a.ours_only))
         lines.append(f"{a.rule:<15}" + "".join(f"{cell:>16}" for cell in (*cells, a.read_otherwise)))
-    for a in agreements:
+    for a in comparisons:
         for kind, numbers in (("theirs only", a.theirs_only), ("ours only", a.ours_only)):
             shown = ((number, predictions[number]) for number in numbers[:SHOWN])
             lines += [f"{a.rule}, {kind}, item {n}: {p.output[-160:]!r} for {p.example.answer!r:.80}" for n, p in shown]

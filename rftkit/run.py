@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -171,15 +172,20 @@ def _trained_again(settings: Settings, folder: Path):
     return load(str(folder / "model"), device=settings.device)[0]
 
 
-def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]]:
+def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]] | None:
     """Accuracy on held-out scenes at a step; if asked for, forward KL from the model as it is now, on the trained part.
+    None, and a line about it, if nothing is held out.
 
     `val` of base classes selects steps, new classes are only looked at.
     """
     mode = METHODS[settings.method].mode
     data, items, seed, protocol = settings.dataset, settings.val_items, settings.test_seed, settings.protocol
     rules = list(dict.fromkeys(("strict", "lenient", rule_of(data))))
-    parts = {part: load_part(data, "val", items, seed, part, protocol) for part in trained_parts(data, protocol)}
+    try:
+        parts = {part: load_part(data, "val", items, seed, part, protocol) for part in trained_parts(data, protocol)}
+    except UserError as error:  # a set that comes without held-out items, or is too small for them, can be trained on
+        print(f"no accuracy curve: {error}", file=sys.stderr)
+        return None
     options = generation_options(settings, mode)
     trained = next(iter(parts))
     base = BaseAnswers(model, processor, parts[trained], mode, settings.seed, **options) if settings.eval_kl else None

@@ -17,7 +17,7 @@ from rftkit.models import quieten
 from rftkit.results import write_atomically
 from rftkit.run import execute
 from rftkit.settings import METHODS, Settings, load_settings, read_claims
-from rftkit.tasks.bundled import rule_of, short_name
+from rftkit.tasks.bundled import load_part, rule_of, short_name, trained_parts
 
 
 def select(profile: str, dataset: str, out: Path, control: str | None = None) -> str:
@@ -27,7 +27,8 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     every point to `OUT/selection-DATASET.csv` and returns the chosen ones as the `methods` part of a profile. With a
     control, its methods with its settings and rates, `OUT/selection-DATASET-CONTROL.csv` and its part of claims.yaml.
     """
-    rule = rule_of(dataset)  # a wrong name is said once, here
+    rule = rule_of(dataset)  # a wrong name is said once, here, and so is a set with nothing held out
+    load_part(dataset, "val", 1, 0, trained_parts(dataset, "base_to_new")[0])
     grid = _grid(profile, dataset, control)
     cores = os.cpu_count() or 1
     os.environ["TQDM_DISABLE"] = "1"  # of the children: one bar is enough

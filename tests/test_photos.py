@@ -169,8 +169,6 @@ def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tm
     found = read_results(execute(settings, tmp_path / "runs"))
     assert list(found["eval"]) == ["base", "new"]
     assert list(splits_to_test(replace(settings, protocol="few_shot"))) == ["all"]
-    with pytest.raises(UserError, match="no rows for 'val', only for shots: set eval_every to 0"):
-        execute(replace(settings, eval_every=1, steps=2), tmp_path / "runs")
 
 
 def test_a_bundled_name_is_never_a_folder(plain, tmp_path, monkeypatch):
@@ -238,10 +236,11 @@ def test_data_check_counts_and_finds_every_problem(coop, capsys):
     _break(coop, lambda s: [row.__setitem__(2, "bar") for part in s.values() for row in part if row[1] == 4])
     read_photos.cache_clear()
     assert main(["data", "check", str(coop)]) == 2
-    written = capsys.readouterr().out
-    assert "cannot read image 'image_0000.jpg'" in written and "3 problems found" in written
-    assert "the same picture is in shots (image_0001.jpg) and in test (image_0008.jpg)" in written
-    assert "class 'bar' is part of class 'barrel'" in written
+    written, problems = capsys.readouterr()
+    assert "3 problems found" in written and problems.count("\n") == 3
+    assert "cannot read image 'image_0000.jpg'" in problems
+    assert "the same picture is in shots (image_0001.jpg) and in test (image_0008.jpg)" in problems
+    assert "class 'bar' is part of class 'barrel'" in problems
 
 
 @pytest.mark.parametrize("name", ["math", "digits"])

@@ -85,6 +85,13 @@ def test_files_without_a_published_score_are_scored(tmp_path, capsys):
     assert "no published score" in capsys.readouterr().out
 
 
+def test_one_line_of_json_is_one_prediction(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"output": "cat", "answer": "cat"}\n')
+    (prediction,) = read_predictions(path)
+    assert (prediction.output, prediction.example.answer) == ("cat", "cat")
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [
@@ -94,6 +101,9 @@ def test_files_without_a_published_score_are_scored(tmp_path, capsys):
         ('[{"ground_truth": "a"}]', "item 0: no text under any of model_output, response"),
         ('[{"response": "a"}]', "item 0: no text under any of ground_truth, answer, label"),
         ("[3]", "item 0: no text under any of"),
+        ('[{"response": "a", "ground_truth": ""}]', "item 0: the right answer is empty"),
+        ('{"response": "a", "ground_truth": " "}', "item 0: the right answer is empty"),
+        ('{"response": "a", "results": []}', "holds no predictions"),
         ('[{"response": "a", "answer": "a", "correct": "yes"}]', "'correct' must be 0, 1, true or false"),
         ('[{"response": "a", "answer": "a", "options": "ab"}]', "the options must be a list of texts"),
     ],

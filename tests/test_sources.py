@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rftkit.errors import UserError
-from rftkit.tasks.sources import open_image, read_jsonl
+from rftkit.tasks.sources import check_texts, open_image, read_jsonl
 
 ROW = bad_data.ROW
 
@@ -127,13 +127,28 @@ def test_a_truncated_image_names_its_item_when_it_is_opened(pictures, name):
         ("gone.png", "there is no image"),
         ("text.png", "cannot read image 'text.png'"),
         ("large.png", "6400 x 6410 pixels"),
-        ("bomb.png", "cannot read image 'bomb.png'"),
+        ("bomb.png", "image 'bomb.png' is far too large"),
     ],
 )
 def test_images_are_checked_when_they_are_opened_too(pictures, name, said):
     with pytest.raises(UserError) as error:
         open_image(pictures / name, item="photo 7")
     assert str(error.value).startswith("photo 7: ") and said in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "said"), [("text.png", "in no format that"), ("bomb.png", "is far too large")])
+def test_images_stored_in_rows_are_named_by_their_item(pictures, name, said):
+    with pytest.raises(UserError, match=f"^row 7: .*image 'stored in the row'.* {said}") as error:
+        open_image((pictures / name).read_bytes(), item="row 7")
+    assert "0x" not in str(error.value)
+
+
+def test_choices_with_letters_end_at_z():
+    texts = [str(number) for number in range(27)]
+    assert check_texts("Which?", "0", texts[:26], "row", "puzzle")[2] == tuple(texts[:26])
+    assert len(check_texts("Which?", "0", texts, "row")[2]) == 27  # classes have no letters
+    with pytest.raises(UserError, match="^row: there are 27 choices and 26 letters to name them$"):
+        check_texts("Which?", "0", texts, "row", "puzzle")
 
 
 def test_no_damage_to_a_picture_raises_anything_else(pictures):

@@ -108,10 +108,12 @@ def by_turns(entry: RealSet, row: Row) -> Texts:
     turns = row[entry.question]
     if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(turn, dict) for turn in turns[:2]):
         return None, None, None
-    asked, answer = (str(turn.get("value") or turn.get("content") or "").strip() for turn in turns[:2])
-    asked = re.sub(r"\s*<image>\s*", "", asked)
+    asked, answer = (_text(turn.get("value") or turn.get("content")) for turn in turns[:2])
+    if not isinstance(asked, str) or not isinstance(answer, str):
+        return asked, answer, None  # to be refused
+    asked = re.sub(r"\s*<image>\s*", "", asked.strip())
     asked = re.sub(r"^Hint:[^\n]*\n", "", asked).removeprefix("Question:").strip()
-    answer = re.sub(r"^the answer is:?\s*", "", answer, flags=re.IGNORECASE).removesuffix(".").strip()
+    answer = re.sub(r"^the answer is:?\s*", "", answer.strip(), flags=re.IGNORECASE).removesuffix(".").strip()
     asked, there, listed = asked.partition("\nChoices:")
     choices = [text.strip() for _, text in LETTERED.findall(listed)]
     chosen = chosen_by_letter(answer, choices)

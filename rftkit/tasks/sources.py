@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rftkit.errors import UserError
 from rftkit.tasks import Example, ImageRef
@@ -19,6 +20,10 @@ from rftkit.tasks import Example, ImageRef
 MAX_PIXELS = 40_000_000
 MAX_SIDE = 20_000
 MAX_ASPECT = 200  # the image processor of Qwen2-VL refuses longer ones
+ALLOWED = (
+    f"at most {MAX_PIXELS // 10**6} megapixels, {MAX_SIDE} pixels a side and an aspect ratio of {MAX_ASPECT} are read: "
+    "scale it down or crop it"
+)
 CONTROL_TOKEN = re.compile(r"<\|\w+\|>")  # chat templates and image places are written with these
 
 
@@ -49,6 +54,10 @@ def _opened(image: Path | bytes, item: str) -> Iterator[Image.Image]:
         raise
     except FileNotFoundError:
         raise UserError(f"{item}: there is no image '{image}'") from None
+    except Image.DecompressionBombError:  # raised before the size can be looked at
+        raise UserError(f"{item}: image '{name}' is far too large; {ALLOWED}") from None
+    except UnidentifiedImageError:  # its text has a whole path in it, or the address of a buffer
+        raise UserError(f"{item}: cannot read image '{name}': it is in no format that Pillow reads") from None
     except Exception as error:  # Pillow's readers raise all kinds of errors on broken files
         reason = str(error) or type(error).__name__
         raise UserError(f"{item}: cannot read image '{name}': {reason}") from None
@@ -58,10 +67,7 @@ def check_size(size: tuple[int, int], name: str, item: str) -> None:
     """Refuse images that would eat the memory or that the image processor refuses."""
     width, height = size
     if width * height > MAX_PIXELS or max(size) > MAX_SIDE or max(size) > MAX_ASPECT * min(size):
-        raise UserError(
-            f"{item}: image '{name}' is {width} x {height} pixels; at most {MAX_PIXELS // 10**6} megapixels, "
-            f"{MAX_SIDE} pixels a side and an aspect ratio of {MAX_ASPECT} are read: scale it down or crop it"
-        )
+        raise UserError(f"{item}: image '{name}' is {width} x {height} pixels; {ALLOWED}")
 
 
 def read_jsonl(path: Path, task: str = "classification") -> list[Example]:
@@ -110,7 +116,7 @@ def _example(line: str, path: Path, number: int, task: str) -> Example:
     for column in ("image", "question", "answer"):
         if column not in row:
             raise UserError(f"{item}: column '{column}' is missing (needed: image, question, answer; choices if any)")
-    question, answer, choices = check_texts(row["question"], row["answer"], row.get("choices"), item)
+    question, answer, choices = check_texts(row["question"], row["answer"], row.get("choices"), item, task)
     images = read_images(row["image"], path.parent, item)
     for image in images:
         with _opened(image, item):  # reads the header only
@@ -120,8 +126,13 @@ def _example(line: str, path: Path, number: int, task: str) -> Example:
     return Example(name, images, question, answer, choices, task, path.stem, "test", group)
 
 
-def check_texts(question: Any, answer: Any, choices: Any, item: str) -> tuple[str, str, tuple[str, ...] | None]:
-    """Question, answer and choices as they may reach a model; UserError naming `item` if one of them may not."""
+def check_texts(
+    question: Any, answer: Any, choices: Any, item: str, task: str = "classification"
+) -> tuple[str, str, tuple[str, ...] | None]:
+    """Question, answer and choices as they may reach a model; UserError naming `item` if one of them may not.
+
+    Only in classification choices are asked for without letters (`rftkit.prompts.question_text`).
+    """
     for column, text in (("question", question), ("answer", answer)):
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{item}: '{column}' must be a text that is not empty")
@@ -130,6 +141,8 @@ def check_texts(question: Any, answer: Any, choices: Any, item: str) -> tuple[st
             raise UserError(f"{item}: 'choices' must be a list of texts")
         if answer not in choices:
             raise UserError(f"{item}: answer {answer!r:.80} is not among the choices {choices!r:.200}")
+        if task != "classification" and len(choices) > len(ascii_uppercase):
+            raise UserError(f"{item}: there are {len(choices)} choices and {len(ascii_uppercase)} letters to name them")
     for text in (question, answer, *(choices or ())):
         if found := CONTROL_TOKEN.search(text):
             raise UserError(f"{item}: {found[0]!r} is a control token of the chat format: write it another way")

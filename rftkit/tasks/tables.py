@@ -37,7 +37,7 @@ def is_real(name: str) -> bool:
 
 def is_jsonl_folder(name: str) -> bool:
     """Whether a name is that of a folder with `train.jsonl` or `test.jsonl` in it."""
-    return any((Path(name) / file).is_file() for file in JSONL.values())
+    return any((Path(name) / file).exists() for file in JSONL.values())
 
 
 def find(name: str) -> tuple[str, RealSet, Path | None]:
@@ -64,7 +64,7 @@ def task_of_table(name: str) -> str:
 def stored_splits(name: str) -> dict[str, str]:
     """Which of `shots`, `val` and `test` a table has, and what they are stored as."""
     if not is_real(name):
-        train, test = (split if (Path(name) / file).is_file() else None for split, file in JSONL.items())
+        train, test = (split if (Path(name) / file).exists() else None for split, file in JSONL.items())
         held_out = True
     else:
         entry = find(name)[1]
@@ -94,8 +94,7 @@ def read(name: str, split: str, count: int | None = None, seed: int = 0) -> Iter
     """The rows of a split as examples, or what is wrong with a row; UserError if the table itself cannot be read."""
     stored = stored_splits(name).get(split)
     if stored is None:
-        mend = ": set eval_every to 0" if split == "val" else ""
-        raise UserError(f"'{name}' has no rows for '{split}', only for {', '.join(stored_splits(name))}{mend}")
+        raise UserError(f"'{name}' has no rows for '{split}', only for {', '.join(stored_splits(name))}")
     if not is_real(name):
         lines = enumerate(read_lines(Path(name) / JSONL[stored]))
         chosen = sample((pair for pair in lines if _line_belongs(pair[1], split)), count, seed)
@@ -177,14 +176,13 @@ def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> 
     """The rows that the `datasets` library reads, images not decoded."""
     import datasets  # it takes a second to load
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each try
+    for library in ("huggingface_hub", "datasets"):  # they tell of each try, and of what is raised
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         if folder is None:
             table = datasets.load_dataset(entry.where, split=stored, streaming=entry.streamed)
         elif (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            table = datasets.load_from_disk(str(folder))
-            alone = isinstance(table, datasets.Dataset) and entry.has_one_split
-            table = table if alone else table[stored]
+            table = _stored(datasets.load_from_disk(str(folder)), entry, stored)
         else:  # streamed: nothing is copied into the library's cache
             files = _parquet_files(folder, stored)
             table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
@@ -194,6 +192,14 @@ def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> 
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         other = f"; with a copy of it in DIR give {name[4:]}@DIR" if folder is None else ""
         raise UserError(f"cannot read the split '{stored}' of '{name}': {reason}{other}") from None
+
+
+def _stored(saved: Any, entry: RealSet, stored: str) -> Any:
+    """A split of what was saved with `save_to_disk`: splits by name, or one alone."""
+    splits = saved if isinstance(saved, dict) else {stored if entry.has_one_split else str(saved.split): saved}
+    if stored not in splits:
+        raise FileNotFoundError(f"what save_to_disk wrote there has the splits {', '.join(splits)}")
+    return splits[stored]
 
 
 def _parquet_files(folder: Path, stored: str) -> list[str]:
@@ -212,7 +218,7 @@ def _example(known: str, entry: RealSet, numbered: Numbered, split: str) -> Exam
         for column in entry.columns:
             if column not in row:
                 raise UserError(f"{item}: column '{column}' is missing (there are {', '.join(row) or 'none'})")
-        question, answer, choices = check_texts(*entry.read(entry, row), item)
+        question, answer, choices = check_texts(*entry.read(entry, row), item, entry.task)
         images = read_images(row[entry.image], folder, item)
     except UserError as error:
         return error
