@@ -11,6 +11,7 @@ DISK = {
     errno.ENOTDIR: "a part of the path is a file",
     errno.EEXIST: "there is a file of that name",
     errno.EISDIR: "it is a folder",
+    errno.ENOTEMPTY: "there is a folder of that name",
     errno.ENAMETOOLONG: "the name is too long",
     errno.ELOOP: "its links lead in a circle",
 }
@@ -21,6 +22,13 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+def within(name: str, value: float | None, least: float, most: float) -> None:
+    """UserError if a number that is given lies outside of its bounds."""
+    if value is not None and not least <= value <= most:
+        allowed = f"most {most}" if value > most else f"least {least}"
+        raise UserError(f"{name} must be at {allowed}, not {value:.15g}")
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -49,7 +49,8 @@ class Lengths:
 def lengths_of(settings: Settings, shape: Shape, examples: Sequence[Example]) -> Lengths:
     """From the run's own examples (one at least); pictures of the largest size the settings allow."""
     examples = examples[:32]
-    pixels = max((image.width * image.height for e in examples for image in map(open_image, e.images)), default=0)
+    opened = (open_image(image, item=e.id) for e in examples for image in e.images)
+    pixels = max((image.width * image.height for image in opened), default=0)
     patches = -(-(settings.max_pixels or max(pixels, settings.min_pixels or 0)) // shape.token_side**2) * max(
         len(e.images) for e in examples
     )

@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
-from rftkit.errors import UserError
+from rftkit.errors import within
 from rftkit.models import load, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
@@ -17,7 +17,7 @@ from rftkit.shared_prefix import generate_forked, prefill
 from rftkit.stats import wilson
 from rftkit.tasks import Example
 from rftkit.tasks.bundled import read_splits, rule_of_data
-from rftkit.tasks.sources import open_image
+from rftkit.tasks.sources import MAX_PIXELS, open_image
 from rftkit.vision import unwrapped, with_features
 
 PASS_SAMPLES = 8
@@ -199,10 +199,9 @@ def proportion(correct: Sequence[float]) -> dict[str, float]:
 
 
 def at_least_one(**options: int | None) -> None:
-    """Refuse an option of the command line that is given and below 1."""
+    """Refuse an option of the command line that is given and below 1, or beyond all reason."""
     for name, value in options.items():
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        within(f"--{name.replace('_', '-')}", value, 1, MAX_PIXELS)
 
 
 def evaluate_data(

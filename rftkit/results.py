@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from rftkit.errors import UserError
 from rftkit.paths import ROOT
-from rftkit.settings import Settings
+from rftkit.settings import Settings, settings_of
 from rftkit.tasks import Example
 from rftkit.tasks.bundled import short_name
 
@@ -134,12 +134,11 @@ def read_settings(run: Path) -> Settings:
     """The settings in a run folder's `config.yaml`; UserError if it has not all of them: it is torn, or old."""
     try:
         content = yaml.safe_load((run / "config.yaml").read_text())
-        settings = Settings(**content)
-    except (OSError, TypeError, ValueError, yaml.YAMLError):
-        content = settings = None
-    if settings is None or asdict(settings) != content:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        content = None
+    if not isinstance(content, dict) or content.keys() != {field.name for field in fields(Settings)}:
         raise UserError(f"'{run}' is no run folder of this version: it has no config.yaml that can be read")
-    return settings
+    return settings_of(content)
 
 
 def write_results(folder: Path, settings: Settings, content: dict[str, Any], data_sha: str) -> dict[str, Any]:
@@ -159,9 +158,12 @@ def write_results(folder: Path, settings: Settings, content: dict[str, Any], dat
 def read_results(folder: Path) -> dict[str, Any]:
     """What `results.json` of a complete run holds; UserError if it is torn."""
     try:
-        return json.loads((folder / RESULTS).read_text())
-    except ValueError as error:
-        raise UserError(f"cannot read '{folder / RESULTS}': {error}; remove it and start the run again") from None
+        found = json.loads((folder / RESULTS).read_text())
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"'{folder / RESULTS}' is not what a run writes: remove it and start the run again")
+    return found
 
 
 def read_answers(runs: Iterable[dict[str, Any]], mode: str, rule: str) -> pd.DataFrame:

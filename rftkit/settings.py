@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rftkit.errors import UserError
+from rftkit.errors import UserError, within
 from rftkit.paths import DATA, PROFILES
 from rftkit.prompts import MODES
 from rftkit.rewards import get_rule
@@ -150,26 +150,17 @@ def every_control() -> tuple[tuple[str, str], ...]:
     return tuple((method, name) for name, control in controls for method in control["methods"])
 
 
-def study_seeds(profile: str) -> int:
-    """How many seeds a study with this profile has (`study: {seeds: N}`, 1 if not given)."""
-    part = load_profile(profile).get("study", {})
-    seeds = part.get("seeds", 1) if isinstance(part, dict) else None
-    if type(seeds) is not int or seeds < 1:
-        raise UserError(f"'study' of profile '{profile}' must hold a number of seeds, as in study: {{seeds: 5}}")
-    return seeds
-
-
 def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     """The settings of a run: the profile's, its parts for the method and the dataset, a control's, then `overrides`.
 
     An override that is None was not given.
     """
-    if method not in METHODS:
-        raise UserError(f"unknown method '{method}': choose one of {', '.join(METHODS)}")
     content = load_profile(profile)
-    for_methods, for_datasets, _ = (content.pop(key, None) or {} for key in ("methods", "datasets", "study"))
+    parts = (content.pop(key, None) for key in ("methods", "datasets", "study"))
+    for_methods, for_datasets, _ = ({} if part is None else part for part in parts)
     if not isinstance(for_datasets, dict) or not set(for_datasets) <= set(datasets()):
         raise UserError("'datasets' of a profile must map bundled sets to methods, as in math: {sft: {steps: 60}}")
+    for_datasets = {name: _method_part(part, method) for name, part in for_datasets.items()}
     name = Path(profile).stem
     if Path(str(content.get("profile", name))).stem != name:
         raise UserError(f"profile '{profile}' calls itself '{content['profile']}': write profile: {name}")
@@ -177,7 +168,7 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     if given.keys() & {"task", "dataset"}:  # the one given decides; the profile's other one may not fit it
         content = {key: value for key, value in content.items() if key not in ("task", "dataset")}
     for_dataset = _for_set(for_datasets, _of_task(content | given)) or {}
-    merged = content | _method_part(for_methods, method) | _method_part(for_dataset, method)
+    merged = content | _method_part(for_methods, method) | for_dataset
     if control := (merged | given).get("control"):
         merged |= control_settings(str(control), method, chosen="learning_rate" in given)
     merged = _of_task(merged | {"profile": name, "method": method} | given)
@@ -187,11 +178,16 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
         merged["epochs"] = _for_set(merged["epochs"], merged)
         if merged["epochs"] is None:
             raise UserError(f"'epochs' of profile '{profile}' has no number for '{merged['dataset']}': add other: 10")
+    return settings_of(merged)
+
+
+def settings_of(values: dict[str, Any]) -> Settings:
+    """Settings by name, each in its type and checked; those that are not given have their defaults."""
     kinds = {field.name: str(field.type) for field in fields(Settings)}
-    for key in merged:
+    for key in values:
         if key not in kinds:
             raise UserError(f"unknown setting '{key}': choose one of {', '.join(kinds)}")
-    return check(Settings(**{key: _typed(key, value, kinds[key]) for key, value in merged.items()}))
+    return check(Settings(**{key: _typed(key, value, kinds[key]) for key, value in values.items()}))
 
 
 def _for_set(parts: dict[str, Any], merged: dict[str, Any]) -> Any:
@@ -225,10 +221,14 @@ def room_for_thoughts(dataset: str) -> int:
 def _method_part(parts: Any, method: str) -> dict[str, Any]:
     if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
         raise UserError("'methods' of a profile must map each method to its settings, as in sft: {steps: 60}")
-    for name in parts:
-        if name not in METHODS:
-            raise UserError(f"unknown method '{name}' in the profile: choose one of {', '.join(METHODS)}")
+    for name in (method, *parts):
+        _known(name)
     return parts.get(method, {})
+
+
+def _known(method: str) -> None:
+    if method not in METHODS:
+        raise UserError(f"unknown method '{method}': choose one of {', '.join(METHODS)}")
 
 
 def _typed(key: str, value: Any, kind: str) -> Any:
@@ -251,12 +251,10 @@ def _typed(key: str, value: Any, kind: str) -> Any:
 
 def check(settings: Settings) -> Settings:
     """Refuse values that cannot work, with one line each."""
+    _known(settings.method)
     numbers = [field.name for field in fields(Settings) if "int" in str(field.type)]
     for name in (*numbers, "beta"):
-        value, (least, most) = getattr(settings, name), BOUNDS.get(name, (1, 10**6))
-        if value is not None and not least <= value <= most:
-            allowed = f"least {least}" if value < least else f"most {most}"
-            raise UserError(f"setting '{name}' must be at {allowed}, not {value:.15g}")
+        within(f"setting '{name}'", getattr(settings, name), *BOUNDS.get(name, (1, 10**6)))
     for name in ("learning_rate", "temperature"):
         if not getattr(settings, name) > 0:
             raise UserError(f"setting '{name}' must be above 0, not {getattr(settings, name)}")

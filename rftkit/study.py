@@ -18,13 +18,13 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from rftkit.errors import UserError
+from rftkit.errors import UserError, within
 from rftkit.paths import DATA, NOTEBOOKS, PROFILES
 from rftkit.prompts import MODES
 from rftkit.report import write_report
 from rftkit.results import complete_runs, is_complete, read_results, read_settings
 from rftkit.run import folder_of
-from rftkit.settings import METHODS, Settings, every_control, load_settings, study_seeds
+from rftkit.settings import METHODS, Settings, every_control, load_profile, load_settings
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,10 @@ def study(
     """
     count = study_seeds(profile) if seeds is None else seeds
     jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
-    for name, value, least in (("seeds", count, 1), ("jobs", jobs, 1), ("first-seed", first_seed, 0)):
-        if value < least:
-            raise UserError(f"--{name} must be at least {least}, not {value}")
-    if time_limit is not None and not time_limit > 0:
-        raise UserError(f"--time-limit must be above 0 minutes, not {time_limit:g}")
+    bounds = {"seeds": (count, 1, 10**4), "jobs": (jobs, 1, 10**3), "first-seed": (first_seed, 0, 2**31),
+              "time-limit": (time_limit, 0.01, 10**4)}  # fmt: skip
+    for name, (value, least, most) in bounds.items():
+        within(f"--{name}", value, least, most)
     # Notebooks run in a folder of their own: paths are made absolute.
     bases = [str(Path(model).resolve()) if Path(model).is_dir() else model for model in dict.fromkeys(models or ())]
     plan = _dealt(chapters(only, bases or (None,)), range(first_seed, first_seed + count), shard)
@@ -150,11 +149,20 @@ def study(
     return 1 if failed else 0
 
 
+def study_seeds(profile: str) -> int:
+    """How many seeds a study with this profile has (`study: {seeds: N}`, 1 if not given)."""
+    part = load_profile(profile).get("study", {})
+    seeds = part.get("seeds", 1) if isinstance(part, dict) else None
+    if type(seeds) is not int or seeds < 1:
+        raise UserError(f"'study' of profile '{profile}' must hold a number of seeds, as in study: {{seeds: 5}}")
+    return seeds
+
+
 def _dealt(chosen: list[Chapter], seeds: Sequence[int], shard: str | None) -> dict[Chapter, list[int]]:
     """The seeds of each chapter: all, or those that a shard `i/n` is dealt."""
     pairs = [(chapter, seed) for chapter in chosen for seed in seeds]
     if shard is not None:
-        found = re.fullmatch(r"([0-9]+)/([0-9]+)", shard)
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             raise UserError(f"--shard must be i/n with i from 1 to n, such as 1/3, not '{shard}'")
         pairs = pairs[int(found[1]) - 1 :: int(found[2])]

@@ -77,6 +77,8 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("evaluate --model nano-s --data ' '", "'data' is empty"),
         ("evaluate --model '' --data shapes", "'model' is empty"),
         ("data check ''", "'name' is empty"),
+        ("run --profile smoke --out ''", "a path is empty"),
+        ("evaluate --model nano-s --data shapes --min-pixels 99999999999", "--min-pixels must be at most 40000000"),
         ("run --model nano-x --profile smoke", "no model 'nano-x'"),
         ("run --device tpu", "unknown device 'tpu': choose one of cpu, cuda"),
         ("run --steps 0", "setting 'steps' must be at least 1, not 0"),

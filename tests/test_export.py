@@ -105,7 +105,7 @@ def test_what_cannot_be_exported_is_one_line(run, tmp_path, capsys):
 
 TORN = [
     ("config.yaml", "no run folder of this version"),
-    ("results.json", "results.json': "),
+    ("results.json", "results.json' is not what a run writes"),
     ("adapter/adapter_model.safetensors", "cannot put adapter"),
     ("adapter/adapter_config.json", "cannot put adapter"),
 ]
@@ -126,6 +126,24 @@ def test_torn_and_missing_files_are_one_line_and_leave_nothing(run, tmp_path, ca
                "adapter/adapter_model.safetensors": "the folder has no adapter_model.safetensors"}  # fmt: skip
     assert (missing.get(name, said) if share == 2 else said) in written and written.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["torn"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("config.yaml", "method: sft", "method: nope", "unknown method 'nope'"),
+        ("config.yaml", "test_items: 24", "test_items: x", "setting 'test_items' needs a whole number"),
+        ("config.yaml", "protocol: base_to_new", "protocol: nope", "unknown protocol 'nope'"),
+        ("results.json", "{", "[]{", "is not what a run writes"),
+    ],
+)
+def test_files_that_were_changed_are_one_line(run, tmp_path, capsys, name, old, new, said):
+    changed = shutil.copytree(run, tmp_path / "changed")
+    content = (changed / name).read_text()
+    assert old in content
+    (changed / name).write_text(content.replace(old, new, 1))
+    assert main(["export", str(changed), str(tmp_path / "out")]) == 2
+    assert said in (written := capsys.readouterr().err) and written.count("\n") == 1
 
 
 def test_nothing_of_the_users_is_overwritten(run, tmp_path, capsys):

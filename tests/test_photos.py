@@ -1,6 +1,7 @@
 """Photographs in folders: CoOp's layout, plain image folders, and what can be wrong with them."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -190,6 +191,7 @@ def _break(coop, change):
         (lambda s: s.pop("val"), "is not a CoOp split file"),
         (lambda s: s["train"].append(["a.jpg", "x", "a"]), "is not a CoOp split file"),
         (lambda s: s["train"].append(["a.jpg", 0]), "is not a CoOp split file"),
+        (lambda s: s["train"].append(["a.jpg", float("inf"), "a"]), "is not a CoOp split file"),
         (lambda s: s["train"].append(["gone.jpg", 0, "wrench"]), "which is not there"),
         (lambda s: s["train"].append(["../../x.jpg", 0, "wrench"]), "points outside the data folder"),
         (lambda s: s["train"].append(["/etc/passwd", 0, "wrench"]), "points outside the data folder"),
@@ -210,6 +212,16 @@ def test_what_is_wrong_with_a_split_is_one_line(coop, capsys, change, line):
     assert main(["run", "--profile", "smoke", "--dataset", str(coop), "--out", str(coop / "runs")]) == 2
     written = capsys.readouterr().err
     assert line in written and written.count("\n") == 1
+
+
+def test_names_that_are_no_text_and_links_to_nothing_are_one_line(plain, capsys):
+    folder = next(path for path in sorted(plain.iterdir()) if path.is_dir())
+    for name, said in (("x.png", "is no file"), (b"\xff.png", "is not a name in UTF-8")):
+        image = folder / os.fsdecode(name)
+        image.symlink_to(folder / "nowhere" if said == "is no file" else next(folder.glob("*.png")))
+        assert main(["data", "check", str(plain)]) == 2
+        assert said in (written := capsys.readouterr().err) and written.count("\n") == 1
+        image.unlink()
 
 
 def test_a_folder_without_images_is_one_line(tmp_path):

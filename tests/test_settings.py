@@ -6,7 +6,8 @@ import pytest
 
 from rftkit.errors import UserError
 from rftkit.paths import PROFILES
-from rftkit.settings import METHODS, Settings, completion_limit, load_settings, study_seeds
+from rftkit.settings import METHODS, Settings, completion_limit, load_settings
+from rftkit.study import study_seeds
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("!!python/object/apply:os.system [date]", "is not valid YAML"),
         ("step: 3", "unknown setting 'step': choose one of profile, task"),
         ("methods: {cls_rl: {step: 3}}", "unknown setting 'step'"),
-        ("methods: {sftt: {steps: 3}}", "unknown method 'sftt' in the profile: choose one of zero_shot, sft"),
+        ("methods: {sftt: {steps: 3}}", "unknown method 'sftt': choose one of zero_shot, sft"),
         ("methods: [sft]", "'methods' of a profile must map each method to its settings"),
         ("methods: {sft: 3}", "'methods' of a profile must map each method to its settings"),
         ("dataset: [shapes]", "setting 'dataset' needs a text, not '['shapes']'"),

@@ -98,8 +98,10 @@ def read_photos(name: str) -> PhotoSet:
 
 def _complete(name: str, label: str, items: Items) -> None:
     """Give a class its `val` images if it has none, and refuse what cannot be used."""
-    if CONTROL_TOKEN.search(label) or not label.strip():
-        raise UserError(f"'{name}': class name {label!r} is empty or has a control token of the chat format in it")
+    if CONTROL_TOKEN.search(label) or not label.strip() or not _is_text(label):
+        raise UserError(
+            f"'{name}': class name {label!r:.99} is empty, no UTF-8 or has a control token of the chat format"
+        )
     if not items["val"].get(label):  # every fifth of the training images then
         paths = sorted(items["train"].get(label, []))
         items["val"][label] = paths[4::5] or paths[1:2]
@@ -115,7 +117,7 @@ def _read_split(path: Path, images: Path) -> tuple[tuple[str, ...], Items]:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows = [(split, str(file), int(number), str(name)) for split in SPLITS.values()
                 for file, number, name in content[split]]  # fmt: skip
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"'{path}' is not a CoOp split file ({type(error).__name__}: {error})") from None
     names = {number: name for _, _, number, name in rows}
     if len(set(names.values())) < len(names):
@@ -173,7 +175,7 @@ def _inside(images: Path, file: str, split: Path) -> Path:
         there = path.is_file()
     except (OSError, ValueError):  # a name too long, with a null character
         there = False
-    if not there:
+    if not there or not _is_text(file):
         raise UserError(f"'{split}' names the image {file!r:.80}, which is not there")
     return path
 
@@ -202,4 +204,14 @@ def _classes_in(folder: Path) -> dict[str, list[Path]]:
         return {}
     found = {sub.name: [path for path in sorted(sub.iterdir()) if path.suffix.lower() in SUFFIXES]
              for sub in sorted(folder.iterdir()) if sub.is_dir()}  # fmt: skip
+    for path in (path for paths in found.values() for path in paths):
+        if not path.is_file():
+            raise UserError(f"'{path}' is no file: a folder, or a link that leads nowhere")
+        if not _is_text(path.parent.name + path.name):
+            raise UserError(f"{str(path)!r:.200} is not a name in UTF-8: rename it")
     return {label: paths for label, paths in found.items() if paths}
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8; Python has half characters for the bytes of others."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
