@@ -16,6 +16,7 @@ from rftkit.nano.build import IMAGE_TOKENS, build_model, build_processor
 from rftkit.nano.card import unmet
 from rftkit.nano.corpus import Recipe, patches
 from rftkit.nano.pretrain import answer_loss, pretrain
+from rftkit.nano.speech import LOOKUPS
 from rftkit.nano.worlds import worlds
 from rftkit.prompts import MODES, conversation
 
@@ -93,7 +94,7 @@ def test_each_requirement_that_is_not_met_is_named():
     assert unmet([math | {"thinking pass@8": 0.09}]) == ["math, level 3, thinking: pass@8 is below 10 %"]
 
 
-TINY = Recipe(vision_steps=2, lookup_steps=2, language_steps=4, vision_batch=4, lookup_batch=4, language_batch=4)
+TINY = Recipe(vision_steps=2, lookup_steps=2, language_steps=4, vision_batch=4, language_batch=4)
 
 
 @pytest.fixture
@@ -119,6 +120,19 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, small_corpus
     monkeypatch.setattr(module.Optimizers, "step", step)
     resumed = load_file(pretrain(TINY, tmp_path / "killed") / "model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_look_ups_give_way_to_questions(small_corpus):
+    taught = corpus.Corpus(Recipe(sets=("math",), lookup_steps=100), build_processor())
+
+    def lookups(step):
+        parts = taught.text_batches(step)
+        texts = taught.processor.tokenizer.batch_decode([row for _, part in parts for row in part["input_ids"]])
+        return sum(any(question in text for question in LOOKUPS) for text in texts) / len(texts)
+
+    assert lookups(0) == 1.0
+    assert 0.3 < sum(map(lookups, range(48, 52))) / 4 < 0.8  # half of them, and some of the others
+    assert sum(map(lookups, range(100, 104))) / 4 < 0.35
 
 
 def test_the_loss_is_that_of_the_library(small_corpus):

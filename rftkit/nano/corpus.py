@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -27,7 +27,6 @@ from rftkit.tasks.bundled import DRAWN, datasets
 from rftkit.tasks.drawn import DrawnTask, Scene
 
 GRID = SIDE // PATCH
-Batches = list[tuple[float, dict[str, torch.Tensor]]]  # parts of a batch, each with its share of the loss
 WEIGHTS = {"emoji": 2.0, "math": 2.0}  # how often a set is drawn from, 1 if not named: large and hard ones need most
 CLASSES_IN_MEMORY = {
     "shapes": 1200,
@@ -49,10 +48,9 @@ class Recipe:
     vague: float = 0.5  # share of answers that are not as asked, 0-1
     sets: tuple[str, ...] = ()  # bundled sets it is taught; none: all of them
     vision_steps: int = 2000
-    lookup_steps: int = 2000
-    language_steps: int = 4000
+    language_steps: int = 6000
+    lookup_steps: int = 3000  # the first of these, in which look-ups give way to questions
     vision_batch: int = 96
-    lookup_batch: int = 64
     language_batch: int = 32
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
@@ -88,12 +86,9 @@ class Corpus:
         self.words = list(labels | marks)
         self.word_index = {word: index for index, word in enumerate(self.words)}
 
-    def _sample(
-        self, size: int, rng: random.Random, sets: Sequence[str] = ()
-    ) -> tuple[list[tuple[str, int]], torch.Tensor]:
-        """Set and row of so many pictures, and the pictures; of all sets if none are named."""
-        sets = sets or list(self.items)
-        names = rng.choices(sets, [WEIGHTS.get(name, 1.0) for name in sets], k=size)
+    def _sample(self, size: int, rng: random.Random) -> tuple[list[tuple[str, int]], torch.Tensor]:
+        weights = [WEIGHTS.get(name, 1.0) for name in self.items]
+        names = rng.choices(list(self.items), weights, k=size)
         chosen = [(name, rng.randrange(len(self.items[name]))) for name in names]
         return chosen, torch.stack([self.pictures[name][row] for name, row in chosen])
 
@@ -115,29 +110,16 @@ class Corpus:
                 weights.append(1 / len(marks))
         return patches(pictures), torch.stack(means), torch.tensor(words), torch.tensor(weights)
 
-    @property
-    def scene_sets(self) -> list[str]:
-        """Those of its sets that are drawn tasks."""
-        return [name for name in self.items if name in DRAWN]
+    def text_batches(self, step: int) -> list[tuple[float, dict[str, torch.Tensor]]]:
+        """A language batch in four parts of like length, each with its share of the answer tokens.
 
-    def lookup_batches(self, step: int) -> Batches:
-        """Look-ups in the scenes of drawn tasks, nothing else."""
-        rng = random.Random(f"look-ups/{self.recipe.seed}/{step}")
-        chosen, pictures = self._sample(self.recipe.lookup_batch, rng, self.scene_sets)
-        return self._batches([self._about(scene_lookups(self.items[name][row], rng)) for name, row in chosen], pictures)
-
-    def text_batches(self, step: int) -> Batches:
-        """Questions about pictures of all sets, in all modes."""
+        Choice lists have from two to dozens of names: one padded batch would be half padding. Scenes are first asked
+        for look-ups only; the share of these falls until `lookup_steps`.
+        """
         rng = random.Random(f"language/{self.recipe.seed}/{step}")
         chosen, pictures = self._sample(self.recipe.language_batch, rng)
-        return self._batches([self._dialogue(name, row, rng) for name, row in chosen], pictures)
-
-    def _batches(self, dialogues: list[tuple[str, str]], pictures: torch.Tensor) -> Batches:
-        """Prompts and answers in four parts of like length, each with its share of the answer tokens.
-
-        Choice lists have from two to dozens of names: one padded batch would be half padding.
-        """
-        prompts, answers = zip(*dialogues, strict=True)
+        lookups = max(0.0, 1 - step / self.recipe.lookup_steps)
+        prompts, answers = zip(*(self._dialogue(name, row, lookups, rng) for name, row in chosen), strict=True)
         tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
         pairs = list(zip(tokenize(list(prompts))["input_ids"], tokenize(list(answers))["input_ids"], strict=True))
         order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
@@ -165,8 +147,10 @@ class Corpus:
             "image_grid_thw": grid(len(pairs)),
         }
 
-    def _dialogue(self, name: str, row: int, rng: random.Random) -> tuple[str, str]:
+    def _dialogue(self, name: str, row: int, lookups: float, rng: random.Random) -> tuple[str, str]:
         item, mode = self.items[name][row], rng.choice(sorted(MODES))
+        if name in DRAWN and rng.random() < lookups:
+            return self._about(scene_lookups(item, rng))
         if name in DRAWN and rng.random() < READINGS:
             return self._about(rng.choice((scene_reading, scene_lookups))(item, rng))
         if name in DRAWN:

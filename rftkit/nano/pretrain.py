@@ -1,4 +1,4 @@
-"""Pre-trains a bundled model: the vision tower on words, then the language model on look-ups, then on questions.
+"""Pre-trains a bundled model: first the vision tower on words, then the language model on questions and answers.
 
 Recipe: Muon on the weight matrices, AdamW on the rest, one cosine schedule a stage.
 """
@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from rftkit.errors import UserError
 from rftkit.nano.build import IMAGE_TOKENS, SIZES, build_model, build_processor
-from rftkit.nano.corpus import Batches, Corpus, Recipe, grid
+from rftkit.nano.corpus import Corpus, Recipe, grid
 from rftkit.results import write_atomically
 from rftkit.tasks.bundled import task_of
 
@@ -98,27 +98,19 @@ class Stage:
     module: nn.Module
     steps: int
     loss_at: Callable[[int], torch.Tensor]
-    optimizers: Optimizers
 
 
 def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus) -> Iterator[Stage]:
-    reader, steps = VisionReader(model, corpus.processor, corpus.words), recipe.vision_steps
-    optimizers = Optimizers(reader, recipe, steps)
-    yield Stage("vision", reader, steps, lambda step: reader(*corpus.word_batch(step)), optimizers)
+    reader = VisionReader(model, corpus.processor, corpus.words)
+    yield Stage("vision", reader, recipe.vision_steps, lambda step: reader(*corpus.word_batch(step)))
     even_out(model, corpus)
     model.model.visual.requires_grad_(False)  # good by now, and a third of the time
+    yield Stage("language", model, recipe.language_steps, lambda step: language_loss(model, corpus.text_batches(step)))
 
-    def loss_of(batches: Batches) -> torch.Tensor:
-        return sum(share * answer_loss(model, part) for share, part in batches)
 
-    parts = {
-        "look-ups": (recipe.lookup_steps, corpus.lookup_batches),
-        "language": (recipe.language_steps, corpus.text_batches),
-    }
-    for name, (steps, batches_at) in parts.items():
-        if name == "language" or corpus.scene_sets:
-            optimizers = Optimizers(model, recipe, steps)
-            yield Stage(name, model, steps, lambda step, at=batches_at: loss_of(at(step)), optimizers)
+def language_loss(model: nn.Module, parts: list[tuple[float, dict[str, torch.Tensor]]]) -> torch.Tensor:
+    """The loss of a batch of `Corpus.text_batches`, each part by its share."""
+    return sum(share * answer_loss(model, part) for share, part in parts)
 
 
 @torch.no_grad()
@@ -172,17 +164,17 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
 
 
 def _train(stage: Stage, recipe: Recipe, out: Path, saved: dict | None, log: list[dict]) -> None:
-    start = 0
+    optimizers, start = Optimizers(stage.module, recipe, stage.steps), 0
     if saved:
         stage.module.load_state_dict(saved["module"])
-        stage.optimizers.load_state_dict(saved["optimizers"])
+        optimizers.load_state_dict(saved["optimizers"])
         start = saved["step"]
     stage.module.train()
     losses, began = [], time.perf_counter()
     for step in tqdm(range(start, stage.steps), initial=start, total=stage.steps, desc=stage.name):
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             loss = stage.loss_at(step)
-        stage.optimizers.step(loss)
+        optimizers.step(loss)
         losses.append(loss.item())
         if (step + 1) % 50 == 0:
             mean, seconds = sum(losses) / len(losses), time.perf_counter() - began
@@ -192,7 +184,7 @@ def _train(stage: Stage, recipe: Recipe, out: Path, saved: dict | None, log: lis
         if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == stage.steps:
             _write_checkpoint(out, {
                 "recipe": asdict(recipe), "stage": stage.name, "step": step + 1, "log": log,
-                "module": stage.module.state_dict(), "optimizers": stage.optimizers.state_dict(),
+                "module": stage.module.state_dict(), "optimizers": optimizers.state_dict(),
             })  # fmt: skip
 
 
