@@ -98,7 +98,7 @@ def _add_run(parsers) -> None:
     run = _command(parsers, "run", commands.run, "one run without a notebook")
     estimate = _command(parsers, "estimate", commands.estimate, "memory and time of a run, before it")
     for command in (run, estimate):
-        command.add_argument("--profile", default="nano")
+        command.add_argument("--profile", default="nano", help="nano, smoke, gpu-2b, ... or the path of a YAML file")
         command.add_argument("--task")
         command.add_argument("--dataset", help="a bundled set, a folder, or a real set: hub:NAME or NAME@DIR")
         command.add_argument("--eval-dataset", metavar="DATASET", help="another set of the same task to test on")

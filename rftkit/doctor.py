@@ -127,9 +127,9 @@ def _gpu_memory(profile: str) -> float:
     """GiB, to two decimals: the most that `rftkit estimate --profile PROFILE --device cuda` prints for a method."""
     from rftkit.estimate import estimate
     from rftkit.run import asked_examples
-    from rftkit.settings import load_settings
+    from rftkit.settings import METHODS, load_settings
 
-    chosen = [load_settings(profile, method, device="cuda") for method in ("zero_shot", "sft", "cls_rl")]
+    chosen = [load_settings(profile, method, device="cuda") for method in METHODS]
     return round(max(estimate(s, asked_examples(s), with_time=False)["memory"]["total"] for s in chosen) / GIB, 2)
 
 
