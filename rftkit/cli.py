@@ -15,8 +15,8 @@ from rftkit.errors import UserError, as_user_error, is_out_of_memory
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rftkit ...`; the exit status is 0, 1 (a notebook failed) or 2 (the user can mend it)."""
     try:
+        _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         options = _parser().parse_args(arguments)
-        _refuse_empty(options)
         return options.command(options) or 0
     except Exception as error:
         known = as_user_error(error)
@@ -30,17 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _refuse_empty(options: argparse.Namespace) -> None:
-    """UserError on an empty text: as a path it would mean the folder one is in."""
-    for name, value in vars(options).items():
-        if isinstance(value, str) and not value.strip():
-            raise UserError(f"'{name.replace('_', '-')}' is empty: name something, or leave it out")
-
-
-def _path(text: str) -> Path:
-    if not text.strip():  # it would be the folder one is in
-        raise UserError("a path is empty: name something, or leave it out")
-    return Path(text)
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """UserError on an empty text: as a path it would be the folder one is in."""
+    for before, argument in zip(("rftkit", *arguments), arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if not argument.strip() or (option.startswith("--") and equals and not value.strip()):
+            raise UserError(f"empty text behind '{option.strip() or before}': name something, or leave it out")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,17 +47,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(parsers)
     _add_study(parsers)
     report = _command(parsers, "report", commands.report, "tables and figures from run folders, beside the paper's")
-    report.add_argument("--runs", type=_path, nargs="+", default=[Path("runs")], metavar="DIR", help="several: pooled")
-    report.add_argument("--out", type=_path, metavar="DIR", help="where the report goes; beside the runs if not given")
-    report.add_argument("--against", type=_path, metavar="JSON", help="an earlier report.json: exit 1 if worse")
+    report.add_argument("--runs", type=Path, nargs="+", default=[Path("runs")], metavar="DIR", help="several: pooled")
+    report.add_argument("--out", type=Path, metavar="DIR", help="where the report goes; beside the runs if not given")
+    report.add_argument("--against", type=Path, metavar="JSON", help="an earlier report.json: exit 1 if worse")
     report.add_argument("--tolerance", type=float, default=0.02, help="how much worse is no regression, 0-1")
-    report.add_argument("--junit", type=_path, metavar="XML", help="with --against: the comparison as JUnit XML")
+    report.add_argument("--junit", type=Path, metavar="XML", help="with --against: the comparison as JUnit XML")
     _add_bench(parsers)
     select = _command(parsers, "select", commands.select, "choose steps and learning rate on held-out base items")
     select.add_argument("--profile", default="nano")
     select.add_argument("--dataset", default="shapes")
     select.add_argument("--control", help="a control of data/claims.yaml")
-    select.add_argument("--out", type=_path, default=Path("runs"), metavar="DIR")
+    select.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
     diagnose = _command(parsers, "diagnose", commands.diagnose, "how an untrained model answers: exact, prose, wrong")
     diagnose.add_argument("model", metavar="MODEL", help="bundled name, folder or hub id")
     diagnose.add_argument("--data", default="shapes", help="a bundled set, a folder of photographs or a JSONL file")
@@ -74,15 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--device", help="cpu or cuda")
     diagnose.add_argument("--json", action="store_true")
     export = _command(parsers, "export", commands.export, "a run's adapter merged into the unquantised base, in bf16")
-    export.add_argument("run", type=_path, metavar="RUN_DIR", help="a complete run")
-    export.add_argument("to", type=_path, metavar="OUT", help="the folder to make")
+    export.add_argument("run", type=Path, metavar="RUN_DIR", help="a complete run")
+    export.add_argument("to", type=Path, metavar="OUT", help="the folder to make")
     export.add_argument("--check", type=int, default=64, help="test items a part whose answers are compared; 0: none")
     export.add_argument("--device", help="cpu or cuda: where answers are compared, in fp32")
     _add_data(parsers)
     rescore = _command(
         parsers, "rescore", commands.rescore, "published predictions (JSON) by our rules: where do they differ?"
     )
-    rescore.add_argument("file", type=_path, metavar="FILE")
+    rescore.add_argument("file", type=Path, metavar="FILE")
     rescore.add_argument("--mode", help="how the model was told to respond; guessed from its tags if not given")
     _add_nano(parsers)
     return parser
@@ -116,7 +111,7 @@ def _add_run(parsers) -> None:
     run.add_argument("--no-memory-check", dest="check_memory", action="store_false", default=None,
                      help="start even if the estimated memory is more than what is free")  # fmt: skip
     run.add_argument("--report-to", help="a tracker: wandb, trackio, tensorboard or mlflow; none if not given")
-    run.add_argument("--out", type=_path, default=Path("runs"), metavar="DIR")
+    run.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
     estimate.add_argument("--json", action="store_true")
 
 
@@ -150,7 +145,7 @@ def _add_study(parsers) -> None:
     study.add_argument("--first-seed", type=int, default=0, help="the lowest seed: give each person of a class another")
     study.add_argument("--dataset", help="a bundled set")
     study.add_argument("--models", help="models to start from, such as nano-s,my/model; the profile's if not given")
-    study.add_argument("--out", type=_path, default=Path("runs"), metavar="DIR")
+    study.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
     study.add_argument("--jobs", type=int, help="notebooks at once; they share the cores")
     study.add_argument("--shard", metavar="I/N", help="the i-th of n parts of the work, for machines that share --out")
     study.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop a notebook after so long")
@@ -187,6 +182,6 @@ def _add_nano(parsers) -> None:
     pretrain.add_argument("--vision-steps", type=int)
     pretrain.add_argument("--lookup-steps", type=int)
     pretrain.add_argument("--language-steps", type=int)
-    pretrain.add_argument("--out", type=_path, required=True, metavar="DIR")
+    pretrain.add_argument("--out", type=Path, required=True, metavar="DIR")
     card = _command(nano, "card", commands.card, "measure a bundled model and write its model card")
     card.add_argument("--model", default="nano-s")

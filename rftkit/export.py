@@ -14,7 +14,7 @@ import yaml
 from transformers import AutoModelForImageTextToText
 
 from rftkit import results
-from rftkit.errors import UserError
+from rftkit.errors import UserError, within
 from rftkit.evaluate import generate
 from rftkit.models import load, load_processor, pick_device, scale_up
 from rftkit.run import generation_options, test_splits
@@ -52,8 +52,7 @@ def export(run: Path, out: Path, *, check: int = 64, device: str | None = None) 
         raise UserError(f"'{out}' exists: name a folder that does not")
     if out.resolve().is_relative_to(run.resolve()):
         raise UserError(f"'{out}' lies in the run folder: name one outside")
-    if check < 0:
-        raise UserError(f"--check must be at least 0, not {check}")
+    within("--check", check, 0, 10**6)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
     try:

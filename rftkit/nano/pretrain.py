@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from rftkit.errors import UserError
+from rftkit.errors import UserError, within
 from rftkit.nano.build import IMAGE_TOKENS, SIZES, build_model, build_processor
 from rftkit.nano.corpus import Corpus, Recipe, grid
 from rftkit.results import write_atomically
@@ -117,7 +117,7 @@ def language_loss(model: nn.Module, parts: list[tuple[float, dict[str, torch.Ten
 def even_out(model: nn.Module, corpus: Corpus) -> None:
     """Scale the vision tower's last layer so that image tokens are as large as the embeddings of words.
 
-    Reading words off them made them thirty times as large. What the language model finds of a token, such as its
+    Reading words off them makes them many times as large. What the language model finds of a token, such as its
     place, it adds to it; to one so large it would have to add much.
     """
     pixel_patches, means, _, _ = corpus.word_batch(0)
@@ -139,8 +139,7 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     for name in recipe.sets:
         task_of(name)
     for name in ("vision_steps", "lookup_steps", "language_steps"):
-        if getattr(recipe, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(recipe, name)}")
+        within(f"--{name.replace('_', '-')}", getattr(recipe, name), 1, 10**6)
     if (out / "model.safetensors").exists():
         raise UserError(f"'{out}' already holds a model: choose another --out")
     out.mkdir(parents=True, exist_ok=True)

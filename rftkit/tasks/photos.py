@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rftkit.errors import UserError
 from rftkit.nano.worlds import Drawing, World
-from rftkit.tasks.sources import CONTROL_TOKEN
+from rftkit.tasks.sources import CONTROL_TOKEN, is_utf8
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 QUESTION = "What type of object is in the photo?"
@@ -98,7 +98,7 @@ def read_photos(name: str) -> PhotoSet:
 
 def _complete(name: str, label: str, items: Items) -> None:
     """Give a class its `val` images if it has none, and refuse what cannot be used."""
-    if CONTROL_TOKEN.search(label) or not label.strip() or not _is_text(label):
+    if CONTROL_TOKEN.search(label) or not label.strip() or not is_utf8(label):
         raise UserError(
             f"'{name}': class name {label!r:.99} is empty, no UTF-8 or has a control token of the chat format"
         )
@@ -175,7 +175,7 @@ def _inside(images: Path, file: str, split: Path) -> Path:
         there = path.is_file()
     except (OSError, ValueError):  # a name too long, with a null character
         there = False
-    if not there or not _is_text(file):
+    if not there or not is_utf8(file):
         raise UserError(f"'{split}' names the image {file!r:.80}, which is not there")
     return path
 
@@ -207,11 +207,6 @@ def _classes_in(folder: Path) -> dict[str, list[Path]]:
     for path in (path for paths in found.values() for path in paths):
         if not path.is_file():
             raise UserError(f"'{path}' is no file: a folder, or a link that leads nowhere")
-        if not _is_text(path.parent.name + path.name):
+        if not is_utf8(path.parent.name + path.name):
             raise UserError(f"{str(path)!r:.200} is not a name in UTF-8: rename it")
     return {label: paths for label, paths in found.items() if paths}
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name is UTF-8; Python has half characters for the bytes of others."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)

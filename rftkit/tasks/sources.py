@@ -146,9 +146,14 @@ def check_texts(
     for text in (question, answer, *(choices or ())):
         if found := CONTROL_TOKEN.search(text):
             raise UserError(f"{item}: {found[0]!r} is a control token of the chat format: write it another way")
-        if any("\ud800" <= character <= "\udfff" for character in text):  # it would break the tokenizer
+        if not is_utf8(text):  # it would break the tokenizer
             raise UserError(f"{item}: {text!r:.80} has half a character in it")
     return question, answer, None if choices is None else tuple(choices)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written in UTF-8: it has no half characters, such as Python's for bytes of other codes."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_images(value: Any, folder: Path | None, item: str) -> tuple[Path | bytes, ...]:
