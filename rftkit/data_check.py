@@ -26,7 +26,7 @@ def list_sets() -> str:
     lines = ["bundled:"]
     lines += [f"  {name:<16}classification, {len(world.classes)} classes" for name, world in worlds().items()]
     lines += [f"  {name:<16}{len(task.kinds)} kinds on {len(task.levels)} levels" for name, task in DRAWN.items()]
-    lines.append("yours, by the path of a folder in CoOp's layout (images/..., split_zhou_*.json):")
+    lines.append("CoOp's sets, as NAME@DIR: DIR has the folders of these files in it, as CoOp lays them out:")
     lines += [f"  {name:<16}{c.folder}/{c.split}, images in {c.folder}/{c.images}" for name, c in COOP.items()]
     lines.append("yours, by path: a folder with one folder of images a class; one with train.jsonl and test.jsonl; a")
     lines.append("JSONL file (rftkit evaluate)")
@@ -49,8 +49,8 @@ def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
 
     `root` is the folder that a real set is in: NAME with DIR is NAME@DIR.
     """
-    if root is not None and not is_real(name):
-        raise UserError(f"--root is for real sets (rftkit data list): '{name}' is none")
+    if root is not None and not (is_real(name) or name in COOP):
+        raise UserError(f"--root is for CoOp's sets and real ones (rftkit data list): '{name}' is none")
     name = name if root is None else f"{name.removeprefix('hub:')}@{root}"
     parts, problems = _parts(name)
     lines = []

@@ -158,6 +158,27 @@ def test_a_run_and_an_evaluation_take_a_folder(coop, tmp_path, monkeypatch):
     assert main(["report", "--runs", str(tmp_path / "runs")]) == 0
 
 
+@pytest.mark.parametrize("place", ["", "caltech-101"])
+def test_coops_sets_are_named_as_they_are_listed_with_their_folder_or_that_of_all(coop, place, capsys):
+    name = f"caltech101@{coop.parent / place}"
+    assert load_settings("smoke", "zero_shot", dataset=name).dataset == str(coop.resolve())
+    assert {part: len(items) for part, items in read_splits(name).items()} == {"base": 9, "new": 6}
+    assert main(["data", "check", "caltech101", "--root", str(coop.parent / place)]) == 0
+    assert "shots: 30 items, 5 answers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("dtd", "give dtd@DIR"), ("dtd@nowhere", "give dtd@DIR"), ("dtd@{coop}", "there is no split_zhou_Describable"),
+     ("{parent}", "give one of them as caltech101@")],
+)  # fmt: skip
+def test_a_set_of_coops_that_is_not_there_is_one_line(coop, name, said, capsys):
+    name = name.format(coop=coop, parent=coop.parent)
+    assert main(["run", "--profile", "smoke", "--dataset", name, "--out", str(coop.parent / "runs")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and said in lines[0]
+
+
 def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tmp_path):
     base = read_photos(str(coop)).base
     problem = f"What type of object is in the photo?\n Please choose one from list [ {', '.join(base)}]."

@@ -8,6 +8,7 @@ from pathlib import Path
 from rftkit.errors import UserError
 from rftkit.nano.worlds import worlds
 from rftkit.tasks import Example, classification, math, puzzle, spatial, tables
+from rftkit.tasks.photos import COOP, photo_folder
 from rftkit.tasks.sources import read_jsonl
 from rftkit.tasks.tables import is_jsonl_folder, is_real, stored_splits
 
@@ -30,7 +31,7 @@ def is_table(name: str) -> bool:
 
 def is_photo_folder(name: str) -> bool:
     """Whether a data set's name is that of a folder (`rftkit.tasks.photos`), and of no bundled set."""
-    return name not in datasets() and not is_table(name) and Path(name).is_dir()
+    return name not in datasets() and not is_table(name) and photo_folder(name).is_dir()
 
 
 def resolved(dataset: str) -> str:
@@ -38,7 +39,8 @@ def resolved(dataset: str) -> str:
     if is_real(dataset):
         known, at, folder = dataset.partition("@")
         return f"{known}@{Path(folder).resolve()}" if at else dataset
-    return str(Path(dataset).resolve()) if dataset not in datasets() and Path(dataset).is_dir() else dataset
+    folder = photo_folder(dataset)
+    return str(folder.resolve()) if dataset not in datasets() and folder.is_dir() else dataset
 
 
 def short_name(dataset: str) -> str:
@@ -54,6 +56,8 @@ def task_of(dataset: str) -> str:
         return "classification"
     if is_table(dataset):
         return tables.task_of_table(dataset)
+    if (name := dataset.partition("@")[0]) in COOP:
+        raise UserError(f"'{dataset}' names no folder: give {name}@DIR, with the folder that CoOp's sets are in")
     raise UserError(
         f"unknown dataset '{dataset}': choose one of {', '.join(datasets())}, give a folder, or a real set as "
         "hub:NAME or NAME@DIR (rftkit data list)"
@@ -145,14 +149,14 @@ def why_not(dataset: str, eval_dataset: str | None, trains: bool) -> str | None:
     """Why a run cannot use these sets (eval_dataset None: it tests on the one it trains on), in one line, or None."""
     tested = eval_dataset or dataset
     if is_table(tested) and "test" not in stored_splits(tested):
-        return f"'{tested}' has no test split: give the set to test on as eval_dataset"
+        return f"'{tested}' has no test split: give the set to test on as --eval-dataset (eval_dataset in a profile)"
     if not trains or not is_table(dataset):
         return None
     has = stored_splits(dataset)
     if "shots" not in has:
-        return f"'{dataset}' has a test split only: train on another set and give this one as eval_dataset"
+        return f"'{dataset}' has a test split only: train on another set and give this one as --eval-dataset"
     if short_name(tested) == short_name(dataset) and has["shots"] == has.get("test"):
-        return f"'{dataset}' has one split: train on it only to test on another set, given as eval_dataset"
+        return f"'{dataset}' has one split: train on it only to test on another set, given as --eval-dataset"
     return None
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 from rftkit.errors import UserError
 from rftkit.nano.worlds import Drawing, World, get_world, worlds
 from rftkit.tasks import Example
-from rftkit.tasks.photos import read_photos
+from rftkit.tasks.photos import photo_folder, read_photos
 
 MAX_CHOICES = 100
 LIST_ALL_BELOW = 30  # a half with fewer classes is listed whole
@@ -53,7 +52,7 @@ def load_split(
         seed: of the draw and of the choice lists.
         half: `base`, `new` or `all` (few-shot learning: all classes in one list of 40 %).
     """
-    photos = dataset not in worlds() and Path(dataset).is_dir()
+    photos = dataset not in worlds() and photo_folder(dataset).is_dir()
     world = read_photos(dataset) if photos else get_world(dataset)
     halves = {"base": world.base, "new": world.new, "all": world.classes}
     if half not in halves:

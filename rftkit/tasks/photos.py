@@ -65,15 +65,27 @@ class PhotoSet(World):
         return self.labels
 
 
+def photo_folder(name: str) -> Path:
+    """The folder that a name means: its path, or NAME@DIR for a set of CoOp's, in DIR or in its folder there."""
+    known, at, folder = name.partition("@")
+    if not at or known not in COOP:
+        return Path(name)
+    inside = Path(folder) / COOP[known].folder
+    chosen = inside if inside.is_dir() else Path(folder)
+    if chosen.is_dir() and not (chosen / COOP[known].split).is_file():
+        raise UserError(f"'{name}': there is no {COOP[known].split} in the folder '{chosen}'")
+    return chosen
+
+
 @cache
 def read_photos(name: str) -> PhotoSet:
-    """The photographs in a folder as a world; nothing is opened yet.
+    """The photographs in a folder (`photo_folder`) as a world; nothing is opened yet.
 
     Known are: a CoOp folder with its `split_zhou_*.json`, `variants.txt` or `classnames.txt`; a folder with `train`,
     `val` (if there) and `test`, each with a folder a class; and a folder with a folder a class, which is then split by
     file name (half, a fifth, the rest). A class without `val` images gives up every fifth of its `train` images.
     """
-    folder = Path(name)
+    folder = photo_folder(name)
     splits = sorted(folder.glob("split_zhou_*.json"))
     if not splits and (folder / "images").is_dir():
         splits = [folder / known for known in READERS if (folder / known).is_file()]
@@ -192,6 +204,8 @@ def _read_class_folders(folder: Path) -> tuple[tuple[str, ...], Items]:
                 items["train" if tenth < 5 else "val" if tenth < 7 else "test"].setdefault(label, []).append(path)
     labels = sorted({label for part in items.values() for label in part})
     if not labels:
+        if of_coop := [f"{name}@{folder}" for name, coop in COOP.items() if (folder / coop.folder).is_dir()]:
+            raise UserError(f"'{folder}' has folders of CoOp's sets in it: give one of them as {', '.join(of_coop)}")
         raise UserError(
             f"'{folder}' is a folder without a split_zhou_*.json and without folders of images: give a CoOp folder, a "
             "folder with one folder a class, or the JSONL file in it"
