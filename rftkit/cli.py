@@ -180,7 +180,7 @@ def _add_nano(parsers) -> None:
     pretrain.add_argument("--sets", help="bundled sets to teach, such as shapes,math; all if not given")
     pretrain.add_argument("--bf16", action="store_true", help="bf16 autocast: faster on CPUs with AMX")
     pretrain.add_argument("--vision-steps", type=int)
-    pretrain.add_argument("--lookup-steps", type=int)
+    pretrain.add_argument("--drill-steps", type=int)
     pretrain.add_argument("--language-steps", type=int)
     pretrain.add_argument("--out", type=Path, required=True, metavar="DIR")
     card = _command(nano, "card", commands.card, "measure a bundled model and write its model card")

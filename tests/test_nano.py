@@ -94,7 +94,7 @@ def test_each_requirement_that_is_not_met_is_named():
     assert unmet([math | {"thinking pass@8": 0.09}]) == ["math, level 3, thinking: pass@8 is below 10 %"]
 
 
-TINY = Recipe(vision_steps=2, lookup_steps=2, language_steps=4, vision_batch=4, language_batch=4)
+TINY = Recipe(vision_steps=2, drill_steps=2, language_steps=4, vision_batch=4, language_batch=4)
 
 
 @pytest.fixture
@@ -122,17 +122,21 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, small_corpus
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_look_ups_give_way_to_questions(small_corpus):
-    taught = corpus.Corpus(Recipe(sets=("math",), lookup_steps=100), build_processor())
+def test_drills_give_way_to_questions(small_corpus):
+    taught = corpus.Corpus(Recipe(sets=("math", "shapes"), drill_steps=100, language_batch=40), build_processor())
+    drills = (*LOOKUPS, "Read the picture", "Think step by step.")
 
-    def lookups(step):
+    def drilled(step):
         parts = taught.text_batches(step)
         texts = taught.processor.tokenizer.batch_decode([row for _, part in parts for row in part["input_ids"]])
-        return sum(any(question in text for question in LOOKUPS) for text in texts) / len(texts)
+        return sum(any(drill in text for drill in drills) for text in texts)
 
-    assert lookups(0) == 1.0
-    assert 0.3 < sum(map(lookups, range(48, 52))) / 4 < 0.8  # half of them, and some of the others
-    assert sum(map(lookups, range(100, 104))) / 4 < 0.35
+    assert [drilled(step) for step in (0, 50, 100, 1000)] == [32, 24, 16, 16]
+
+
+def test_sets_without_scenes_have_no_drills(small_corpus):
+    taught = corpus.Corpus(Recipe(sets=("shapes",), language_batch=8), build_processor())
+    assert sum(len(part["input_ids"]) for _, part in taught.text_batches(0)) == 8
 
 
 def test_the_loss_is_that_of_the_library(small_corpus):

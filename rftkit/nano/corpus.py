@@ -17,9 +17,8 @@ from rftkit.nano.speech import (
     habits,
     question_about,
     scene_completion,
+    scene_drill,
     scene_habits,
-    scene_lookups,
-    scene_reading,
 )
 from rftkit.nano.worlds import SIDE, Drawing, World, worlds
 from rftkit.prompts import MODES, conversation
@@ -36,7 +35,7 @@ CLASSES_IN_MEMORY = {
     "textures": 300,
 }  # pre-training pictures a class, 400 if not named
 SCENES_IN_MEMORY = 9000  # of each drawn task
-READINGS = 0.3  # share of a drawn task's questions that ask for all that stands on the picture, or for many look-ups
+DRILLS = (0.8, 0.4)  # share of drills about drawn scenes in a language batch, at first and in the end
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ class Recipe:
     vague: float = 0.5  # share of answers that are not as asked, 0-1
     sets: tuple[str, ...] = ()  # bundled sets it is taught; none: all of them
     vision_steps: int = 2000
-    language_steps: int = 6000
-    lookup_steps: int = 3000  # the first of these, in which look-ups give way to questions
+    language_steps: int = 5000
+    drill_steps: int = 2500  # the first of these, in which drills give way to questions
     vision_batch: int = 96
-    language_batch: int = 32
+    language_batch: int = 48
     muon_rate: float = 0.02
     adam_rate: float = 2e-3
     bf16: bool = False  # autocast: several times faster on a CPU with AMX, slower without
@@ -86,18 +85,20 @@ class Corpus:
         self.words = list(labels | marks)
         self.word_index = {word: index for index, word in enumerate(self.words)}
 
-    def _sample(self, size: int, rng: random.Random) -> tuple[list[tuple[str, int]], torch.Tensor]:
-        weights = [WEIGHTS.get(name, 1.0) for name in self.items]
-        names = rng.choices(list(self.items), weights, k=size)
-        chosen = [(name, rng.randrange(len(self.items[name]))) for name in names]
-        return chosen, torch.stack([self.pictures[name][row] for name, row in chosen])
+    def _sample(self, sets: list[str], size: int, rng: random.Random) -> list[tuple[str, int]]:
+        """Items as their sets and rows."""
+        names = rng.choices(sets, [WEIGHTS.get(name, 1.0) for name in sets], k=size) if sets else []
+        return [(name, rng.randrange(len(self.items[name]))) for name in names]
+
+    def _pictures(self, chosen: list[tuple[str, int]]) -> torch.Tensor:
+        return torch.stack([self.pictures[name][row] for name, row in chosen])
 
     def word_batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """For the vision stage: patches; means [M, N * IMAGE_TOKENS] over M groups of image tokens; the word [M] of
         each group; and its weight [M], a picture's words sharing 1. A drawing's label goes with all its tokens, a
         scene's mark with the token it stands on."""
         rng = random.Random(f"vision/{self.recipe.seed}/{step}")
-        chosen, pictures = self._sample(self.recipe.vision_batch, rng)
+        chosen = self._sample(list(self.items), self.recipe.vision_batch, rng)
         means, words, weights = [], [], []
         for place, (name, row) in enumerate(chosen):
             item = self.items[name][row]
@@ -108,18 +109,24 @@ class Corpus:
                 means.append(mean.flatten() / mean.sum())
                 words.append(self.word_index[word])
                 weights.append(1 / len(marks))
-        return patches(pictures), torch.stack(means), torch.tensor(words), torch.tensor(weights)
+        return patches(self._pictures(chosen)), torch.stack(means), torch.tensor(words), torch.tensor(weights)
 
     def text_batches(self, step: int) -> list[tuple[float, dict[str, torch.Tensor]]]:
         """A language batch in four parts of like length, each with its share of the answer tokens.
 
-        Choice lists have from two to dozens of names: one padded batch would be half padding. Scenes are first asked
-        for look-ups only; the share of these falls until `lookup_steps`.
+        Choice lists have from two to dozens of names: one padded batch would be half padding. Most of it are drills
+        about drawn scenes at first, until `drill_steps` ever fewer.
         """
         rng = random.Random(f"language/{self.recipe.seed}/{step}")
-        chosen, pictures = self._sample(self.recipe.language_batch, rng)
-        lookups = max(0.0, 1 - step / self.recipe.lookup_steps)
-        prompts, answers = zip(*(self._dialogue(name, row, lookups, rng) for name, row in chosen), strict=True)
+        first, last = DRILLS
+        share = last + (first - last) * max(0.0, 1 - step / self.recipe.drill_steps)
+        drawn = [name for name in self.items if name in DRAWN]
+        drilled = self._sample(drawn, round(share * self.recipe.language_batch), rng)
+        asked = self._sample(list(self.items), self.recipe.language_batch - len(drilled), rng)
+        dialogues = [self._about(scene_drill(self.items[name][row], rng)) for name, row in drilled]
+        dialogues += [self._dialogue(name, row, rng) for name, row in asked]
+        prompts, answers = zip(*dialogues, strict=True)
+        pictures = self._pictures(drilled + asked)
         tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
         pairs = list(zip(tokenize(list(prompts))["input_ids"], tokenize(list(answers))["input_ids"], strict=True))
         order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
@@ -147,12 +154,8 @@ class Corpus:
             "image_grid_thw": grid(len(pairs)),
         }
 
-    def _dialogue(self, name: str, row: int, lookups: float, rng: random.Random) -> tuple[str, str]:
+    def _dialogue(self, name: str, row: int, rng: random.Random) -> tuple[str, str]:
         item, mode = self.items[name][row], rng.choice(sorted(MODES))
-        if name in DRAWN and rng.random() < lookups:
-            return self._about(scene_lookups(item, rng))
-        if name in DRAWN and rng.random() < READINGS:
-            return self._about(rng.choice((scene_reading, scene_lookups))(item, rng))
         if name in DRAWN:
             pairs = DRAWN[name].pairs
             kind, level = pairs[row % len(pairs)]

@@ -138,7 +138,7 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
         raise UserError(f"--vague is a share between 0 and 1, not {recipe.vague:g}")
     for name in recipe.sets:
         task_of(name)
-    for name in ("vision_steps", "lookup_steps", "language_steps"):
+    for name in ("vision_steps", "drill_steps", "language_steps"):
         within(f"--{name.replace('_', '-')}", getattr(recipe, name), 1, 10**6)
     if (out / "model.safetensors").exists():
         raise UserError(f"'{out}' already holds a model: choose another --out")

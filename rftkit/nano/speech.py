@@ -118,6 +118,19 @@ def scene_lookups(scene: Scene, rng: random.Random) -> tuple[str, str]:
     return question, ", ".join(rng.sample(found, len(found)))
 
 
+def scene_steps(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """A scene's own question, asked for nothing but the steps to its answer, and these."""
+    return f"{scene.question} Think step by step.", ", ".join(scene.steps)
+
+
+def scene_drill(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """A short exercise about a scene: look-ups (as often as the others together), a reading, or steps alone.
+
+    It has a third of the tokens of a question in a mode, and most of them are about what is on the picture.
+    """
+    return rng.choice((scene_lookups, scene_lookups, scene_reading, scene_steps))(scene, rng)
+
+
 def _line(pixel: float) -> int:
     """The row of a height, or the column of a width, in pixels of a picture."""
     return min(LINES - 1, int(pixel * LINES / SIDE))
