@@ -38,11 +38,13 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def as_user_error(error: Exception) -> UserError | None:
-    """What a user can do about an error of the disk or the memory; None if it is another kind of error."""
+    """What a user can do about an error of the disk, the network or the memory; None if it is another kind of error."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError) and error.errno in DISK:
         return UserError(f"cannot read or write '{str(error.filename or 'a file')[:200]}': {DISK[error.errno]}")
+    if type(error).__module__.startswith("httpx"):  # what the hub is asked through, in any version
+        return UserError(f"the connection broke off ({error}): start the same command again to go on")
     text = str(error).lower()
     if "no space left" in text or "failed writing file" in text:  # as safetensors and torch.save say it
         return UserError("cannot write a checkpoint: the disk is full; start the same command again to go on")

@@ -30,6 +30,7 @@ from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import logging
 
 from rftkit.errors import UserError
+from rftkit.hub import asked_once
 from rftkit.paths import DATA
 
 BUNDLED = DATA / "models"
@@ -139,7 +140,7 @@ def lora_config(rank: int) -> LoraConfig:
 
 def load_processor(name: str) -> ProcessorMixin:
     """The processor of a model, padding on the left (right padding misaligns TRL's image positions)."""
-    processor = _read(ImageTextProcessor.from_pretrained, name)
+    processor = read(ImageTextProcessor.from_pretrained, name)
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     if processor.chat_template is None and tokenizer.chat_template is None:
@@ -182,7 +183,7 @@ def load(
         if adapter is not None and not (Path(adapter) / file).is_file():
             raise UserError(f"no adapter in '{adapter}': the folder has no {file}")
     processor = load_processor(name)
-    model = _read(
+    model = read(
         AutoModelForImageTextToText.from_pretrained,
         name,
         dtype=dtype or (torch.float32 if device == "cpu" else torch.bfloat16),
@@ -208,10 +209,12 @@ def _read_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
         raise UserError(f"cannot put adapter '{adapter}' on this model: {reason}") from error
 
 
-def _read(reader, name: str, **options):
+def read(reader, name: str, **options):
+    """What a `from_pretrained` makes of a model's name: see `resolve`."""
     path = resolve(name)
     try:
-        return reader(path, **options)
+        with asked_once(path, "model", "name a folder with a copy of it"):
+            return reader(path, **options)
     except (OSError, HFValidationError, KeyError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"cannot read model '{name}': {reason}") from error

@@ -19,7 +19,7 @@ from rftkit.divergence import BaseAnswers
 from rftkit.errors import UserError, is_out_of_memory
 from rftkit.estimate import advice, refuse_what_will_not_fit
 from rftkit.evaluate import answer_rows, evaluated_modes, pass_at_samples, pass_batch, proportion
-from rftkit.models import load, pick_device, resolve, scale_up
+from rftkit.models import load, load_processor, pick_device, resolve, scale_up
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
 from rftkit.sft import sft_trainer
 from rftkit.stats import harmonic_mean
@@ -74,6 +74,7 @@ def execute(settings: Settings, out: Path, on_row: Callable[[list[dict]], None] 
     """
     folder, settings, tests, shots, data_sha = _identify(settings, out)
     if not processes.from_main(results.is_complete, folder):
+        load_processor(settings.model)  # a model that cannot be had is refused before anything is written
         with results.locked(folder) if processes.is_main() else nullcontext():
             if not processes.from_main(results.is_complete, folder):  # another run may have made it meanwhile
                 try:

@@ -9,8 +9,7 @@ from functools import cache
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, Qwen2_5_VLConfig, Qwen2VLConfig
 
-from rftkit.errors import UserError
-from rftkit.models import LORA_TARGETS, resolve
+from rftkit.models import LORA_TARGETS, read
 
 
 def _text(vocabulary: int, width: int, inner: int, depth: int, heads: int, kv_heads: int) -> dict[str, int]:
@@ -54,10 +53,7 @@ def read_config(name: str) -> PretrainedConfig:
     if name in HUB:
         kind, values = HUB[name]
         return kind(**{"tie_word_embeddings": True} | values)
-    try:
-        return AutoConfig.from_pretrained(resolve(name))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the config of model '{name}': {str(error).splitlines()[0]}") from error
+    return read(AutoConfig.from_pretrained, name)
 
 
 @dataclass(frozen=True)

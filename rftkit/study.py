@@ -19,6 +19,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from rftkit.errors import UserError, within
+from rftkit.models import load_processor
 from rftkit.paths import DATA, NOTEBOOKS, PROFILES
 from rftkit.prompts import MODES
 from rftkit.report import write_report
@@ -140,6 +141,8 @@ def study(
     if dry_run:
         return 0
     todo = {chapter: runs for chapter, runs in missing.items() if runs}
+    for model in {settings.model for runs in todo.values() for settings in runs.values()}:
+        load_processor(model)  # one that cannot be had is refused before any notebook is started
     failed = _execute_all(plan, todo, profile, dataset, out, jobs, time_limit)
     for chapter in failed:
         print(f"failed: {chapter.title}; its last lines stand above", file=sys.stderr)

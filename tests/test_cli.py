@@ -65,7 +65,7 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("evaluate --model nano-s --data shapes --device tpu", "unknown device 'tpu': choose one of cpu, cuda"),
         ("evaluate --model nano-s --data shapes --adapter .", "no adapter in '.': the folder has no adapter_config"),
         ("evaluate --model nano-x --data shapes --limit 1", "no model 'nano-x': name a bundled one"),
-        ("evaluate --model no/such --data shapes --limit 1", "cannot read model 'no/such'"),
+        ("evaluate --model no/such --data shapes --limit 1", "model 'no/such' is not on this machine and HF_HUB"),
         ("run --method rl", "unknown method 'rl': choose one of zero_shot"),
         ("run --profile nona", "no profile 'nona': choose one of gpu-2b"),
         ("run --dataset shapse", "unknown dataset 'shapse': choose one of digits, emoji, flags"),

@@ -176,11 +176,14 @@ def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> 
     """The rows that the `datasets` library reads, images not decoded."""
     import datasets  # it takes a second to load
 
+    from rftkit.hub import asked_once
+
     for library in ("huggingface_hub", "datasets"):  # they tell of each try, and of what is raised
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         if folder is None:
-            table = datasets.load_dataset(entry.where, split=stored, streaming=entry.streamed)
+            with asked_once(entry.where, "dataset", f"give {name[4:]}@DIR with a copy of it in DIR"):
+                table = datasets.load_dataset(entry.where, split=stored, streaming=entry.streamed)
         elif (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             table = _stored(datasets.load_from_disk(str(folder)), entry, stored)
         else:  # streamed: nothing is copied into the library's cache
@@ -188,6 +191,8 @@ def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> 
             table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
         for batch in table.with_format("arrow").iter(BATCH):
             yield from ((row, folder) for row in batch.to_pylist())
+    except UserError:
+        raise
     except Exception as error:  # of the network, the hub, the files: the library raises all kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         other = f"; with a copy of it in DIR give {name[4:]}@DIR" if folder is None else ""
