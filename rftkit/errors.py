@@ -17,6 +17,9 @@ DISK = {
 }
 
 
+OWN_PROFILE = "a profile of your own (see 'Out of memory' in notebooks/GPU.md)"  # most settings have no flag
+
+
 class UserError(Exception):
     """One line: what is wrong, where, and how to mend it. The command line prints it and exits with 2."""
 
@@ -51,6 +54,6 @@ def as_user_error(error: Exception) -> UserError | None:
     if is_out_of_memory(error):
         return UserError(
             "out of memory: lower micro_batch, eval_batch (--batch) or max_pixels, set gradient_checkpointing or "
-            "quantize, or take a smaller model; start the same command again to go on"
+            f"quantize, in {OWN_PROFILE}, or take a smaller model; start the same command again to go on"
         )
     return None

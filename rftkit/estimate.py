@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from rftkit.errors import UserError
+from rftkit.errors import OWN_PROFILE, UserError
 from rftkit.evaluate import PASS_SAMPLES, evaluated_modes, pass_batch
 from rftkit.models import pick_device
 from rftkit.prompts import MODES, question_text
@@ -34,6 +34,7 @@ ANSWER_TOKENS = 8  # of an answer that is learnt, or of a choice that is scored
 TYPICAL = {False: 8, True: 200}  # tokens of a completion, without and with tags, if the limit is not reached
 OPERATIONS = 200  # small ones in a decoder layer with adapters: each costs a launch
 ELEMENTS = (30, 10)  # times the width and the MLP's inner width: what these operations read of a token
+MADE_FOR_A_GPU = 10**8  # parameters: models with more
 MENDS = ({"gradient_checkpointing": True}, {"quantize": True}, {"micro_batch": 0.5}, {"eval_batch": 0.5},
          {"max_pixels": 0.5}, {"max_completion_tokens": 0.5}, {"lora_rank": 0.5})  # fmt: skip
 
@@ -191,12 +192,17 @@ def mends(settings: Settings, shape: Shape, examples: Sequence[Example], device:
     return [text for less, text in sorted(found, reverse=True) if less > now / 100][:3]
 
 
-def advice(settings: Settings, examples: Sequence[Example], evaluating: bool) -> list[str]:
-    """What to set after a run was out of memory: for the evaluation a smaller batch, for training `mends`."""
+def advice(settings: Settings, examples: Sequence[Example], evaluating: bool) -> str:
+    """What to do after a run was out of memory: for the evaluation a smaller batch, for training `mends`."""
     if evaluating and settings.eval_batch > 1:
-        return [f"eval_batch: {settings.eval_batch // 2}"]
+        return to_need_less([f"eval_batch: {settings.eval_batch // 2}"])
     training = replace(settings, eval_batch=1, pass_items=0)
-    return mends(training, shape_named(settings.model), examples, settings.device or pick_device())
+    return to_need_less(mends(training, shape_named(settings.model), examples, settings.device or pick_device()))
+
+
+def to_need_less(changes: list[str]) -> str:
+    """What to do with `mends`, for people."""
+    return f"set {', '.join(changes)} in {OWN_PROFILE}" if changes else "take a smaller model"
 
 
 def estimate(settings: Settings, examples: Sequence[Example], with_time: bool = True) -> dict[str, Any]:
@@ -236,8 +242,7 @@ def refuse_what_will_not_fit(settings: Settings, examples: Sequence[Example]) ->
     if found["fits"] is False:
         raise UserError(
             f"this run needs about {found['memory']['total'] / 2**30:.1f} GiB of GPU memory (estimated) and "
-            f"{found['free'] / 2**30:.1f} GiB are free: set {', '.join(found['mends']) or 'a smaller model'}, or "
-            "check_memory: false (--no-memory-check) to try"
+            f"{found['free'] / 2**30:.1f} GiB are free: {to_need_less(found['mends'])}, or try with --no-memory-check"
         )
 
 
@@ -247,13 +252,16 @@ def as_text(found: dict[str, Any]) -> str:
              f"({found['parameters'] / 1e9:.2f} B parameters), {found['device']}: all estimates, nothing was run",
              "longest prompt {prompt} tokens, completion up to {completion}".format(**found["tokens"])]  # fmt: skip
     lines += [f"  {name:<12}{size / 2**30:>8.2f} GiB" for name, size in found["memory"].items()]
+    device = "CPU" if found["device"] == "cpu" else "GPU"
     if found["free"] is None:
-        lines.append("no such device here: memory as it would be there, no time")
+        lines.append(f"there is no {device} here: memory as it would be on one, no time")
     else:
         verdict = "fits" if found["fits"] else "does not fit"
-        lines.append(f"{verdict}: {found['free'] / 2**30:.1f} GiB are free")
+        lines.append(f"on this machine's {device} it {verdict}: {found['free'] / 2**30:.1f} GiB are free")
+    if device == "CPU" and found["parameters"] > MADE_FOR_A_GPU:
+        lines.append("on a GPU, which such a model is for: --device cuda")
     if found["mends"]:
-        lines.append(f"to need less: {', '.join(found['mends'])}")
+        lines.append(f"to need less, {to_need_less(found['mends'])}")
     for name, times in (found["time"] or {}).items():
         lines.append(f"{name.replace('_', ' '):<8} {times['step']:.3g} s a step, {_duration(times['training'])} for "
                      f"{found['steps']} steps, {_duration(times['evaluation'])} to evaluate")  # fmt: skip

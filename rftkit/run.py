@@ -92,8 +92,7 @@ def _out_of_memory(settings: Settings, folder: Path, shots: list[Example]) -> Us
     done = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     lower = advice(settings, shots, evaluating=done >= settings.steps or not METHODS[settings.method].trainer)
     kept = f"the checkpoint of step {done} is kept, and the same command goes on from it" if done else "nothing is kept"
-    mend = ", ".join(lower) or "a smaller model"
-    return UserError(f"out of memory; {kept}. To need less, set {mend}: that is another run, from its start")
+    return UserError(f"out of memory; {kept}. To need less, {lower}: that is another run, from its start")
 
 
 def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row) -> None:

@@ -1,6 +1,7 @@
 """The estimate: exact where it can be (parameters, 4-bit weights), near what is measured where it cannot."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ from rftkit.estimate import (
     seconds,
 )
 from rftkit.models import load
+from rftkit.paths import DATA, ROOT
 from rftkit.run import training_examples
 from rftkit.settings import load_settings
 from rftkit.shapes import HUB, read_config, shape_of
@@ -149,6 +151,8 @@ def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):
         refuse_what_will_not_fit(settings, examples)
     line = str(error.value)
     assert "1.0 GiB are free: set max_completion_tokens: 512, " in line and "--no-memory-check" in line
+    assert "in a profile of your own (see 'Out of memory' in notebooks/GPU.md)" in line
+    assert "**Out of memory**" in (ROOT / "notebooks" / "GPU.md").read_text()
     refuse_what_will_not_fit(*_run("gpu-2b", "cls_rl", device="cuda", check_memory=False))
     refuse_what_will_not_fit(*_run("gpu-2b", "cls_rl", device="cpu"))
     monkeypatch.setattr("rftkit.estimate.free_memory", lambda device: 2**40)
@@ -168,10 +172,40 @@ def test_the_command_prints_an_estimate(capsys):
     assert found["estimate"] and found["fits"] and found["memory"]["total"] < 2**30
     for times in found["time"].values():
         assert 0 < times["step"] < 60 and times["training"] == pytest.approx(3 * times["step"])
-    assert "all estimates, nothing was run" in as_text(found)
+    written = as_text(found)
+    assert "all estimates, nothing was run" in written and "on this machine's CPU it fits" in written
+    assert "--device cuda" not in written  # a small model is for a CPU
+    assert "--device cuda" in as_text(estimate(*_run("gpu-2b", "sft", device="cpu"), with_time=False))
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """As many classes as SUN397 has, as the page says."""
+    picture = (DATA / "emoji" / "emojione" / "anchor.png").read_bytes()
+    for number in range(1, 398):
+        for file in ("train/{}/1.png", "train/{}/2.png", "test/{}/1.png"):
+            path = tmp_path / file.format(f"indoor scene no. {number}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture)
+    return str(tmp_path)
+
+
+def test_the_table_of_the_gpu_page_is_what_is_printed(wide):
+    page = (ROOT / "notebooks" / "GPU.md").read_text()
+    rows = re.findall(r"^\| `(gpu-\w+)( --no-quantize)?` [^|]*\|(.*)\|$", page, re.MULTILINE)
+    assert len(rows) == 5
+    for profile, unquantized, cells in rows:
+        weights, *needs, card = re.findall(r"[\d.]+", cells)
+        found = [estimate(*_run(profile, method, dataset=dataset, device="cuda", quantize=not unquantized),
+                          with_time=False)["memory"]
+                 for method in ("sft", "no_thinking_rl", "cls_rl") for dataset in ("shapes", wide)]  # fmt: skip
+        assert [weights, *needs] == [
+            f"{memory / 2**30:.1f}" for memory in (found[0]["weights"], *(f["total"] for f in found))
+        ]
+        assert int(card) == min(size for size in (12, 16, 24, 40) if size >= 1.25 * max(map(float, needs)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_memory_of_a_device_that_is_not_here(capsys):
     assert main(["estimate", "--profile", "gpu-2b", "--device", "cuda"]) == 0
-    assert "no such device here" in capsys.readouterr().out
+    assert "there is no GPU here: memory as it would be on one" in capsys.readouterr().out
