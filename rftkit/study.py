@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -137,7 +138,9 @@ def study(
     bases = [str(Path(model).resolve()) if Path(model).is_dir() else model for model in dict.fromkeys(models or ())]
     plan = _dealt(chapters(only, bases or (None,)), range(first_seed, first_seed + count), shard)
     missing = {c: _missing(runs_of(c, profile, dataset, part, out)) for c, part in plan.items()}
-    _announce(missing, out, jobs, names=dry_run)
+    _announce(missing, names=dry_run)
+    every = [settings for runs in missing.values() for settings in runs.values()]
+    print(_estimate(every, profile, out, jobs), end="", flush=True)
     if dry_run:
         return 0
     todo = {chapter: runs for chapter, runs in missing.items() if runs}
@@ -179,18 +182,16 @@ def _missing(runs: dict[Path, Settings]) -> dict[Path, Settings]:
     return {folder: settings for folder, settings in runs.items() if not is_complete(folder)}
 
 
-def _announce(missing: dict[Chapter, dict[Path, Settings]], out: Path, jobs: int, names: bool) -> None:
+def _announce(missing: dict[Chapter, dict[Path, Settings]], names: bool) -> None:
     for chapter, runs in missing.items():
         print(f"{chapter.title}: {f'{len(runs)} runs to do' if runs else 'complete'}")
         if names:
             print("".join(f"  {folder.name}\n" for folder in runs), end="")
-    every = [settings for runs in missing.values() for settings in runs.values()]
-    print(_estimate(every, out, jobs), end="", flush=True)
 
 
-def _estimate(missing: list[Settings], out: Path, jobs: int) -> str:
+def _estimate(missing: list[Settings], profile: str, out: Path, jobs: int) -> str:
     """A line about how long missing runs will take, by runs with the same settings but for the seed: those made here,
-    or the kit's committed ones. Nothing if there is none of some run's kind."""
+    or the kit's committed ones; and one about those of whose kind there is none."""
     took: dict[Settings, list[float]] = {}
     for folder in complete_runs(out):
         with suppress(UserError):  # a run of an earlier version
@@ -200,9 +201,22 @@ def _estimate(missing: list[Settings], out: Path, jobs: int) -> str:
         made = load_settings(log["profile"], log["method"], dataset=log["dataset"], model=log["model"])
         took.setdefault(_kind(made), [log["seconds"]])
     known = [mean(took[kind]) for kind in map(_kind, missing) if kind in took]
-    if not known or len(known) < len(missing):
-        return ""
-    return f"about {max(1, round(sum(known) / jobs / 60))} minutes, by runs made before\n"
+    unknown = [settings for settings in missing if _kind(settings) not in took]
+    text = ""
+    if known:
+        part = f" for {len(known)} of {len(missing)} runs" if unknown else ""
+        text += f"about {max(1, round(sum(known) / jobs / 60))} minutes{part}, by runs made before\n"
+    if unknown:
+        text += f"{len(unknown)} runs take an unknown time, none of their kind was made before; what one may take: "
+        text += f"{_estimate_command(unknown[0], profile)}\n"
+    return text
+
+
+def _estimate_command(settings: Settings, profile: str) -> str:
+    """The `rftkit estimate` of a run."""
+    names = {"dataset": settings.dataset, "method": settings.method, "model": settings.model}
+    names |= {"control": settings.control} if settings.control else {}
+    return shlex.join(["rftkit", "estimate", "--profile", profile, *(f"--{k}={v}" for k, v in names.items())])
 
 
 def _kind(settings: Settings) -> Settings:

@@ -1,12 +1,14 @@
 """The batch: profiles of one's own, failing notebooks, an interruption."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -106,19 +108,24 @@ def test_the_time_is_that_of_runs_that_differ_only_by_the_seed(mine, tmp_path):
         write_results(folder, settings, {"seconds": seconds}, "")
 
     asked = load_settings(mine, "sft", seed=0, eval_dataset="digits")
-    assert module._estimate([asked], tmp_path, 1) == ""
+    estimate = "rftkit estimate --profile mine.yaml --dataset=digits --method=sft --model=nano-s"
+    unknown = f"1 runs take an unknown time, none of their kind was made before; what one may take: {estimate}\n"
+    assert module._estimate([asked], mine, tmp_path, 1) == unknown
+    assert main(shlex.split(estimate)[1:]) == 0
     made("a", 600, eval_dataset="digits")
     made("b", 9000, eval_dataset="digits", max_answer_tokens=64)
     made("b", 9000, eval_dataset="digits", steps=3)
-    assert module._estimate([asked], tmp_path, 1) == "about 10 minutes, by runs made before\n"
-    assert module._estimate([asked] * 4, tmp_path, 2) == "about 20 minutes, by runs made before\n"
-    other = load_settings("smoke", "sft", dataset="digits", eval_dataset="digits")
-    assert module._estimate([asked, other], tmp_path, 1) == ""  # not known of all
+    assert module._estimate([asked], mine, tmp_path, 1) == "about 10 minutes, by runs made before\n"
+    assert module._estimate([asked] * 4, mine, tmp_path, 2) == "about 20 minutes, by runs made before\n"
+    other = replace(asked, sft_batch=5)
+    some = module._estimate([asked, other], mine, tmp_path, 1)
+    assert some == f"about 10 minutes for 1 of 2 runs, by runs made before\n{unknown}"
+    assert module._estimate([], mine, tmp_path, 1) == ""  # complete
 
 
 def test_the_committed_runs_are_those_of_the_nano_profile(tmp_path):
     runs = [load_settings("nano", method, seed=4) for method in ("zero_shot", "cls_rl")]
-    assert module._estimate(runs, tmp_path, 1).startswith("about 2 minutes")
+    assert module._estimate(runs, "nano", tmp_path, 1).startswith("about 2 minutes")
 
 
 def test_all_and_single_notebooks_can_be_named(mine, capsys):
