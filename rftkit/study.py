@@ -207,8 +207,8 @@ def _estimate(missing: list[Settings], profile: str, out: Path, jobs: int) -> st
         part = f" for {len(known)} of {len(missing)} runs" if unknown else ""
         text += f"about {max(1, round(sum(known) / jobs / 60))} minutes{part}, by runs made before\n"
     if unknown:
-        text += f"{len(unknown)} runs take an unknown time, none of their kind was made before; what one may take: "
-        text += f"{_estimate_command(unknown[0], profile)}\n"
+        text += f"{len(unknown)} runs take an unknown time, as none of their kind was made before; of the last: "
+        text += f"{_estimate_command(unknown[-1], profile)}\n"
     return text
 
 
