@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,15 @@ from rftkit.settings import METHODS, Settings, completion_limit, load_settings, 
 from rftkit.sft import sft_trainer
 from rftkit.stats import harmonic_mean
 from rftkit.tasks import Example
-from rftkit.tasks.bundled import evaluated_parts, is_table, load_part, rule_of, trained_parts, training_set
+from rftkit.tasks.bundled import (
+    datasets,
+    evaluated_parts,
+    is_table,
+    load_part,
+    rule_of,
+    trained_parts,
+    training_set,
+)
 from rftkit.trainer import CHECKPOINTS, grpo_trainer, last_checkpoint, train
 
 
@@ -35,8 +44,16 @@ def tested_on(settings: Settings) -> str:
 
 def test_splits(settings: Settings) -> dict[str, list[Example]]:
     """The test examples of a run by part: base and new halves, or all classes, or the parts of a drawn task."""
-    data, items, seed, protocol = tested_on(settings), settings.test_items, settings.test_seed, settings.protocol
+    data = tested_on(settings)
+    drawn = _tests_once if data in datasets() else _tests  # the files of other sets may change between two runs
+    return drawn(data, settings.test_items, settings.test_seed, settings.protocol)
+
+
+def _tests(data: str, items: int, seed: int, protocol: str) -> dict[str, list[Example]]:
     return {part: load_part(data, "test", items, seed, part, protocol) for part in evaluated_parts(data, protocol)}
+
+
+_tests_once = lru_cache(maxsize=4)(_tests)
 
 
 def training_examples(settings: Settings) -> list[Example]:
