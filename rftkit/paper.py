@@ -18,6 +18,7 @@ COLUMNS = {
     "math": ("math", {"mathvista_overall": "MathVista", "mathvision": "MATH-Vision"}),
     "puzzle": ("puzzle", {"puzzlevqa": "PuzzleVQA", "algopuzzlevqa": "AlgoPuzzleVQA"}),
 }
+AVERAGED = {"base_to_new": 11, "few_shot": 11, "open_set_few_shot": 5}  # sets whose mean is taken of a table
 
 
 def paper_tables() -> dict[str, Any]:
@@ -33,11 +34,20 @@ def paper_numbers(task: str, protocol: str | None, row: str | None) -> dict[str,
     """
     if protocol == "new_to_base":  # the paper has no halves swapped
         return {}
-    table, columns = COLUMNS[protocol if protocol in COLUMNS else task]
+    table, columns = _place(task, protocol)
     part = paper_tables()[table]
     if table not in ("few_shot", "open_set_few_shot"):
         part = part["Average over 11" if table == "base_to_new" else "Qwen2-VL-2B-Instruct"]
     return {ours: part[row][theirs] for theirs, ours in columns.items()} if row in part else {}
+
+
+def paper_sets(task: str, protocol: str | None) -> int | None:
+    """Of how many sets `paper_numbers` are the mean; None: each is one set's, named by its column."""
+    return AVERAGED.get(_place(task, protocol)[0])
+
+
+def _place(task: str, protocol: str | None) -> tuple[str, dict[str, str]]:
+    return COLUMNS[protocol if protocol in COLUMNS else task]
 
 
 def paper_gains(method: str) -> pd.DataFrame:

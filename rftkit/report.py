@@ -15,23 +15,19 @@ import numpy as np
 
 from rftkit.claims import decide
 from rftkit.controls import control_differences, elicitation_rows
-from rftkit.paper import paper_numbers
-from rftkit.results import (
-    read_answers,
-    write_atomically,
-)
+from rftkit.paper import paper_numbers, paper_sets
+from rftkit.results import read_answers, write_atomically
 from rftkit.sections import count_older, load_runs, pooled
 from rftkit.settings import METHODS, read_claims
-from rftkit.stats import interval, resample
+from rftkit.stats import estimates
 from rftkit.tasks.bundled import rule_of_task
 
 Cell = tuple[float, float, float]  # accuracy and its interval, 0-1
 
 
 def accuracies(runs: list[dict[str, Any]], mode: str, rule: str) -> dict[str, Cell]:
-    """Mean accuracy of a method's runs on each split and its harmonic mean H, with bootstrap intervals."""
-    found = resample(read_answers(runs, mode, rule))
-    return {split: (mean, *interval(draws)) for split, (mean, draws) in found.items()}
+    """Mean accuracy of a method's runs on each split and its harmonic mean H, with intervals."""
+    return estimates(read_answers(runs, mode, rule))
 
 
 def _numbers(place: str, rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -87,6 +83,7 @@ def table_rows(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]
                 "tokens": float(np.mean([run["completion_length"] for run in runs])),
                 "seconds": float(np.mean(seconds)) if seconds else 0.0,
                 "paper": {} if "+" in name else paper_numbers(task, runs[0].get("protocol"), method.paper),
+                "paper_sets": paper_sets(task, runs[0].get("protocol")),
             }
         )
     return rows
@@ -118,7 +115,8 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     head = ["method", "seeds", *(f"{rule} {'H' if split == 'h' else split}" for rule, split in cells_of)]
     head += [f"knows {s}" for s in known] + [f"pass@8 {' / '.join(known)}", "tokens", "train s"]
     columns = max((list(row["paper"]) for row in rows), key=len)
-    head += [f"paper {' / '.join(columns)}"] if columns else []
+    averaged = f", mean of {rows[0]['paper_sets']} sets:" if rows[0]["paper_sets"] else ""
+    head += [f"paper{averaged} {' / '.join(columns)}"] if columns else []
     lines = []
     for row in rows:
         cells = [row["title"], _counted(row["runs"])]
@@ -240,10 +238,11 @@ img {{ max-width: 100% }}
 </style></head><body>{body}</body></html>
 """
 LEGEND = """Accuracy in per cent on test items, each method in its own mode. Intervals: 95 %, bootstrap over seeds and
-items, items clustered by the drawing they were made from. *strict*: the tag content (or the whole completion) equals
-the label. *lenient*: the paper's evaluation, the label occurs in the answer. *choice_letter*: the choice by its letter
-or text. *math*: one number, equal by value. *mean*: of a task's parts. *knows*: accuracy by likelihood over the
-choices, whatever the model says. *pass@8*: any of eight samples is strictly right. *tokens*: mean completion length.
-*paper*: Qwen2-VL-2B on the paper's own sets (arXiv 2503.16188; classification: average over eleven, lenient rule):
-the toy's numbers stand beside them, they do not estimate them. Claims are decided by the paired difference, by the
-rule in data/claims.yaml; *smallest visible*: what this design would see in four of five repetitions, in points."""
+items, items clustered by the drawing they were made from; Wilson's over the drawings where all are right or all wrong.
+*strict*: the tag content (or the whole completion) equals the label. *lenient*: the paper's evaluation, the label
+occurs in the answer. *choice_letter*: the choice by its letter or text. *math*: one number, equal by value. *mean*: of
+a task's parts. *knows*: accuracy by likelihood over the choices, whatever the model says. *pass@8*: any of eight
+samples is strictly right. *tokens*: mean completion length. *paper*: Qwen2-VL-2B on the paper's own sets (arXiv
+2503.16188; classification: mean of eleven or five, lenient rule): the toy's numbers stand beside them, they do not
+estimate them. Claims are decided by the paired difference, by the rule in data/claims.yaml; *smallest visible*: what
+this design would see in four of five repetitions, in points."""

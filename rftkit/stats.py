@@ -110,3 +110,21 @@ def resample(answers: pd.DataFrame) -> dict[str, tuple[float, np.ndarray]]:
         means, draws = zip(*found.values(), strict=True)
         found["mean"] = (float(np.mean(means)), np.mean(draws, axis=0))
     return found
+
+
+def estimates(answers: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    """Means of `resample` with their 95 % bootstrap intervals.
+
+    Where all answers to a split are right, or all wrong, each draw is the same, and an interval without width would
+    say that nothing is left to doubt. Wilson's stands there, of as many trials as there are clusters of items: neither
+    further seeds nor further items of one drawing are new trials.
+    """
+    found = {name: (mean, *interval(draws)) for name, (mean, draws) in resample(answers).items()}
+    splits = list(answers["split"].unique())
+    for split, n in answers.groupby("split")["group"].nunique().items():
+        if (mean := found[split][0]) in (0, 1):
+            found[split] = (mean, *wilson(int(mean) * n, n))
+    for name, together in (("h", harmonic_mean), ("mean", lambda *parts: float(np.mean(parts)))):
+        if name in found and found[name][0] in (0, 1):  # as stuck as its parts: put together from their ends
+            found[name] = tuple(together(*ends) for ends in zip(*(found[split] for split in splits), strict=True))
+    return found

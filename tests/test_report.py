@@ -9,7 +9,7 @@ import pytest
 
 from rftkit.claims import decide
 from rftkit.errors import UserError
-from rftkit.paper import paper_numbers
+from rftkit.paper import paper_numbers, paper_sets, paper_tables
 from rftkit.report import claims_table, markdown_table, table_rows, write_report
 from rftkit.sections import load_runs, pooled
 
@@ -50,7 +50,7 @@ def test_rows_hold_means_over_seeds_and_items(runs):
         0.25,
     )
     assert sft["accuracy"]["strict"]["h"][0] == pytest.approx(2 * 0.75 * 0.25 / 1.0)
-    assert cls["accuracy"]["strict"]["h"] == (1.0, 1.0, 1.0)
+    assert cls["accuracy"]["strict"]["h"] == pytest.approx((1.0, 4 / (4 + 1.959964**2), 1.0))  # Wilson's, of 4 of 4
     assert cls["seconds"] == 21.0
     assert sft["likelihood"] == {"base": 0.9, "new": None}
     assert np.all(np.array(sft["accuracy"]["strict"]["base"][1:]) != 0.75)
@@ -60,7 +60,7 @@ def test_the_table_stands_beside_the_papers_numbers(runs):
     (methods,) = load_runs(runs).values()
     table = markdown_table(table_rows(methods))
     assert "81.2 / 79.2 / 80.2" in table.replace("79.1", "79.2")  # the paper's thinking row
-    assert table.count("\n") == 3
+    assert table.count("\n") == 3 and "| paper, mean of 11 sets: base / new / H |" in table
 
 
 def test_write_report_leaves_text_and_figure(runs):
@@ -155,3 +155,12 @@ def test_no_runs_is_one_line(tmp_path):
 )
 def test_the_papers_numbers_of_each_task(task, protocol, row, numbers):
     assert paper_numbers(task, protocol, row) == pytest.approx(numbers, abs=0.06)
+
+
+def test_a_mean_over_the_papers_sets_says_of_how_many():
+    tables = paper_tables()
+    sets = [name for name, part in tables["base_to_new"].items() if "SFT" in part and "over" not in name]
+    assert paper_sets("classification", "base_to_new") == len(sets)
+    for protocol, table in (("few_shot", "few_shot"), ("open_set", "open_set_few_shot")):
+        assert paper_sets("classification", protocol) == len(tables[table]["Thinking-RFT"].keys() - {"Average"})
+    assert paper_sets("math", "base_to_new") is None  # a column a set

@@ -1,11 +1,12 @@
 """Statistics against hand-computed numbers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rftkit.stats import bootstrap, harmonic_mean, holm, interval, two_sided, wilson
+from rftkit.stats import bootstrap, estimates, harmonic_mean, holm, interval, resample, two_sided, wilson
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,33 @@ def test_clusters_may_have_names_and_sizes_of_their_own():
 def test_paired_differences_of_equal_methods_are_zero():
     first = np.random.default_rng(0).integers(0, 2, (3, 50))
     assert interval(bootstrap(first - first, np.arange(50))) == (0, 0)
+
+
+def answers(seeds, **splits):
+    """Answers (0 or 1) to the items of some splits, the same with each seed, a drawing an item."""
+    rows = [("nano-s", seed, split, f"{split}{item}", f"{split}{item}", right) for seed in range(seeds)
+            for split, right_of in splits.items() for item, right in enumerate(right_of)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["base", "seed", "split", "id", "group", "correct"])
+
+
+def test_none_or_all_right_has_wilsons_interval():
+    share = 16 / (16 + 1.959964**2)  # by hand: n / (n + z^2) = 0.8064
+    found = estimates(answers(3, base=[0] * 16, new=[1] * 16))  # three seeds, but sixteen items
+    assert found["base"] == pytest.approx((0, 0, 1 - share)) and found["new"] == pytest.approx((1, share, 1))
+    assert found["h"] == pytest.approx((0, 0, 2 * (1 - share) / (2 - share)))  # H of (0, share) and of (1 - share, 1)
+    parts = estimates(answers(1, **{"level 1": [0] * 16, "level 2": [0] * 16}))
+    assert parts["mean"] == pytest.approx((0, 0, 1 - share))
+
+
+def test_items_of_one_drawing_are_one_trial_of_wilsons():
+    table = answers(1, all=[1] * 16).assign(group="one drawing")
+    assert estimates(table)["all"] == pytest.approx((1, 1 / (1 + 1.959964**2), 1))
+
+
+def test_elsewhere_intervals_are_the_bootstraps():
+    table = answers(2, base=[0, 1] * 8, new=[1] * 16)
+    found, drawn = estimates(table), resample(table)
+    assert found["base"][1:] == interval(drawn["base"][1]) and found["h"][1:] == interval(drawn["h"][1])
 
 
 def test_the_bootstrap_depends_on_its_seed_alone():
