@@ -18,7 +18,7 @@ from rftkit.tasks.sources import open_image, read_lines
 from rftkit.tasks.tables import is_real, read, stored_splits
 
 SPLITS = ("shots", "val", "test")
-SHOWN = 3  # items of a split
+SHOWN = 3  # items of a split, pairs of class names
 
 
 def list_sets() -> str:
@@ -79,7 +79,8 @@ def _parts(name: str) -> tuple[dict[str, list[Example]], list[str]]:
     task_of(name)  # says what there is if the name is wrong
     if not is_table(name):
         most = 10**6 if is_photo_folder(name) else TEST_ITEMS
-        return {split: load_part(name, split, most, 0, "all") for split in SPLITS}, []
+        drawn = tqdm(SPLITS, desc="splits", leave=False, disable=None)  # a drawn task takes seconds each
+        return {split: load_part(name, split, most, 0, "all") for split in drawn}, []
     stored = stored_splits(name)
     alike = stored.get("shots") == stored.get("test")
     splits = [split for split in SPLITS if split in stored and not (alike and split == "test")]
@@ -93,7 +94,7 @@ def _sorted_out(rows: dict[str, list[Example | UserError]]) -> tuple[dict[str, l
 
 def _unreadable(examples: list[Example]) -> list[str]:
     problems = []
-    for example in tqdm(examples, desc="images", leave=False):
+    for example in tqdm(examples, desc="images", leave=False, disable=None):
         for image in example.images:
             try:
                 open_image(image, item=example.id)
@@ -121,5 +122,6 @@ def _ambiguous(parts: dict[str, list[Example]]) -> list[str]:
     if any(example.task != "classification" for example in choosing):
         return []
     labels = sorted({label.casefold() for example in choosing for label in example.choices})
-    return [f"class '{one}' is part of class '{other}': the lenient rule cannot tell them apart"
-            for one in labels for other in labels if one != other and one in other]  # fmt: skip
+    pairs = [f"'{one}' in '{other}'" for one in labels for other in labels if one != other and one in other]
+    told = "class names that are part of others, which the lenient rule cannot tell apart"
+    return [f"{told}: {len(pairs)}, such as {', '.join(pairs[:SHOWN])}"] if pairs else []

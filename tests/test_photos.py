@@ -273,7 +273,16 @@ def test_data_check_counts_and_finds_every_problem(coop, capsys):
     assert "3 problems found" in written and problems.count("\n") == 3
     assert "cannot read image 'image_0000.jpg'" in problems
     assert "the same picture is in shots (image_0001.jpg) and in test (image_0008.jpg)" in problems
-    assert "class 'bar' is part of class 'barrel'" in problems
+    assert "cannot tell apart: 1, such as 'bar' in 'barrel'\n" in problems
+
+
+def test_data_check_counts_class_names_that_are_part_of_others(pictures, capsys):
+    names = ["a", "ab", "abc", "x"]  # a in ab and abc, ab in abc
+    row = {"image": "cat.png", "question": "What is it?", "answer": "x", "choices": [*names, "xa"]}
+    path = pictures / "names.jsonl"
+    path.write_text(json.dumps(row))
+    assert main(["data", "check", str(path)]) == 2
+    assert "apart: 5, such as 'a' in 'ab', 'a' in 'abc', 'a' in 'xa'\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["math", "digits"])

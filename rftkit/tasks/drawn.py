@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -139,7 +140,7 @@ class Sketch:
 
     def write(self, place: Place, text: str) -> None:
         """A number or sign on a place, a little off, small enough for a cell."""
-        font = ImageFont.load_default(26 if len(text) < 3 else 18)
+        font = _font(26 if len(text) < 3 else 18)
         at = tuple(value + self.rng.uniform(-2, 2) for value in place)
         self.canvas.text(at, text, fill=INK, font=font, anchor="mm")
         self.marks.append((text, *place))
@@ -155,6 +156,11 @@ class Sketch:
         image = self.image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
         marks = tuple((word, x * SIDE / CANVAS, y * SIDE / CANVAS) for word, x, y in self.marks)
         return Scene(image, question, answer, choices, steps, content, marks)
+
+
+@cache  # Pillow would unpack it anew for each number
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
 
 
 def options(answer: str, others: list[str], rng: random.Random, count: int = 4) -> tuple[str, ...]:
