@@ -11,6 +11,12 @@ from pathlib import Path
 from rftkit import commands
 from rftkit.errors import UserError, as_user_error, is_out_of_memory
 
+# `rftkit.rescore.KEYS`, told without loading what it needs.
+PREDICTIONS = """Each prediction is an object with the completion (model_output, response, output or completion) and the
+right answer (ground_truth, answer or label), and perhaps whether it was counted right (correct or is_correct: 0 or 1),
+what was read in it (extracted_answer or model_answer) and the list of options (options or choices; the right answer may
+then be a letter), such as {"output": "It is a cat.", "answer": "cat", "correct": 1}."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rftkit ...`; the exit status is 0, 1 (a notebook failed) or 2 (the user can mend it)."""
@@ -77,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     rescore = _command(
         parsers, "rescore", commands.rescore, "published predictions (JSON) by our rules: where do they differ?"
     )
-    rescore.add_argument("file", type=Path, metavar="FILE")
+    rescore.epilog = PREDICTIONS
+    rescore.add_argument("file", type=Path, metavar="FILE", help="JSON: a list, {'results': a list}, or JSON lines")
     rescore.add_argument("--mode", help="how the model was told to respond; guessed from its tags if not given")
     _add_nano(parsers)
     return parser

@@ -9,6 +9,7 @@ JSON lines are read too. An item has the completion, the right answer and perhap
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ KEYS = {
     "read": ("extracted_answer", "model_answer"),
     "choices": ("options", "choices"),
 }
+BLANK = re.compile(r"[ \t\r\n]*")
 SHOWN = 3  # differences of each kind
 HEADS = ("right", "accuracy", "agrees", "theirs only", "ours only", "read otherwise")
 
@@ -57,19 +59,30 @@ class Comparison:
 def read_predictions(path: Path) -> list[Prediction]:
     """The predictions of a file; UserError in one line if it is none."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        try:
-            content = json.loads(text)
-        except ValueError:  # an object a line
-            content = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read predictions from '{path}': {str(error)[:200]}") from None
+        content = _values(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"cannot read predictions from '{path}': {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"cannot read predictions from '{path}': it is not UTF-8 text; they must be JSON") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"cannot read predictions from '{path}': not valid JSON: {str(error)[:200]}") from None
+    content = content[0] if len(content) == 1 else content
     if isinstance(content, dict) and "results" not in content and any(key in content for key in KEYS["output"]):
         content = [content]  # one line of JSON lines
     items = content.get("results") if isinstance(content, dict) else content
     if not isinstance(items, list) or not items:
         raise UserError(f"'{path}' holds no predictions: it must be a list, or have a list as 'results'")
     return [_prediction(item, f"{path.name} item {number}", number) for number, item in enumerate(items)]
+
+
+def _values(text: str) -> list[Any]:
+    """The JSON values that stand in a text one after the other, such as one a line."""
+    found, place = [], BLANK.match(text).end()
+    while place < len(text):
+        value, place = json.JSONDecoder().raw_decode(text, place)
+        found.append(value)
+        place = BLANK.match(text, place).end()
+    return found
 
 
 def _prediction(item: Any, name: str, number: int) -> Prediction:

@@ -1,11 +1,13 @@
 """Published predictions, in the two formats of the authors' evaluation code, by our rules."""
 
 import json
+import re
 
+import pandas as pd
 import pytest
 
 from rftkit.cli import main
-from rftkit.rescore import mode_of, read_predictions, rescore
+from rftkit.rescore import KEYS, mode_of, read_predictions, rescore
 
 THOUGHT = "<think> stripes </think> <answer> {} </answer>"
 
@@ -95,7 +97,12 @@ def test_one_line_of_json_is_one_prediction(tmp_path):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("{", "cannot read predictions from"),
+        ("{", "not valid JSON: Expecting property name enclosed in double quotes: line 1"),
+        ('{"output": "a", "answer": "a"}\n{"output": "a"\n', "not valid JSON: Expecting ',' delimiter: line 3"),
+        ('{"results": [{"output": "a", "answer"', "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("", "holds no predictions"),
+        (" \n", "holds no predictions"),
         ("[]", "holds no predictions"),
         ('{"accuracy": 1}', "holds no predictions"),
         ('[{"ground_truth": "a"}]', "item 0: no text under any of model_output, response"),
@@ -116,8 +123,29 @@ def test_other_files_are_one_line(tmp_path, capsys, content, line):
     assert line in written and written.count("\n") == 1
 
 
-@pytest.mark.parametrize(("name", "mode"), [("gone.json", None), ("", None), ("a.json", "wondering")])
-def test_mistakes_are_one_line(tmp_path, capsys, name, mode):
-    write(tmp_path, [classification("a", "a", 1)]).rename(tmp_path / "a.json")
-    assert main(["rescore", str(tmp_path / name), *(["--mode", mode] if mode else [])]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("gone.json", "cannot read predictions from 'gone.json': No such file"),
+        (".", "cannot read predictions from '.': Is a directory"),
+        ("a.parquet", "cannot read predictions from 'a.parquet': it is not UTF-8 text; they must be JSON"),
+        ("base_direct.json --mode wondering", "unknown mode 'wondering'"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys, options, line):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, [classification("a", "a", 1)])
+    pd.DataFrame({"output": ["a"], "answer": ["a"]}).to_parquet("a.parquet")
+    assert main(["rescore", *options.split()]) == 2
+    written = capsys.readouterr().err
+    assert line in written and written.count("\n") == 1
+
+
+def test_the_help_names_every_key_and_has_an_example(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["rescore", "--help"])
+    written = " ".join(capsys.readouterr().out.split())
+    assert {key for keys in KEYS.values() for key in keys} <= set(re.findall(r"\w+", written))
+    path = tmp_path / "example.json"
+    path.write_text(re.search(r'\{"output".*?\}', written)[0])
+    assert main(["rescore", str(path)]) == 0 and "1 predictions, mode no_thinking, 100.00 %" in capsys.readouterr().out
