@@ -21,13 +21,19 @@ def run(options) -> int:
     settings = _settings(options)
     from rftkit.models import quieten
     from rftkit.processes import is_main
+    from rftkit.results import read_results
     from rftkit.run import execute
 
     quieten()
     folder = execute(settings, options.out)
     if is_main():
-        print(folder)
+        print(_outcome(read_results(folder)), folder, sep="\n")  # the folder alone and last, for scripts
     return 0
+
+
+def _outcome(found: dict) -> str:
+    parts = (f"{part} {100 * row['accuracy']:.1f} % of {row['n']}" for part, row in found["eval"].items())
+    return f"{found['mode']}, {found['scoring']}: {', '.join(parts)}"
 
 
 def _settings(options):

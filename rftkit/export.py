@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import pandas as pd
 import torch
 import yaml
 from transformers import AutoModelForImageTextToText
@@ -119,7 +118,7 @@ def _agree_with_run(run: Path, parts: dict[str, list[Example]], mode: str, ours:
     """How many answers the run itself gave, quantised or not, on its own device."""
     if not (run / results.PREDICTIONS).is_file():
         return None
-    table = pd.read_parquet(run / results.PREDICTIONS)
+    table = results.read_predictions(run)
     own = table[table["mode"] == mode].drop_duplicates(["split", "id"]).set_index(["split", "id"])["completion"]
     places = [(part, example.id) for part, examples in parts.items() for example in examples]
     return sum(own.get(place) == text for place, text in zip(places, ours, strict=True))

@@ -55,7 +55,7 @@ def title_of(name: str) -> str:
     """The title of a method, or of a method with a control (METHOD+CONTROL)."""
     method, _, control = name.partition("+")
     controls = read_claims()["controls"]
-    return METHODS[method].title + (f", {controls[control]['title']}" if control else "")
+    return METHODS[method].title + (f", {controls.get(control, {}).get('title', control)}" if control else "")
 
 
 def table_rows(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -21,9 +22,9 @@ from filelock import FileLock, Timeout
 
 from rftkit.errors import UserError
 from rftkit.paths import ROOT
-from rftkit.settings import Settings, settings_of
+from rftkit.settings import METHODS, Settings, settings_of
 from rftkit.tasks import Example
-from rftkit.tasks.bundled import short_name
+from rftkit.tasks.bundled import PROTOCOLS, TASKS, short_name
 
 SCHEMA_VERSION = 1
 RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
@@ -98,8 +99,12 @@ def data_title(dataset: str, eval_dataset: str | None) -> str:
 
 
 def run_folder(out: Path, settings: Settings, mark: str) -> Path:
-    """`OUT/PROFILE/DATASET-METHOD-MODEL-sSEED-FINGERPRINT`; a control stands behind the method: `METHOD+CONTROL`."""
+    """`OUT/PROFILE/DATASET-METHOD-MODEL-sSEED-FINGERPRINT`.
+
+    A control stands behind the method: `METHOD+CONTROL`; a protocol behind the set, if it is not the usual one.
+    """
     dataset, model = data_title(settings.dataset, settings.eval_dataset), Path(settings.model).name
+    dataset += "" if settings.protocol == Settings.protocol else f"-{settings.protocol}"
     method = settings.method + (f"+{settings.control}" if settings.control else "")
     return out / settings.profile / f"{dataset}-{method}-{model}-s{settings.seed}-{mark}"
 
@@ -156,14 +161,52 @@ def write_results(folder: Path, settings: Settings, content: dict[str, Any], dat
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What `results.json` of a complete run holds; UserError if it is torn."""
+    """What `results.json` of a complete run holds; UserError if it is torn, or was changed so that it cannot be used."""
     try:
         found = json.loads((folder / RESULTS).read_text())
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        whole = _is_whole(found)
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        whole = False
+    if not whole:
         raise UserError(f"'{folder / RESULTS}' is not what a run writes: remove it and start the run again")
     return found
+
+
+def _is_whole(found: dict[str, Any]) -> bool:
+    """Whether texts and numbers are where others read them; where something is missing, Python's own errors say so."""
+    parts, measures = found["eval"].values(), found["measures"]
+    texts = [found[key] for key in ("profile", "dataset", "model", "mode", "scoring", "data_sha256", "config_sha256")]
+    texts += [found.get(key) or "" for key in ("eval_dataset", "control")]
+    texts += [measure[key] for measure in measures for key in ("split", "mode", "measure")]
+    shares = [row[key] for row in (*parts, *measures) for key in ("accuracy", "ci_low", "ci_high")]
+    amounts = [found["seed"], found["seconds"], found["completion_length"], *(row["n"] for row in parts)]
+    amounts += [found["training"]["seconds"]] if found["training"] else []
+    known = found["method"] in METHODS and found["task"] in TASKS and found.get("protocol", "base_to_new") in PROTOCOLS
+    return (
+        known
+        and all(isinstance(text, str) for text in texts)
+        and all(0 <= share <= 1 for share in shares)  # NaN is neither
+        and all(0 <= amount < math.inf for amount in amounts)
+        and {"versions", "git_revision"} <= found.keys()
+    )
+
+
+def read_predictions(folder: Path, *rules: str) -> pd.DataFrame:
+    """The test answers of a complete run, an item and mode a row; UserError if they are torn, or changed.
+
+    Args:
+        rules: columns of scores that are needed.
+    """
+    path = folder / PREDICTIONS
+    try:
+        table = pd.read_parquet(path)
+        whole = len(table) and not table[["split", "id", "mode"]].duplicated().any() and "group" in table
+        whole = whole and all(table[rule].isin((0, 1)).all() for rule in rules)
+    except (OSError, ValueError, LookupError, TypeError):  # pyarrow's own are among them
+        whole = False
+    if not whole:
+        raise UserError(f"'{path}' is not what a run writes: remove {RESULTS} beside it and start the run again")
+    return table
 
 
 def read_answers(runs: Iterable[dict[str, Any]], mode: str, rule: str) -> pd.DataFrame:
@@ -171,7 +214,7 @@ def read_answers(runs: Iterable[dict[str, Any]], mode: str, rule: str) -> pd.Dat
 
     `base` is the pre-trained model.
     """
-    tables = [pd.read_parquet(run["folder"] / PREDICTIONS).assign(base=run["model"], seed=run["seed"]) for run in runs]
+    tables = [read_predictions(run["folder"], rule).assign(base=run["model"], seed=run["seed"]) for run in runs]
     table = pd.concat(tables).rename(columns={rule: "correct"})
     return table.loc[table["mode"] == mode, ["base", "seed", "split", "id", "group", "correct"]]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from rftkit.evaluate import generate
-from rftkit.results import PREDICTIONS
+from rftkit.results import read_predictions
 from rftkit.rewards import score
 from rftkit.tasks import Example
 
@@ -67,7 +67,7 @@ def agreement(runs: Sequence[dict[str, Any]], mode: str, rule: str) -> pd.DataFr
 
     Columns: thought (`agrees`, `disagrees`, or none that names anything), share of the answers, accuracy (0-1).
     """
-    table = pd.concat([pd.read_parquet(run["folder"] / PREDICTIONS) for run in runs])
+    table = pd.concat([read_predictions(run["folder"]) for run in runs])
     table = table[table["mode"] == mode]
     names = table["agrees"].map({True: "agrees", False: "disagrees"}).fillna("no thought, or it names nothing")
     found = table.groupby(names.rename("thought"))[rule].agg(["size", "mean"]).reset_index()
@@ -95,7 +95,7 @@ def budget_curve(
     Args:
         examples: the test examples by id.
     """
-    table = pd.concat([pd.read_parquet(run["folder"] / PREDICTIONS) for run in runs])
+    table = pd.concat([read_predictions(run["folder"]) for run in runs])
     table = table[table["mode"] == mode]
     ids = tokenizer(list(table["completion"]), add_special_tokens=False)["input_ids"]
     found = []

@@ -9,9 +9,12 @@ import pytest
 
 from rftkit.claims import decide
 from rftkit.errors import UserError
+from rftkit.evaluate import proportion
 from rftkit.paper import paper_numbers, paper_sets, paper_tables
 from rftkit.report import claims_table, markdown_table, table_rows, write_report
+from rftkit.results import complete_runs, read_results, write_results
 from rftkit.sections import load_runs, pooled
+from rftkit.settings import Settings
 
 
 def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s"):
@@ -23,14 +26,12 @@ def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s"
             rows.append({"split": split, "id": f"{split}{number}", "group": f"{split}{number}", "mode": mode,
                          "strict": float(right), "lenient": 1.0})  # fmt: skip
     pd.DataFrame(rows).to_parquet(folder / "predictions.parquet")
-    results = {
-        "profile": "nano", "task": "classification", "dataset": "shapes", "model": model, "method": method,
-        "seed": seed, "mode": mode,
-        "eval": {"base": {}, "new": {}}, "completion_length": 3.0,
-        "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood", "accuracy": 0.9}],
-        "training": {"seconds": seconds},
+    content = {
+        "mode": mode, "eval": {"base": proportion(base), "new": proportion(new)}, "completion_length": 3.0,
+        "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood"} | proportion([1] * 9 + [0])],
+        "training": {"seconds": seconds}, "seconds": seconds,
     }  # fmt: skip
-    (folder / "results.json").write_text(json.dumps(results))
+    write_results(folder, Settings(method=method, seed=seed, model=model), content, data_sha="")
 
 
 @pytest.fixture
