@@ -3,6 +3,7 @@
 import errno
 
 DISK = {
+    errno.ENOENT: "there is no such file or folder, or none can be made there",
     errno.EACCES: "you have no right to",
     errno.EPERM: "you have no right to",
     errno.EROFS: "the disk is read-only",

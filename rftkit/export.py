@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
+import psutil
 import torch
 import yaml
 from transformers import AutoModelForImageTextToText
@@ -52,17 +54,26 @@ def export(run: Path, out: Path, *, check: int = 64, device: str | None = None) 
     if out.resolve().is_relative_to(run.resolve()):
         raise UserError(f"'{out}' lies in the run folder: name one outside")
     within("--check", check, 0, 10**6)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    temporary = _partial(out)
     try:
         _merge(settings, run / "adapter", temporary)
         agreement = _compare(settings, run, temporary, check, device or pick_device()) if check else None
         results.write_atomically(temporary / "README.md", model_card(settings, found, agreement))
-        temporary.chmod(0o755)  # mkdtemp's are the owner's alone
         temporary.replace(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return agreement
+
+
+def _partial(out: Path) -> Path:
+    """An empty folder beside `out`, named by this process; those of exports that were killed are removed."""
+    for left in out.parent.glob(f".{escape(out.name)}.*.partial"):
+        number = left.name.removesuffix(".partial").rpartition(".")[2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    return partial
 
 
 def _read_run(run: Path) -> tuple[Settings, dict[str, Any]]:

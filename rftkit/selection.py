@@ -30,6 +30,7 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     rule = rule_of(dataset)  # a wrong name is said once, here, and so is a set with nothing held out
     load_part(dataset, "val", 1, 0, trained_parts(dataset, "base_to_new")[0])
     grid = _grid(profile, dataset, control)
+    out.mkdir(parents=True, exist_ok=True)  # before the work: it may be a place where nothing can be written
     cores = os.cpu_count() or 1
     os.environ["TQDM_DISABLE"] = "1"  # of the children: one bar is enough
     with ProcessPoolExecutor(cores, get_context("spawn"), initializer=_one_thread) as pool:
@@ -42,7 +43,6 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     table = pd.concat(points)[
         ["method", "learning_rate", "step", "half", "mode", "n", "kl", *dict.fromkeys(("strict", "lenient", rule))]
     ]
-    out.mkdir(parents=True, exist_ok=True)
     name = "-".join(filter(None, ("selection", short_name(dataset), control)))
     write_atomically(out / f"{name}.csv", table.to_csv(index=False))
     chosen = {method: best_point(part, rule) for method, part in table.groupby("method", sort=False)}

@@ -185,7 +185,7 @@ def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> 
             with asked_once(entry.where, "dataset", f"give {name[4:]}@DIR with a copy of it in DIR"):
                 table = datasets.load_dataset(entry.where, split=stored, streaming=entry.streamed)
         elif (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            table = _stored(datasets.load_from_disk(str(folder)), entry, stored)
+            table = _stored(folder, entry, stored)
         else:  # streamed: nothing is copied into the library's cache
             files = _parquet_files(folder, stored)
             table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
@@ -199,8 +199,14 @@ def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> 
         raise UserError(f"cannot read the split '{stored}' of '{name}': {reason}{other}") from None
 
 
-def _stored(saved: Any, entry: RealSet, stored: str) -> Any:
+def _stored(folder: Path, entry: RealSet, stored: str) -> Any:
     """A split of what was saved with `save_to_disk`: splits by name, or one alone."""
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except Exception as error:  # of torn files the library says no more than which word it misses
+        raise ValueError(f"what save_to_disk wrote there is torn: copy or save it again ({error})") from error
     splits = saved if isinstance(saved, dict) else {stored if entry.has_one_split else str(saved.split): saved}
     if stored not in splits:
         raise FileNotFoundError(f"what save_to_disk wrote there has the splits {', '.join(splits)}")
