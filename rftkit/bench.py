@@ -23,7 +23,7 @@ from transformers import GenerationConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from rftkit.bench_models import PRESETS, flop_bound, save_model
-from rftkit.errors import UserError
+from rftkit.errors import UserError, within
 from rftkit.evaluate import encode
 from rftkit.models import load, lora_config, quieten
 from rftkit.nano.worlds import get_world
@@ -173,8 +173,8 @@ def check(options: Options) -> None:
         raise UserError(f"unknown preset '{options.preset}': choose one of {', '.join(PRESETS)}")
     if options.mode not in TOKENS:
         raise UserError(f"unknown mode '{options.mode}': choose one of {', '.join(TOKENS)}")
-    if options.group < 2 or options.pairs < 1:
-        raise UserError("--group must be at least 2 and --pairs at least 1")
+    within("--group", options.group, 2, 1024)
+    within("--pairs", options.pairs, 1, 10**4)
     if options.device not in ("cpu", "cuda") or (options.device == "cuda" and not torch.cuda.is_available()):
         raise UserError(f"no device '{options.device}' here: choose cpu, or cuda where torch finds a GPU")
     if options.device == "cpu" and PRESETS[options.preset].needs_gpu:

@@ -35,6 +35,11 @@ def within(name: str, value: float | None, least: float, most: float) -> None:
         raise UserError(f"{name} must be at {allowed}, not {value:.15g}")
 
 
+def said(error: Exception) -> str:
+    """The first line of what an error says, with what a colon at its end announces; its type if it says nothing."""
+    return (str(error).strip() or type(error).__name__).replace(":\n", ": ").splitlines()[0]
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a device had no more memory: torch's on a GPU, its RuntimeError on a CPU, or Python's own."""
     text = str(error).lower()

@@ -12,7 +12,6 @@ import bitsandbytes as bnb
 import datasets
 import numpy as np
 import torch
-from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, PeftModel
 from PIL import Image
 from safetensors import SafetensorError
@@ -29,7 +28,7 @@ from transformers import (
 from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import logging
 
-from rftkit.errors import UserError
+from rftkit.errors import UserError, as_user_error, said
 from rftkit.hub import asked_once
 from rftkit.paths import DATA
 
@@ -39,6 +38,9 @@ IMAGE_TOKEN = "<|image_pad|>"
 LORA_TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 CACHE_BYTES = 256 * 2**20  # of prepared images kept by a processor
 CACHE_TEXTS = 10_000  # rendered conversations kept by a processor
+# What a model's folder has beside its weights, each under one of these names; the first two kinds cannot be missed.
+FILES = (("tokenizer.json", "vocab.json"), ("processor_config.json", "preprocessor_config.json"),
+         ("config.json",), ("generation_config.json",), ("tokenizer_config.json",))  # fmt: skip
 # Quantising the vision tower or the head breaks training; the names are matched from the start.
 KEEP_PRECISION = ["model.visual", "lm_head"]
 
@@ -147,6 +149,12 @@ def load_processor(name: str) -> ProcessorMixin:
         raise UserError(f"model '{name}' has no chat template: use an instruction-tuned checkpoint")
     if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
         raise UserError(f"model '{name}' has no {IMAGE_TOKEN} token: rftkit trains models of the Qwen2-VL family")
+    try:
+        text = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
+    except Exception as error:  # a template is a program: it may raise anything
+        raise UserError(f"the chat template of model '{name}' cannot be used: {error}") from error
+    if text.count(IMAGE_TOKEN) != 1:
+        raise UserError(f"the chat template of model '{name}' does not write {IMAGE_TOKEN} where a picture stands")
     return processor
 
 
@@ -183,14 +191,19 @@ def load(
         if adapter is not None and not (Path(adapter) / file).is_file():
             raise UserError(f"no adapter in '{adapter}': the folder has no {file}")
     processor = load_processor(name)
-    model = read(
+    model, info = read(
         AutoModelForImageTextToText.from_pretrained,
         name,
         dtype=dtype or (torch.float32 if device == "cpu" else torch.bfloat16),
         use_safetensors=True,
         device_map=device if device == "cpu" else {"": torch.cuda.current_device()},  # of several processes, its own
         quantization_config=quantization_config() if quantize else None,
+        output_loading_info=True,
     )
+    if missing := sorted(info["missing_keys"]):  # they would be random numbers
+        raise UserError(f"cannot read model '{name}': its weights lack {len(missing)} parts, such as {missing[0]}")
+    if model.generation_config.eos_token_id is None:
+        raise UserError(f"model '{name}' has no end token: its generation_config.json lacks eos_token_id")
     for module in model.modules():
         # bitsandbytes 0.50 repacks weights in place in an eval forward on AVX512-BF16 CPUs, and the packed kernel
         # has no backward: gradients would silently be None afterwards.
@@ -215,6 +228,26 @@ def read(reader, name: str, **options):
     try:
         with asked_once(path, "model", "name a folder with a copy of it"):
             return reader(path, **options)
-    except (OSError, HFValidationError, KeyError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot read model '{name}': {reason}") from error
+    except Exception as error:  # the libraries raise all kinds of errors on files that are not as they should be
+        if as_user_error(error):  # of the memory, the disk, the network
+            raise
+        reason = said(error).partition(". If you were")[0]
+        if isinstance(error, SafetensorError) or "ignore_mismatched_sizes" in reason:
+            reason = "its weights are torn, or do not fit its config.json"
+        raise UserError(f"cannot read model '{name}': {_broken_file(Path(path)) or reason}") from error
+
+
+def _broken_file(folder: Path) -> str | None:
+    """Which of a folder's JSON files is torn or missing, which the libraries' words seldom say; None if none is."""
+    for number, names in enumerate(FILES):
+        there = [folder / name for name in names if (folder / name).is_file()]
+        if not there and folder.is_dir() and number < 2:
+            return f"it has no {names[0]}"
+        for file in there:
+            try:
+                whole = isinstance(json.loads(file.read_bytes()), dict)
+            except (ValueError, RecursionError):
+                whole = False
+            if not whole:
+                return f"its {file.name} is torn, or no JSON object"
+    return None

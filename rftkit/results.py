@@ -161,7 +161,7 @@ def write_results(folder: Path, settings: Settings, content: dict[str, Any], dat
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What `results.json` of a complete run holds; UserError if it is torn, or was changed so that it cannot be used."""
+    """What `results.json` of a complete run holds; UserError if it is torn, or changed so that it cannot be used."""
     try:
         found = json.loads((folder / RESULTS).read_text())
         whole = _is_whole(found)

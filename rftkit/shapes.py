@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, Qwen2_5_VLConfig, Qwen2VLConfig
 
+from rftkit.errors import UserError
 from rftkit.models import LORA_TARGETS, read
 
 
@@ -78,7 +79,11 @@ class Shape:
 @cache
 def shape_named(name: str) -> Shape:
     """The shape of a model by its name: see `read_config`."""
-    return shape_of(read_config(name))
+    config = read_config(name)
+    try:
+        return shape_of(config)
+    except Exception as error:  # transformers raises all kinds of errors on a config that is not as it should be
+        raise UserError(f"model '{name}' is none of the Qwen2-VL family, or its config.json is torn") from error
 
 
 def shape_of(config: PretrainedConfig) -> Shape:

@@ -63,7 +63,7 @@ def test_the_bound_by_hand_without_attention():
         (Options("nano-xl"), "unknown preset 'nano-xl'"),
         (Options(mode="dreaming"), "unknown mode 'dreaming'"),
         (Options(group=1), "--group must be at least 2"),
-        (Options(pairs=0), "--pairs at least 1"),
+        (Options(pairs=0), "--pairs must be at least 1"),
         (Options("7b"), "needs a GPU"),
     ],
 )

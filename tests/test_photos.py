@@ -179,7 +179,7 @@ def test_a_set_of_coops_that_is_not_there_is_one_line(coop, name, said, capsys):
     assert len(lines) == 1 and said in lines[0]
 
 
-def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tmp_path):
+def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tmp_path, capsys):
     base = read_photos(str(coop)).base
     problem = f"What type of object is in the photo?\n Please choose one from list [ {', '.join(base)}]."
     rows = [{"image": formats.picture(i), "problem": problem, "solution": f"<answer> {base[i % 3]} </answer>"}
@@ -189,7 +189,7 @@ def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tm
     settings = load_settings("smoke", "sft", dataset=shots, eval_dataset=str(coop), steps=1)
     assert {(e.answer, e.choices) for e in training_examples(settings)} == {(label, base) for label in base}
     found = read_results(execute(settings, tmp_path / "runs"))
-    assert list(found["eval"]) == ["base", "new"]
+    assert list(found["eval"]) == ["base", "new"] and "not among" not in capsys.readouterr().err
     assert list(splits_to_test(replace(settings, protocol="few_shot"))) == ["all"]
 
 

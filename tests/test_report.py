@@ -1,6 +1,5 @@
 """The report: tables out of run folders."""
 
-import json
 import os
 
 import numpy as np
@@ -12,7 +11,7 @@ from rftkit.errors import UserError
 from rftkit.evaluate import proportion
 from rftkit.paper import paper_numbers, paper_sets, paper_tables
 from rftkit.report import claims_table, markdown_table, table_rows, write_report
-from rftkit.results import complete_runs, read_results, write_results
+from rftkit.results import write_results
 from rftkit.sections import load_runs, pooled
 from rftkit.settings import Settings
 

@@ -198,6 +198,17 @@ def test_folders_without_the_split_are_one_line(tmp_path, write, line, capfd):
     assert line in written and written.count("\n") == 1  # the library's own log would be a second line
 
 
+@pytest.mark.parametrize("file", ["dataset_dict.json", "data/state.json", "data/dataset_info.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"splits": 3}'])
+def test_torn_files_of_save_to_disk_are_said_to_be_torn(tmp_path, capfd, file, content):
+    formats.algopuzzlevqa(tmp_path)
+    (tmp_path / file).write_text(content)
+    capfd.readouterr()
+    assert main(["data", "check", f"algopuzzlevqa@{tmp_path}"]) == 2
+    written = capfd.readouterr().err
+    assert "what save_to_disk wrote there is torn: copy or save it again" in written and written.count("\n") == 1
+
+
 def test_repeated_ids_and_empty_splits_are_problems(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     line = json.dumps({"image": "a.png", "question": "q", "answer": "x", "id": "same"})

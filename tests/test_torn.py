@@ -1,11 +1,13 @@
 """Files that were torn or changed by hand, and places where nothing can be written: one line and exit status 2."""
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 from test_cli import one_line
 from test_report import make_run
 
@@ -40,8 +42,8 @@ def change(path, *place, value=None):
 @pytest.mark.parametrize(
     ("place", "value"),
     [
-        *(((key,), None) for key in ("task", "dataset", "method", "model", "profile", "mode", "seed", "eval", "measures")),
-        *(((key,), None) for key in ("training", "completion_length", "seconds", "data_sha256", "versions")),
+        *(((key,), None) for key in ("task", "dataset", "method", "model", "profile", "mode", "seed", "eval")),
+        *(((key,), None) for key in ("measures", "training", "completion_length", "seconds", "versions")),
         *(((key,), 3) for key in ("profile", "dataset", "model", "control", "eval", "measures", "training")),
         *(((key,), "many") for key in ("method", "task", "protocol", "seed", "eval", "measures", "completion_length")),
         (("completion_length",), float("nan")),
@@ -106,7 +108,8 @@ def test_predictions_that_are_torn(trained, tmp_path, capsys, share):
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     for command in (f"report --runs {tmp_path / 'runs'}", f"export {torn} {tmp_path / 'out'} --check 1"):
         assert "predictions.parquet' is not what a run writes" in one_line(capsys, *command.split())
-    assert "it is not UTF-8 text" in one_line(capsys, "rescore", str(path)) or share == 0
+    refused = "it is not UTF-8 text" if share else "holds no predictions"
+    assert refused in one_line(capsys, "rescore", str(path))
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
@@ -117,3 +120,102 @@ def test_a_run_is_whole_again_once_its_results_are_removed(trained, tmp_path):
     execute(load_settings("smoke", "sft", steps=1, test_items=2, pass_items=0), tmp_path)
     assert read_results(torn)["eval"] == read_results(trained)["eval"]
     pd.testing.assert_frame_equal(read_predictions(torn), read_predictions(trained))
+
+
+# A file of a model's folder, what becomes of it (None: it is missing), and what is said.
+MODELS = [
+    ("config.json", None, "no model '"),
+    ("config.json", b"", "its config.json is torn"),
+    ("config.json", b"[]", "its config.json is torn"),
+    ("config.json", b"{}", "Should have a `model_type` key"),
+    ("config.json", b'{"model_type": "qwen2_vl", "text_config": 3}', "Validation error for field 'text_config': "),
+    ("model.safetensors", None, "no file named model.safetensors"),
+    ("model.safetensors", b"", "its weights are torn"),
+    ("model.safetensors", 0.5, "its weights are torn"),
+    ("tokenizer.json", None, "it has no tokenizer.json"),
+    ("tokenizer.json", 0.5, "its tokenizer.json is torn"),
+    ("tokenizer_config.json", b"[]", "its tokenizer_config.json is torn"),
+    ("processor_config.json", None, "it has no processor_config.json"),
+    ("processor_config.json", b"{", "its processor_config.json is torn"),
+    ("generation_config.json", b"{}", "has no end token"),
+    ("generation_config.json", b"[]", "its generation_config.json is torn"),
+    ("chat_template.jinja", None, "has no chat template"),
+    ("chat_template.jinja", 0.5, "the chat template of model"),
+    ("chat_template.jinja", b"hello", "does not write <|image_pad|> where a picture stands"),
+]
+
+
+def broken_model(folder, name, content):
+    """A copy of the bundled model with a file that is missing, cut to a share, or replaced."""
+    shutil.copytree(BUNDLED / "nano-s", folder)
+    whole = (folder / name).read_bytes()
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(whole[: int(content * len(whole))] if isinstance(content, float) else content)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "content", "said"), MODELS)
+def test_broken_models(tmp_path, capsys, name, content, said):
+    model = broken_model(tmp_path / "model", name, content)
+    commands = (f"diagnose {model} --data shapes --limit 1", f"evaluate --model {model} --data shapes --limit 1",
+                f"run --profile smoke --model {model} --out {tmp_path / 'runs'}")  # fmt: skip
+    for command in commands:
+        line = one_line(capsys, *command.split())
+        assert said in line and str(model) in line
+
+
+def test_weights_of_another_size(tmp_path, capsys):
+    config = json.loads((BUNDLED / "nano-s" / "config.json").read_text())
+    config["text_config"]["intermediate_size"] //= 2
+    model = broken_model(tmp_path / "model", "config.json", json.dumps(config).encode())
+    line = one_line(capsys, "evaluate", "--model", str(model), "--data", "shapes", "--limit", "1")
+    assert "its weights are torn, or do not fit its config.json" in line
+
+
+def test_weights_that_lack_a_part_are_not_made_up(tmp_path, capsys):
+    weights = load_file(BUNDLED / "nano-s" / "model.safetensors")
+    del weights["model.layers.3.mlp.up_proj.weight"]
+    model = broken_model(tmp_path / "model", "model.safetensors", None)
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    line = one_line(capsys, "evaluate", "--model", str(model), "--data", "shapes", "--limit", "1")
+    assert "its weights lack 1 parts, such as model.language_model.layers.3.mlp.up_proj.weight" in line
+
+
+def test_a_broken_base_is_not_exported(trained, tmp_path, capsys):
+    run, model = shutil.copytree(trained, tmp_path / "run"), broken_model(tmp_path / "model", "tokenizer.json", None)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("model: nano-s", f"model: {model}"))
+    assert "it has no tokenizer.json" in one_line(capsys, "export", str(run), str(tmp_path / "out"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "run"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"parameters": 1, "vague": 0.5, "seed": 0, "sets": 3}'])
+def test_a_card_of_a_torn_recipe(tmp_path, capsys, content):
+    model = broken_model(tmp_path / "model", "recipe.json", content.encode())
+    line = one_line(capsys, "nano", "card", "--model", str(model))
+    assert "recipe.json' is not what rftkit nano pretrain writes" in line
+
+
+def test_a_torn_checkpoint_of_pretraining(tmp_path, capsys):
+    (tmp_path / "checkpoint.pt").write_bytes(b"torn")
+    line = one_line(capsys, "nano", "pretrain", "--out", str(tmp_path))
+    assert "checkpoint.pt' is torn: delete it to start from the beginning" in line
+
+
+def test_a_place_that_cannot_be_written(run, trained, capsys):
+    commands = (f"report --runs {run.parent} --out {NOTHING}", f"run --profile smoke --out {NOTHING}",
+                f"select --profile smoke --out {NOTHING}", f"nano pretrain --out {NOTHING}",
+                f"export {trained} {NOTHING}/out")  # fmt: skip
+    for command in commands:
+        assert f"cannot read or write '{NOTHING}" in one_line(capsys, *command.split())
+    assert main(["study", "--profile", "smoke", "--only", "03", "--out", NOTHING]) == 2
+    assert f"rftkit: cannot read or write '{NOTHING}" in capsys.readouterr().err
+
+
+def test_what_killed_exports_left_is_removed_and_nothing_else(trained, tmp_path):
+    for name in (".out.999999999.partial", f".out.{os.getppid()}.partial", ".out.mine.partial", ".other.1.partial"):
+        (tmp_path / name).mkdir()
+    assert main(["export", str(trained), str(tmp_path / "out"), "--check", "0"]) == 0
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {".out.mine.partial", f".out.{os.getppid()}.partial", ".other.1.partial", "out"}

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from rftkit.callbacks import RunLog
+from rftkit.cli import main
 from rftkit.errors import UserError
 from rftkit.evaluate import answer_rows
 from rftkit.models import BUNDLED, load
@@ -177,6 +178,17 @@ def test_a_full_run_leaves_the_folder_of_the_design(tmp_path):
         "config.yaml", "metrics.csv", "completions.parquet", "curve.csv", "predictions.parquet", "adapter",
         "checkpoints", "results.json",
     }  # fmt: skip
+
+
+def test_the_command_says_what_came_out_and_of_classes_that_were_not_trained_on(tmp_path, capsys):
+    command = "run --profile smoke --method sft --steps 1 --protocol few_shot --dataset digits --eval-dataset shapes"
+    assert main([*command.split(), "--out", str(tmp_path)]) == 0
+    written = capsys.readouterr()
+    outcome, folder = written.out.splitlines()
+    found = read_results(Path(folder))["eval"]["all"]
+    assert outcome == f"no_thinking, strict: all {100 * found['accuracy']:.1f} % of {found['n']}"
+    assert Path(folder).name.startswith("digits-to-shapes-few_shot-sft-nano-s-s0-")
+    assert "16 of the 16 classes tested on are not among the 10 trained on, such as 'arrow'\n" in written.err
 
 
 @pytest.mark.parametrize(("task", "method"), [("math", "adaptive"), ("puzzle", "sft"), ("spatial", "cls_rl")])

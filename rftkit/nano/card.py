@@ -109,11 +109,22 @@ def write_card(name: str) -> Path:
     folder = Path(resolve(name))
     if not (folder / "recipe.json").is_file():
         raise UserError(f"'{name}' has no recipe.json: a card is written for models that rftkit nano pretrain made")
-    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe = _read_recipe(folder / "recipe.json")
     rows = zero_shot_rows(name, recipe.get("sets") or datasets())
     write_atomically(folder / "zero_shot.json", json.dumps(rows, indent=1))
     write_atomically(folder / "MODEL_CARD.md", card_text(name, recipe, rows))
     return folder / "MODEL_CARD.md"
+
+
+def _read_recipe(path: Path) -> dict:
+    try:
+        recipe = json.loads(path.read_text())
+        whole = {"parameters", "vague", "seed"} <= recipe.keys() and set(recipe.get("sets") or ()) <= set(datasets())
+    except (ValueError, AttributeError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"'{path}' is not what rftkit nano pretrain writes")
+    return recipe
 
 
 def card_text(name: str, recipe: dict, rows: list[dict]) -> str:

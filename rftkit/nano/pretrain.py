@@ -22,7 +22,7 @@ from rftkit.errors import UserError, within
 from rftkit.nano.build import IMAGE_TOKENS, SIZES, build_model, build_processor
 from rftkit.nano.corpus import Corpus, Recipe, grid
 from rftkit.results import write_atomically
-from rftkit.tasks.bundled import task_of
+from rftkit.tasks.bundled import datasets
 
 CHECKPOINT_EVERY = 200  # steps
 
@@ -136,8 +136,9 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
         raise UserError(f"unknown size '{recipe.size}': choose one of {', '.join(SIZES)}")
     if not 0 <= recipe.vague <= 1:
         raise UserError(f"--vague is a share between 0 and 1, not {recipe.vague:g}")
-    for name in recipe.sets:
-        task_of(name)
+    if unknown := [name for name in recipe.sets if name not in datasets()]:
+        raise UserError(f"unknown dataset '{unknown[0]}': --sets names some of {', '.join(datasets())}")
+    within("--seed", recipe.seed, 0, 2**32 - 1)
     for name in ("vision_steps", "drill_steps", "language_steps"):
         within(f"--{name.replace('_', '-')}", getattr(recipe, name), 1, 10**6)
     if (out / "model.safetensors").exists():
@@ -197,7 +198,11 @@ def _read_checkpoint(out: Path, recipe: Recipe) -> dict | None:
     path = out / "checkpoint.pt"
     if not path.exists():
         return None
-    saved = torch.load(path, weights_only=True)
-    if saved["recipe"] != asdict(recipe):
+    try:
+        saved = torch.load(path, weights_only=True)
+        other = saved["recipe"] != asdict(recipe)
+    except Exception as error:  # of torn files torch raises all kinds
+        raise UserError(f"'{path}' is torn: delete it to start from the beginning") from error
+    if other:
         raise UserError(f"'{out}' holds a checkpoint of another recipe: choose another --out or delete it")
     return saved
