@@ -48,8 +48,8 @@ def _settings(options):
 def estimate(options) -> int:
     settings = _settings(options)
     from rftkit.estimate import as_text, estimate
+    from rftkit.examples import asked_examples
     from rftkit.models import quieten
-    from rftkit.run import asked_examples
 
     quieten()
     found = estimate(settings, asked_examples(settings))

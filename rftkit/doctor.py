@@ -126,7 +126,7 @@ def _profiles() -> list[Line]:
 def _gpu_memory(profile: str) -> float:
     """GiB, to two decimals: the most that `rftkit estimate --profile PROFILE --device cuda` prints for a method."""
     from rftkit.estimate import estimate
-    from rftkit.run import asked_examples
+    from rftkit.examples import asked_examples
     from rftkit.settings import METHODS, load_settings
 
     chosen = [load_settings(profile, method, device="cuda") for method in METHODS]

@@ -17,8 +17,9 @@ from transformers import AutoModelForImageTextToText
 from rftkit import results
 from rftkit.errors import UserError, within
 from rftkit.evaluate import generate
+from rftkit.examples import test_splits
 from rftkit.models import load, load_processor, pick_device, scale_up
-from rftkit.run import generation_options, test_splits
+from rftkit.run import generation_options
 from rftkit.settings import METHODS, Settings
 from rftkit.tasks import Example
 from rftkit.tasks.bundled import short_name

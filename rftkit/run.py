@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,53 +19,14 @@ from rftkit.divergence import BaseAnswers
 from rftkit.errors import UserError, is_out_of_memory
 from rftkit.estimate import advice, refuse_what_will_not_fit
 from rftkit.evaluate import answer_rows, evaluated_modes, pass_at_samples, pass_batch, proportion
+from rftkit.examples import test_splits, tested_on, training_examples
 from rftkit.models import load, load_processor, pick_device, resolve, scale_up
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
 from rftkit.sft import sft_trainer
 from rftkit.stats import harmonic_mean
 from rftkit.tasks import Example
-from rftkit.tasks.bundled import (
-    datasets,
-    evaluated_parts,
-    is_table,
-    load_part,
-    rule_of,
-    trained_parts,
-    training_set,
-)
+from rftkit.tasks.bundled import load_part, rule_of, trained_parts
 from rftkit.trainer import CHECKPOINTS, grpo_trainer, last_checkpoint, train
-
-
-def tested_on(settings: Settings) -> str:
-    """The set a run is tested on: the one it is trained on, if no other is given."""
-    return settings.eval_dataset or settings.dataset
-
-
-def test_splits(settings: Settings) -> dict[str, list[Example]]:
-    """The test examples of a run by part: base and new halves, or all classes, or the parts of a drawn task."""
-    data = tested_on(settings)
-    drawn = _tests_once if data in datasets() else _tests  # the files of other sets may change between two runs
-    return drawn(data, settings.test_items, settings.test_seed, settings.protocol)
-
-
-def _tests(data: str, items: int, seed: int, protocol: str) -> dict[str, list[Example]]:
-    return {part: load_part(data, "test", items, seed, part, protocol) for part in evaluated_parts(data, protocol)}
-
-
-_tests_once = lru_cache(maxsize=4)(_tests)
-
-
-def training_examples(settings: Settings) -> list[Example]:
-    """What a run is trained on, if it trains: drawn anew for each seed unless `shots_seed` holds it fixed."""
-    if METHODS[settings.method].trainer is None and is_table(settings.dataset):  # it may have a test split only
-        return []
-    seed = settings.seed if settings.shots_seed is None else settings.shots_seed
-    return training_set(settings.dataset, settings.protocol, settings.shots, settings.train_items, seed)
-
-
-def asked_examples(settings: Settings) -> list[Example]:
-    """What a run is trained on, or if that is nothing the first part of what it is tested on: for estimates."""
-    return training_examples(settings) or next(iter(test_splits(settings).values()))
 
 
 def folder_of(settings: Settings, out: Path) -> Path:

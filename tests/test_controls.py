@@ -6,17 +6,18 @@ import pandas as pd
 import pytest
 import torch
 
-from rftkit import run
 from rftkit.callbacks import RunLog
 from rftkit.cli import main
 from rftkit.controls import control_differences, elicitation_rows, front
 from rftkit.divergence import BaseAnswers
 from rftkit.errors import UserError
+from rftkit.examples import test_splits as splits_to_test
+from rftkit.examples import training_examples
 from rftkit.models import load
 from rftkit.prompts import MODES
 from rftkit.report import controls_table, elicitation_table
 from rftkit.rewards import reward_functions
-from rftkit.run import execute, training_examples
+from rftkit.run import execute
 from rftkit.settings import load_settings, read_claims
 from rftkit.trainer import grpo_trainer
 
@@ -177,8 +178,8 @@ def test_swapped_halves_train_on_new_classes_and_call_them_base():
     assert {k: v for k, v in vars(swapped).items() if k not in ("profile", "protocol")} == {
         k: v for k, v in vars(plain).items() if k not in ("profile", "protocol")
     }
-    shots, tests = training_examples(swapped), run.test_splits(swapped)
+    shots, tests = training_examples(swapped), splits_to_test(swapped)
     assert (
         {e.answer for e in shots} == {e.answer for e in tests["base"]} != {e.answer for e in training_examples(plain)}
     )
-    assert [e.id for e in tests["new"]] == [e.id for e in run.test_splits(plain)["base"]]
+    assert [e.id for e in tests["new"]] == [e.id for e in splits_to_test(plain)["base"]]

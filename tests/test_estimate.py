@@ -22,9 +22,9 @@ from rftkit.estimate import (
     refuse_what_will_not_fit,
     seconds,
 )
+from rftkit.examples import training_examples
 from rftkit.models import load
 from rftkit.paths import DATA, ROOT
-from rftkit.run import training_examples
 from rftkit.settings import load_settings
 from rftkit.shapes import HUB, read_config, shape_of
 from rftkit.speed import Speed
@@ -71,7 +71,7 @@ from pathlib import Path
 import psutil
 from rftkit.callbacks import RunLog
 from rftkit.models import load, quieten
-from rftkit.run import training_examples
+from rftkit.examples import training_examples
 from rftkit.settings import load_settings
 from rftkit.trainer import grpo_trainer
 quieten()

@@ -8,11 +8,11 @@ import torch
 
 from rftkit import lesson
 from rftkit.callbacks import RunLog
+from rftkit.examples import training_examples
 from rftkit.models import load
 from rftkit.paths import NOTEBOOKS
 from rftkit.prompts import MODES
 from rftkit.rewards import score
-from rftkit.run import training_examples
 from rftkit.settings import load_settings
 from rftkit.trainer import grpo_trainer
 

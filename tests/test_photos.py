@@ -11,9 +11,10 @@ from PIL import Image
 from rftkit.cli import main
 from rftkit.errors import UserError
 from rftkit.evaluate import evaluate_data
+from rftkit.examples import test_splits as splits_to_test
+from rftkit.examples import training_examples
 from rftkit.results import read_results
-from rftkit.run import execute, training_examples
-from rftkit.run import test_splits as splits_to_test
+from rftkit.run import execute
 from rftkit.settings import load_settings
 from rftkit.tasks.bundled import load_part, read_splits, training_set
 from rftkit.tasks.photos import COOP, read_photos

@@ -16,10 +16,11 @@ from rftkit.callbacks import RunLog
 from rftkit.cli import main
 from rftkit.errors import UserError
 from rftkit.evaluate import answer_rows
+from rftkit.examples import training_examples
 from rftkit.models import BUNDLED, load
 from rftkit.report import write_report
 from rftkit.results import read_results, sha256_model
-from rftkit.run import execute, folder_of, run_methods, training_examples
+from rftkit.run import execute, folder_of, run_methods
 from rftkit.settings import load_settings
 from rftkit.sft import sft_trainer, shuffled_passes
 from rftkit.tasks.bundled import DRAWN

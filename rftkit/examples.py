@@ -1,0 +1,41 @@
+"""What a run is trained and tested on, by its settings."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from rftkit.settings import METHODS, Settings
+from rftkit.tasks import Example
+from rftkit.tasks.bundled import datasets, evaluated_parts, is_table, load_part, training_set
+
+
+def tested_on(settings: Settings) -> str:
+    """The set a run is tested on: the one it is trained on, if no other is given."""
+    return settings.eval_dataset or settings.dataset
+
+
+def test_splits(settings: Settings) -> dict[str, list[Example]]:
+    """The test examples of a run by part: base and new halves, or all classes, or the parts of a drawn task."""
+    data = tested_on(settings)
+    drawn = _tests_once if data in datasets() else _tests  # the files of other sets may change between two runs
+    return drawn(data, settings.test_items, settings.test_seed, settings.protocol)
+
+
+def _tests(data: str, items: int, seed: int, protocol: str) -> dict[str, list[Example]]:
+    return {part: load_part(data, "test", items, seed, part, protocol) for part in evaluated_parts(data, protocol)}
+
+
+_tests_once = lru_cache(maxsize=4)(_tests)
+
+
+def training_examples(settings: Settings) -> list[Example]:
+    """What a run is trained on, if it trains: drawn anew for each seed unless `shots_seed` holds it fixed."""
+    if METHODS[settings.method].trainer is None and is_table(settings.dataset):  # it may have a test split only
+        return []
+    seed = settings.seed if settings.shots_seed is None else settings.shots_seed
+    return training_set(settings.dataset, settings.protocol, settings.shots, settings.train_items, seed)
+
+
+def asked_examples(settings: Settings) -> list[Example]:
+    """What a run is trained on, or if that is nothing the first part of what it is tested on: for estimates."""
+    return training_examples(settings) or next(iter(test_splits(settings).values()))
