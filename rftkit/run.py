@@ -26,6 +26,7 @@ from rftkit.sft import sft_trainer
 from rftkit.stats import harmonic_mean
 from rftkit.tasks import Example
 from rftkit.tasks.bundled import load_part, rule_of, trained_parts
+from rftkit.tasks.classification import tell_of_other_classes
 from rftkit.trainer import CHECKPOINTS, grpo_trainer, last_checkpoint, train
 
 
@@ -77,7 +78,8 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     refuse_what_will_not_fit(settings, shots or next(iter(tests.values())))
     if processes.is_main():
         results.write_config(folder, settings)
-        _tell_of_other_classes(settings, shots, next(iter(tests.values())))
+        if settings.eval_dataset and METHODS[settings.method].trainer:
+            tell_of_other_classes(shots, next(iter(tests.values())))
     device = settings.device or pick_device()
     model, processor = load(settings.model, quantize=settings.quantize, device=device)
     scale_up(processor, settings.min_pixels)
@@ -92,16 +94,6 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     content["training"] = training_summary(folder)
     content["seconds"] = round(time.perf_counter() - began, 1)  # of the process that finished the run
     results.write_results(folder, settings, content, data_sha)
-
-
-def _tell_of_other_classes(settings: Settings, shots: list[Example], tested: list[Example]) -> None:
-    """A line on stderr if the other set that a run is tested on asks for classes that its shots have not."""
-    if settings.eval_dataset is None or settings.task != "classification" or not METHODS[settings.method].trainer:
-        return
-    trained, asked = ({example.answer for example in examples} for examples in (shots, tested))
-    if other := sorted(asked - trained):
-        told = f"{len(other)} of the {len(asked)} classes tested on are not among the {len(trained)} trained on"
-        print(f"{told}, such as '{other[0]}'", file=sys.stderr)
 
 
 def run_methods(

@@ -9,12 +9,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx2
 import pytest
+from test_report import OUTCOME
 
 from rftkit.cli import main
 from rftkit.errors import UserError
 from rftkit.hub import asked_once
 from rftkit.models import BUNDLED, load
-from rftkit.results import write_config
+from rftkit.results import write_config, write_results
 from rftkit.settings import load_settings
 
 ANSWERS = {
@@ -99,7 +100,7 @@ def test_without_network_one_line_says_so_and_nothing_is_left(no_network, tmp_pa
 def test_an_export_whose_base_cannot_be_had_leaves_nothing(no_network, tmp_path, capsys):
     settings = load_settings("gpu-2b", "cls_rl")
     write_config(tmp_path / "run", settings)
-    (tmp_path / "run" / "results.json").write_text("{}")
+    write_results(tmp_path / "run", settings, OUTCOME, data_sha="")
     (tmp_path / "run" / "adapter").mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / "run" / "adapter" / name).write_text("{}")

@@ -15,6 +15,9 @@ from rftkit.results import write_results
 from rftkit.sections import load_runs, pooled
 from rftkit.settings import Settings
 
+# The least that a run writes about what came out.
+OUTCOME = {"mode": "thinking", "eval": {}, "measures": [], "completion_length": 3.0, "seconds": 10.0, "training": None}
+
 
 def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s"):
     """A run folder with given strict answers (0 or 1) on base and new items."""
@@ -26,11 +29,11 @@ def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s"
                          "strict": float(right), "lenient": 1.0})  # fmt: skip
     pd.DataFrame(rows).to_parquet(folder / "predictions.parquet")
     content = {
-        "mode": mode, "eval": {"base": proportion(base), "new": proportion(new)}, "completion_length": 3.0,
+        "mode": mode, "eval": {"base": proportion(base), "new": proportion(new)},
         "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood"} | proportion([1] * 9 + [0])],
-        "training": {"seconds": seconds}, "seconds": seconds,
+        "training": {"seconds": seconds},
     }  # fmt: skip
-    write_results(folder, Settings(method=method, seed=seed, model=model), content, data_sha="")
+    write_results(folder, Settings(method=method, seed=seed, model=model), OUTCOME | content, data_sha="")
 
 
 @pytest.fixture

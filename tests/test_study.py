@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from test_report import OUTCOME
 
 from rftkit import study as module
 from rftkit.cli import main
@@ -105,7 +106,7 @@ def test_the_time_is_that_of_runs_that_differ_only_by_the_seed(mine, tmp_path):
         settings = load_settings(mine, "sft", seed=3, **changes)
         folder = run_folder(tmp_path / place, settings, "abc")
         write_config(folder, settings)
-        write_results(folder, settings, {"seconds": seconds}, "")
+        write_results(folder, settings, OUTCOME | {"seconds": seconds}, "")
 
     asked = load_settings(mine, "sft", seed=0, eval_dataset="digits")
     estimate = "rftkit estimate --profile mine.yaml --dataset=digits --method=sft --model=nano-s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 
 from rftkit.errors import UserError
@@ -68,3 +69,11 @@ def load_split(
         question(drawing, world, classes, share, rng, split, f"{world.name}-{split}-{drawing.label}-{number}")
         for number, drawing in drawn[: None if per_class else count]
     ]
+
+
+def tell_of_other_classes(shots: Sequence[Example], tested: Sequence[Example]) -> None:
+    """A line on stderr if classes are tested on that the shots have not; other tasks have none."""
+    trained, asked = ({e.answer for e in part if e.task == "classification"} for part in (shots, tested))
+    if other := sorted(asked - trained):
+        told = f"{len(other)} of the {len(asked)} classes tested on are not among the {len(trained)} trained on"
+        print(f"{told}, such as '{other[0]}'", file=sys.stderr)
