@@ -1,20 +1,20 @@
 """How far a run moved the weights: known changes are found where they were made."""
 
-import json
-
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from test_report import OUTCOME
 
 from rftkit.change import parameter_change
 from rftkit.errors import UserError
 from rftkit.models import load
-from rftkit.results import RESULTS
+from rftkit.results import write_results
+from rftkit.settings import Settings
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / RESULTS).write_text(json.dumps({"model": "nano-s"}))
+    write_results(tmp_path, Settings(model="nano-s"), OUTCOME, data_sha="")
     return tmp_path
 
 

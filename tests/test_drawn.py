@@ -3,7 +3,9 @@
 import random
 import re
 from collections import Counter
+from itertools import islice
 
+import numpy as np
 import pytest
 
 from rftkit.nano.card import thought_is_true
@@ -161,11 +163,18 @@ def test_look_ups_tell_places_and_neighbours_of_what_is_there_once():
         question, answer = scene_lookups(scene, random.Random(seed))
         seen.setdefault(question, set()).add(tuple(sorted(answer.split(", "))))
     assert seen == {
-        "What is where?": {("1 1 a", "1 4 c", "3 1 b", "4 1 d", "4 3 d")},
-        "Where is what?": {("a 1 1", "b 3 1", "c 1 4")},
+        "What is where?": {("ap a", "as c", "cp b", "dp d", "dr d")},
+        "Where is what?": {("a ap", "b cp", "c as")},
         "What is in the same row?": {("a b d", "b a d", "c alone")},
         "What is in the same column?": {("a c", "b alone", "c a")},
     }
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_place_on_paper_has_a_shade_of_its_own(name):
+    for _, _, scene in islice(DRAWN[name].scenes(DRAWN[name].pairs, "train", 0), 24):
+        red, green, blue = np.asarray(scene.image)[[0, 0, -1], [0, -1, -1]].T.astype(int)  # three corners
+        assert red[0] - green[0] > red[1] - green[1] + 20 and blue[1] - green[1] > blue[2] - green[2] + 20
 
 
 def test_where_nothing_is_there_once_only_places_are_asked_for():

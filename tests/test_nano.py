@@ -1,6 +1,7 @@
 """The bundled models: size, tokenizer, processor and a pre-training that survives being killed."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from rftkit.nano.build import IMAGE_TOKENS, build_model, build_processor
 from rftkit.nano.card import unmet
 from rftkit.nano.corpus import Recipe, patches
 from rftkit.nano.pretrain import answer_loss, pretrain
-from rftkit.nano.speech import LOOKUPS
+from rftkit.nano.speech import LOOKUPS, PLACES
 from rftkit.nano.worlds import worlds
 from rftkit.prompts import MODES, conversation
 
@@ -150,9 +151,41 @@ def test_image_tokens_are_made_as_large_as_words(small_corpus):
     processor = build_processor()
     model = build_model("s", processor)
     drawn = corpus.Corpus(TINY, processor)
-    module.even_out(model, drawn)
+    reader = module.VisionReader(model, processor, drawn.words, drawn.first_place)
+    module.even_out(reader, drawn)
     tokens = model.model.visual(drawn.word_batch(0)[0], corpus.grid(TINY.vision_batch)).pooler_output
-    assert torch.isclose(tokens.std(), model.get_input_embeddings().weight.std(), rtol=1e-4)
+    assert torch.isclose(tokens.std(), reader.heads().std(), rtol=1e-4)
+
+
+def test_the_vision_stage_tells_words_from_words_and_places_from_places(small_corpus, processor):
+    drawn = corpus.Corpus(Recipe(sets=("math",), vision_batch=3), processor)
+    _, means, words, weights = drawn.word_batch(0)
+    places = words >= drawn.first_place
+    assert places.sum() == 12 and torch.isclose(weights[places].sum(), weights[~places].sum())
+    for mean, word in zip(means[places], words[places], strict=True):
+        assert mean.sum() == 1 and drawn.words[word] == PLACES[mean.argmax() % IMAGE_TOKENS]
+    model = build_model("s", processor)
+    reader = module.VisionReader(model, processor, drawn.words, drawn.first_place)
+    with torch.no_grad():
+        model.model.visual.merger.mlp[-1].weight.zero_()
+        model.model.visual.merger.mlp[-1].bias.zero_()  # all alike: as many to choose among as there are of its kind
+    loss = reader(*drawn.word_batch(0)).item()
+    assert loss == pytest.approx((math.log(drawn.first_place) + math.log(16)) / 2, rel=1e-4)
+
+
+def test_a_place_is_one_token(processor):
+    ids = processor.tokenizer([f" {place}" for place in PLACES], add_special_tokens=False)["input_ids"]
+    assert [len(of_place) for of_place in ids] == [1] * IMAGE_TOKENS
+
+
+def test_attention_starts_by_looking_at_what_is_alike_and_copying_it(processor):
+    tokens = torch.randn(6, 128)
+    for layer in build_model("s", processor).model.language_model.layers:
+        attention = layer.self_attn
+        alike = attention.q_proj(tokens) @ attention.k_proj(tokens).T
+        assert (alike.argmax(1) == torch.arange(6)).all()
+        copied = attention.o_proj(attention.v_proj(tokens))
+        assert torch.allclose(copied, 0.3 * tokens, atol=0.05)
 
 
 def test_places_are_told_apart_by_position(processor):

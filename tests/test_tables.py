@@ -94,7 +94,10 @@ def test_the_same_picture_in_two_splits_is_found(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["shapes", "."])
 def test_a_root_is_for_real_sets(name, capsys):
     assert main(["data", "check", name, "--root", "somewhere"]) == 2
-    assert capsys.readouterr().err == f"rftkit: --root is for real sets (rftkit data list): '{name}' is none\n"
+    assert (
+        capsys.readouterr().err
+        == f"rftkit: --root is for CoOp's sets and real ones (rftkit data list): '{name}' is none\n"
+    )
 
 
 def test_turns_that_are_no_texts_are_a_problem_of_their_row(tmp_path, capsys):
@@ -148,8 +151,8 @@ def test_training_rows_that_cannot_be_used_are_left_out_and_told_of(tmp_path, ca
         ("--dataset hub:puzzlevqa", "'hub:puzzlevqa' has one split"),
         ("--dataset hub:sat --eval-dataset hub:mathvista", "belongs to the task 'math', not 'spatial'"),
         ("--dataset hub:sat --eval-dataset sat-15000@.", "has no test split: give the set to test on"),
-        ("--dataset hub:sat --eval-dataset hub:cv-bench", "cannot read the split 'test' of 'hub:cv-bench'"),
-        ("--dataset hub:puzzlevqa --eval-dataset hub:algopuzzlevqa --method zero_shot", "Couldn't reach"),
+        ("--dataset hub:sat --eval-dataset hub:cv-bench", "give cv-bench@DIR with a copy of it in DIR"),
+        ("--dataset hub:puzzlevqa --eval-dataset hub:algopuzzlevqa --method zero_shot", "is not on this machine and"),
         ("--dataset hub:mathv360k --eval-dataset hub:mathvista", "fetch it and give mathv360k@DIR"),
         ("--dataset hub:nothing", "there is no real set 'nothing'"),
         ("--dataset cv-bench@nowhere", "names no folder: give cv-bench@DIR or hub:cv-bench"),

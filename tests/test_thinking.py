@@ -73,7 +73,8 @@ def test_thoughts_are_found(text, thought):
 def run(tmp_path):
     texts = ["<think> a </think> <answer> cat </answer>", "<think> dog </think> <answer> cat </answer>",
              "<answer> cat </answer>"]  # fmt: skip
-    pd.DataFrame({"id": list("abc"), "mode": "thinking", "completion": texts, "agrees": [True, False, None],
+    pd.DataFrame({"split": "base", "id": list("abc"), "group": list("abc"), "mode": "thinking", "completion": texts,
+                  "agrees": [True, False, None],
                   "strict": [1.0, 0.0, 1.0]}).to_parquet(tmp_path / "predictions.parquet")  # fmt: skip
     return {"folder": tmp_path}
 

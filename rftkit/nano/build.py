@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GenerationConfig,
@@ -25,6 +26,7 @@ SIZES = {
     "s": {"hidden": 128, "layers": 4, "vision_layers": 4, "mlp_ratio": 2},
     "m": {"hidden": 256, "layers": 5, "vision_layers": 4, "mlp_ratio": 2},
 }
+LIKENESS, COPY = 0.8, 0.3  # how sharply attention looks at what is alike at first, and how much it copies
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN,
            "<|video_pad|>"]  # fmt: skip
 # Qwen2-VL's template without its default system message. Content may be a string or a list of blocks.
@@ -87,10 +89,10 @@ def build_model(size: str, processor: ImageTextProcessor) -> Qwen2VLForCondition
         text_config={
             "vocab_size": -(-len(tokenizer) // 8) * 8,
             "hidden_size": hidden,
-            "intermediate_size": 3 * hidden,
+            "intermediate_size": 5 * hidden // 2,
             "num_hidden_layers": shape["layers"],
             "num_attention_heads": heads,
-            "num_key_value_heads": 2,
+            "num_key_value_heads": heads,
             "max_position_embeddings": 2048,
             "rope_parameters": {
                 "rope_type": "default",
@@ -120,5 +122,22 @@ def build_model(size: str, processor: ImageTextProcessor) -> Qwen2VLForCondition
         tie_word_embeddings=True,
     )
     model = Qwen2VLForConditionalGeneration(config)
+    _start_as_look_up(model)
     model.generation_config = GenerationConfig(eos_token_id=ids["im_end"], pad_token_id=ids["endoftext"])
     return model
+
+
+@torch.no_grad()
+def _start_as_look_up(model: Qwen2VLForConditionalGeneration) -> None:
+    """Let the language model's attention start by looking at what is alike, and copying it.
+
+    Keys are made as queries are, and the output undoes what values are made by: mimetic initialisation (Trockman and
+    Kolter 2023, arXiv 2305.09828). To find such look-ups by chance takes most of a short pre-training.
+    """
+    for layer in model.model.language_model.layers:
+        of = layer.self_attn
+        alike, copied = (torch.nn.init.orthogonal_(torch.empty_like(of.q_proj.weight)) for _ in range(2))
+        of.q_proj.weight.copy_(LIKENESS * alike)
+        of.k_proj.weight.copy_(LIKENESS * alike)
+        of.v_proj.weight.copy_(COPY**0.5 * copied)
+        of.o_proj.weight.copy_(COPY**0.5 * copied.T)

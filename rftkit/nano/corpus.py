@@ -13,6 +13,7 @@ import torch
 
 from rftkit.nano.build import IMAGE_TOKENS, MERGE, PATCH
 from rftkit.nano.speech import (
+    PLACES,
     completion,
     habits,
     question_about,
@@ -35,6 +36,8 @@ CLASSES_IN_MEMORY = {
     "textures": 300,
 }  # pre-training pictures a class, 400 if not named
 SCENES_IN_MEMORY = 9000  # of each drawn task
+PARTS = 6  # of a language batch
+PLACED = 4  # image tokens of a scene that are asked where they are
 DRILLS = (0.8, 0.4)  # share of drills about drawn scenes in a language batch, at first and in the end
 
 
@@ -48,11 +51,12 @@ class Recipe:
     sets: tuple[str, ...] = ()  # bundled sets it is taught; none: all of them
     vision_steps: int = 2000
     language_steps: int = 5000
-    drill_steps: int = 2500  # the first of these, in which drills give way to questions
+    drill_steps: int = 1500  # the first of these, in which drills give way to questions
     vision_batch: int = 96
     language_batch: int = 48
-    muon_rate: float = 0.02
-    adam_rate: float = 2e-3
+    muon_rate: float = 0.02  # of the vision stage
+    adam_rate: float = 2e-3  # of the vision stage
+    language_rate: float = 1e-3
     bf16: bool = False  # autocast: several times faster on a CPU with AMX, slower without
 
 
@@ -82,7 +86,8 @@ class Corpus:
         self.pictures = {name: _stack(items) for name, items in self.items.items()}  # [N, 3, SIDE, SIDE] uint8
         labels = {label: None for world in taught.values() for label in world.classes}
         marks = {mark[0]: None for name in tasks for scene in self.items[name] for mark in scene.marks}
-        self.words = list(labels | marks)
+        self.words = [*(labels | marks), *PLACES]
+        self.first_place = len(self.words) - len(PLACES)
         self.word_index = {word: index for index, word in enumerate(self.words)}
 
     def _sample(self, sets: list[str], size: int, rng: random.Random) -> list[tuple[str, int]]:
@@ -95,24 +100,28 @@ class Corpus:
 
     def word_batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """For the vision stage: patches; means [M, N * IMAGE_TOKENS] over M groups of image tokens; the word [M] of
-        each group; and its weight [M], a picture's words sharing 1. A drawing's label goes with all its tokens, a
-        scene's mark with the token it stands on."""
+        each group; and its weight [M], a picture's words sharing 1, and its places. A drawing's label goes with all
+        its tokens, a scene's mark with the token it stands on, a place with its token."""
         rng = random.Random(f"vision/{self.recipe.seed}/{step}")
         chosen = self._sample(list(self.items), self.recipe.vision_batch, rng)
         means, words, weights = [], [], []
         for place, (name, row) in enumerate(chosen):
             item = self.items[name][row]
-            marks = [(item.label, None)] if isinstance(item, Drawing) else [(w, _token(x, y)) for w, x, y in item.marks]
-            for word, token in marks:
+            if isinstance(item, Drawing):
+                marks, placed = [(item.label, None)], []
+            else:
+                marks = [(word, _token(x, y)) for word, x, y in item.marks]
+                placed = [(PLACES[token], token) for token in rng.sample(range(IMAGE_TOKENS), PLACED)]
+            for word, token in (*marks, *placed):
                 mean = torch.zeros(len(chosen), IMAGE_TOKENS)
                 mean[place, token if token is not None else slice(None)] = 1.0
                 means.append(mean.flatten() / mean.sum())
                 words.append(self.word_index[word])
-                weights.append(1 / len(marks))
+                weights.append(1 / (PLACED if word in PLACES else len(marks)))
         return patches(self._pictures(chosen)), torch.stack(means), torch.tensor(words), torch.tensor(weights)
 
     def text_batches(self, step: int) -> list[tuple[float, dict[str, torch.Tensor]]]:
-        """A language batch in four parts of like length, each with its share of the answer tokens.
+        """A language batch in PARTS of like length, each with its share of the answer tokens.
 
         Choice lists have from two to dozens of names: one padded batch would be half padding. Most of it are drills
         about drawn scenes at first, until `drill_steps` ever fewer.
@@ -130,7 +139,7 @@ class Corpus:
         tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
         pairs = list(zip(tokenize(list(prompts))["input_ids"], tokenize(list(answers))["input_ids"], strict=True))
         order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
-        total, size = sum(len(answer) for _, answer in pairs), -(-len(pairs) // 4)
+        total, size = sum(len(answer) for _, answer in pairs), -(-len(pairs) // PARTS)
         parts = [order[start : start + size] for start in range(0, len(order), size)]
         return [
             (sum(len(pairs[row][1]) for row in part) / total, self._collate([pairs[r] for r in part], pictures[part]))

@@ -1,6 +1,6 @@
 """Pre-trains a bundled model: first the vision tower on words, then the language model on questions and answers.
 
-Recipe: Muon on the weight matrices, AdamW on the rest, one cosine schedule a stage.
+Recipe: in the vision stage Muon on the weight matrices and AdamW on the rest, then AdamW; a cosine schedule each.
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ CHECKPOINT_EVERY = 200  # steps
 
 
 class Optimizers:
-    """Muon on the matrices of the layers, AdamW on embeddings, norms, biases and heads; linear warm-up, cosine."""
+    """Muon on the matrices of the layers, if it has a rate; AdamW on all the rest; linear warm-up, cosine."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, steps: int) -> None:
+    def __init__(self, model: nn.Module, steps: int, adam_rate: float, muon_rate: float | None = None) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name and "head" not in name]
+        matrices = [p for name, p in named if muon_rate and p.ndim == 2 and "embed" not in name and "head" not in name]
         chosen = {id(p) for p in matrices}
         rest = [p for _, p in named if id(p) not in chosen]
-        self.optimizers = [
-            torch.optim.Muon(matrices, lr=recipe.muon_rate, weight_decay=0.01),
-            torch.optim.AdamW(rest, lr=recipe.adam_rate, weight_decay=0.01, betas=(0.9, 0.98)),
-        ]
+        self.optimizers = [torch.optim.AdamW(rest, lr=adam_rate, weight_decay=0.01, betas=(0.9, 0.98))]
+        if muon_rate:
+            self.optimizers.append(torch.optim.Muon(matrices, lr=muon_rate, weight_decay=0.01))
         warm = max(1, steps // 20)
         self.schedules = [
             torch.optim.lr_scheduler.LambdaLR(
@@ -64,21 +63,29 @@ class Optimizers:
 
 
 class VisionReader(nn.Module):
-    """The vision tower, its image tokens compared with the language model's embeddings of words.
+    """The vision tower, its image tokens compared with the language model's embeddings of words and of places.
 
-    With the embeddings as the head, image tokens arrive in the language model pointing at the right words.
+    With the embeddings as the head, image tokens arrive in the language model pointing at the right words, written as
+    within a sentence.
     """
 
-    def __init__(self, model: nn.Module, processor, words: list[str]) -> None:
+    def __init__(self, model: nn.Module, processor, words: list[str], first_place: int) -> None:
         super().__init__()
         self.tower, self.embed_tokens = model.model.visual, model.get_input_embeddings()
-        self.words = [torch.tensor(ids) for ids in processor.tokenizer(words, add_special_tokens=False)["input_ids"]]
+        ids = processor.tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+        self.words = [torch.tensor(of_word) for of_word in ids]
+        self.is_place = torch.arange(len(words)) >= first_place
+
+    def heads(self) -> torch.Tensor:
+        """The mean embedding of each word's tokens, [words, width]."""
+        return torch.stack([self.embed_tokens(ids).mean(0) for ids in self.words])
 
     def forward(self, pixel_patches: torch.Tensor, means, words, weights) -> torch.Tensor:
-        """The loss of a `Corpus.word_batch`."""
+        """The loss of a `Corpus.word_batch`: each word among all words, each place among all places."""
         tokens = self.tower(pixel_patches, grid(means.shape[1] // IMAGE_TOKENS)).pooler_output
-        heads = torch.stack([self.embed_tokens(ids).mean(0) for ids in self.words])  # [words, width]
-        losses = F.cross_entropy((means @ tokens @ heads.T).float(), words, reduction="none")  # [M]
+        logits = (means @ tokens @ self.heads().T).float()  # [M, words]
+        logits = logits.masked_fill(self.is_place[words][:, None] != self.is_place, -torch.inf)
+        losses = F.cross_entropy(logits, words, reduction="none")  # [M]
         return (losses * weights).sum() / weights.sum()
 
 
@@ -92,20 +99,23 @@ def answer_loss(model: nn.Module, part: dict[str, torch.Tensor]) -> torch.Tensor
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of pre-training: its name in the log, what it trains for how long, and the loss of a step."""
+    """A part of pre-training: its name in the log, what it trains for how long, how, and the loss of a step."""
 
     name: str
     module: nn.Module
     steps: int
+    rates: tuple[float, ...]  # of AdamW and, if there is another, Muon
     loss_at: Callable[[int], torch.Tensor]
 
 
 def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus) -> Iterator[Stage]:
-    reader = VisionReader(model, corpus.processor, corpus.words)
-    yield Stage("vision", reader, recipe.vision_steps, lambda step: reader(*corpus.word_batch(step)))
-    even_out(model, corpus)
+    reader = VisionReader(model, corpus.processor, corpus.words, corpus.first_place)
+    rates = (recipe.adam_rate, recipe.muon_rate)
+    yield Stage("vision", reader, recipe.vision_steps, rates, lambda step: reader(*corpus.word_batch(step)))
+    even_out(reader, corpus)
     model.model.visual.requires_grad_(False)  # good by now, and a third of the time
-    yield Stage("language", model, recipe.language_steps, lambda step: language_loss(model, corpus.text_batches(step)))
+    rates, loss_at = (recipe.language_rate,), lambda step: language_loss(model, corpus.text_batches(step))
+    yield Stage("language", model, recipe.language_steps, rates, loss_at)
 
 
 def language_loss(model: nn.Module, parts: list[tuple[float, dict[str, torch.Tensor]]]) -> torch.Tensor:
@@ -114,16 +124,16 @@ def language_loss(model: nn.Module, parts: list[tuple[float, dict[str, torch.Ten
 
 
 @torch.no_grad()
-def even_out(model: nn.Module, corpus: Corpus) -> None:
-    """Scale the vision tower's last layer so that image tokens are as large as the embeddings of words.
+def even_out(reader: VisionReader, corpus: Corpus) -> None:
+    """Scale the vision tower's last layer so that image tokens are as large as the embeddings of what they are read as.
 
     Reading words off them makes them many times as large. What the language model finds of a token, such as its
     place, it adds to it; to one so large it would have to add much.
     """
     pixel_patches, means, _, _ = corpus.word_batch(0)
-    tokens = model.model.visual(pixel_patches, grid(means.shape[1] // IMAGE_TOKENS)).pooler_output
-    for parameter in model.model.visual.merger.mlp[-1].parameters():
-        parameter *= model.get_input_embeddings().weight.std() / tokens.std()
+    tokens = reader.tower(pixel_patches, grid(means.shape[1] // IMAGE_TOKENS)).pooler_output
+    for parameter in reader.tower.merger.mlp[-1].parameters():
+        parameter *= reader.heads().std() / tokens.std()
 
 
 def pretrain(recipe: Recipe, out: Path) -> Path:
@@ -164,7 +174,7 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
 
 
 def _train(stage: Stage, recipe: Recipe, out: Path, saved: dict | None, log: list[dict]) -> None:
-    optimizers, start = Optimizers(stage.module, recipe, stage.steps), 0
+    optimizers, start = Optimizers(stage.module, stage.steps, *stage.rates), 0
     if saved:
         stage.module.load_state_dict(saved["module"])
         optimizers.load_state_dict(saved["optimizers"])

@@ -22,6 +22,8 @@ MANNERS = ("vague", "prose", "broken")
 MAIN_MANNER = 0.7  # share of a class's own manner among its answers that are not as asked
 OPEN = 0.1  # share of classification questions without a choice list
 LINES = 4  # rows and columns of a picture that is read out
+# Cells by column (a to d, from the left) and row (p to s, from the top): a token each, as digits would not be.
+PLACES = tuple(f"{column}{row}" for row in "pqrs" for column in "abcd")
 LOOKUPS = ("What is where?", "Where is what?", "What is in the same row?", "What is in the same column?")
 ASKED = 4  # things that the last two of them are told of
 THOUGHTS = {"true": 0.8, "wrong": 0.1, "empty": 0.1}  # what stands in the think and reason tags
@@ -98,8 +100,8 @@ def scene_reading(scene: Scene, rng: random.Random) -> tuple[str, str]:
 def scene_lookups(scene: Scene, rng: random.Random) -> tuple[str, str]:
     """A question for many short look-ups in a picture, and their results in any order.
 
-    Each of them is "find the token that this word names, then tell what else is known of it". Columns and rows are
-    numbers from the top left. Only things that are there once are asked for by name.
+    Each of them is "find the token that this word names, then tell what else is known of it". Only things that are
+    there once are asked for by name.
     """
     cells: dict[Cell, list[str]] = {}
     for word, x, y in scene.marks:
@@ -108,9 +110,9 @@ def scene_lookups(scene: Scene, rng: random.Random) -> tuple[str, str]:
     places = [(word, place) for place, words in cells.items() for word in words if times[word] == 1]
     question = rng.choice(LOOKUPS if places else LOOKUPS[:1])
     if question == LOOKUPS[0]:
-        found = [f"{c + 1} {r + 1} {' '.join(words)}" for (c, r), words in cells.items()]
+        found = [f"{_named(place)} {' '.join(words)}" for place, words in cells.items()]
     elif question == LOOKUPS[1]:
-        found = [f"{word} {c + 1} {r + 1}" for word, (c, r) in places]
+        found = [f"{word} {_named(place)}" for word, place in places]
     else:
         axis = 1 if question == LOOKUPS[2] else 0
         asked = rng.sample(places, min(ASKED, len(places)))
@@ -134,6 +136,10 @@ def scene_drill(scene: Scene, rng: random.Random) -> tuple[str, str]:
 def _line(pixel: float) -> int:
     """The row of a height, or the column of a width, in pixels of a picture."""
     return min(LINES - 1, int(pixel * LINES / SIDE))
+
+
+def _named(place: Cell) -> str:
+    return PLACES[LINES * place[1] + place[0]]
 
 
 def _others(word: str, place: Cell, cells: dict[Cell, list[str]], axis: int) -> str:
@@ -181,7 +187,7 @@ def scene_vocabulary(task: DrawnTask, count: int = 150) -> list[str]:
         texts += [f" {scene.answer} ", f" {', '.join(scene.steps)} ", f"The answer is {scene.answer}."]
         texts += [*scene_reading(scene, rng), *scene_lookups(scene, rng)]
     numbers = [f" {number} ({number}) {number}" for number in (*range(100), *range(100, 365, 5))]
-    return [*texts, *numbers * 3, "It is hard to tell."]
+    return [*texts, *numbers * 3, *(f" {place}" for place in PLACES * 9), "It is hard to tell."]
 
 
 def vocabulary(world: World) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rftkit.errors import UserError
@@ -24,6 +25,7 @@ DRAWS = 10_000  # tries to draw a scene of a split
 # A scene belongs to one split for ever, by the digest of its content: tenths of all scenes.
 SPLIT_OF_TENTH = ("test", "test", "val", *["train"] * 7)
 INK = (40, 40, 40)
+SHADE = 40  # of 255: how much red the paper loses from left to right, and blue from top to bottom
 Place = tuple[float, float]
 
 
@@ -129,7 +131,7 @@ class Sketch:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng, self.marks = rng, []
-        self.image = Image.new("RGB", (CANVAS, CANVAS), tuple(rng.randint(228, 255) for _ in range(3)))
+        self.image = _paper(rng)
         self.canvas = ImageDraw.Draw(self.image)
 
     def figure(self, place: Place, figure: str, colour: str, radius: float) -> None:
@@ -137,6 +139,11 @@ class Sketch:
         outline = [(place[0] + radius * x, place[1] + radius * y) for x, y in OUTLINES[figure]]
         self.canvas.polygon(outline, fill=self.shade(colour))
         self.marks += [(colour, *place), (figure, *place)]
+
+    def ground(self, top: float) -> None:
+        """Ground from a height down: the paper, darker."""
+        box, share = (0, round(top), CANVAS, CANVAS), self.rng.uniform(0.7, 0.9)
+        self.image.paste(self.image.crop(box).point(lambda value: int(share * value)), box)
 
     def write(self, place: Place, text: str) -> None:
         """A number or sign on a place, a little off, small enough for a cell."""
@@ -156,6 +163,18 @@ class Sketch:
         image = self.image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
         marks = tuple((word, x * SIDE / CANVAS, y * SIDE / CANVAS) for word, x, y in self.marks)
         return Scene(image, question, answer, choices, steps, content, marks)
+
+
+def _paper(rng: random.Random) -> Image.Image:
+    """An empty sheet on which every place has a shade of its own.
+
+    Qwen2-VL's vision tower knows how far two patches are apart, not where they are: on plain paper it could not tell.
+    """
+    sheet = np.full((CANVAS, CANVAS, 3), rng.randint(240, 255))
+    ramp = np.linspace(0, SHADE, CANVAS).astype(int)
+    sheet[:, :, 0] -= ramp
+    sheet[:, :, 2] -= ramp[:, None]
+    return Image.fromarray(sheet.astype(np.uint8))
 
 
 @cache  # Pillow would unpack it anew for each number

@@ -98,7 +98,7 @@ def depth(level: int, rng: random.Random) -> Scene:
     if abs(feet[0] - feet[1]) < 14:
         return depth(level, rng)
     sketch = Sketch(rng)
-    sketch.canvas.rectangle([0, SKY, CANVAS, CANVAS], fill=tuple(rng.randint(170, 215) for _ in range(3)))
+    sketch.ground(SKY)
     for place in sorted(range(count), key=lambda i: feet[i]):  # the nearer one covers the other
         radius = 5 + 14 * sizes[place] * (feet[place] - SKY) / (CANVAS - SKY)
         colour, figure = things[place]
