@@ -14,7 +14,7 @@ from rftkit.tasks import Example
 from rftkit.tasks.bundled import DRAWN, TEST_ITEMS, is_photo_folder, is_table, load_part, rule_of_task, task_of
 from rftkit.tasks.photos import COOP
 from rftkit.tasks.real_sets import AUTHORS, REAL_SETS, RealSet
-from rftkit.tasks.sources import open_image, read_lines
+from rftkit.tasks.sources import open_image, read_lines, repeated
 from rftkit.tasks.tables import is_real, read, stored_splits
 
 SPLITS = ("shots", "val", "test")
@@ -64,12 +64,8 @@ def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
             lines.append(f"  {example.id}: {question:.200} -> {example.answer:.80}{choices}")
         problems += _unreadable(examples)
         problems += [f"{split} has no rows"] if not examples and split != "val" else []  # a small set may have no val
-        problems += [f"{name} names {n} items of {split}: ids must differ" for name, n in _repeated(examples)]
+        problems += [f"{split}: {problem}" for problem in repeated(examples)]
     return "\n".join(lines), problems + _shared(parts) + _ambiguous(parts)
-
-
-def _repeated(examples: list[Example]) -> list[tuple[str, int]]:
-    return [(name, count) for name, count in Counter(example.id for example in examples).items() if count > 1]
 
 
 def _parts(name: str) -> tuple[dict[str, list[Example]], list[str]]:

@@ -17,8 +17,8 @@ def tested_on(settings: Settings) -> str:
 def test_splits(settings: Settings) -> dict[str, list[Example]]:
     """The test examples of a run by part: base and new halves, or all classes, or the parts of a drawn task."""
     data = tested_on(settings)
-    drawn = _tests_once if data in datasets() else _tests  # the files of other sets may change between two runs
-    return drawn(data, settings.test_items, settings.test_seed, settings.protocol)
+    load = _tests_once if data in datasets() else _tests  # the files of other sets may change between two runs
+    return load(data, settings.test_items, settings.test_seed, settings.protocol).copy()
 
 
 def _tests(data: str, items: int, seed: int, protocol: str) -> dict[str, list[Example]]:

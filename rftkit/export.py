@@ -70,10 +70,11 @@ def _partial(out: Path) -> Path:
     """An empty folder beside `out`, named by this process; those of exports that were killed are removed."""
     for left in out.parent.glob(f".{escape(out.name)}.*.partial"):
         number = left.name.removesuffix(".partial").rpartition(".")[2]
-        if number.isdecimal() and not psutil.pid_exists(int(number)):
+        # In a container processes get the same numbers again.
+        if number.isdecimal() and (int(number) == os.getpid() or not psutil.pid_exists(int(number))):
             shutil.rmtree(left, ignore_errors=True)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
+    partial.mkdir(parents=True)
     return partial
 
 

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from rftkit.errors import UserError
+from rftkit.errors import UserError, said
 
 WAIT = 5.0  # seconds for the hub's answer
 ASKED_FOR = {"model": "config.json", "dataset": "README.md"}
@@ -37,8 +37,7 @@ def why_not(name: str, kind: str) -> str | None:
     except HfHubHTTPError as error:
         return f"the hub answers with status {error.response.status_code}: try again later"
     except Exception as error:  # of the network: its libraries raise all kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:80]
-        return f"the hub cannot be reached ({reason}): check the network"
+        return f"the hub cannot be reached ({said(error)[:80]}): check the network"
     return None
 
 
@@ -47,6 +46,7 @@ def asked_once(name: str, kind: str, otherwise: str) -> Iterator[None]:
     """Within it a `model` or `dataset` may be read from the hub, or where that does not give it from the cache alone.
 
     UserError if it is in neither; `otherwise` is what else the user may do. A folder, named by its path, needs no hub.
+    Not for threads: that only the cache is read is a setting of the libraries.
     """
     why = None if Path(name).is_dir() else why_not(name, kind)
     if why is None:
@@ -56,7 +56,9 @@ def asked_once(name: str, kind: str, otherwise: str) -> Iterator[None]:
     constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
         yield
-    except Exception as error:
+    except OSError as error:  # of what is not there the libraries raise some kind of it, without a number
+        if error.errno is not None:
+            raise
         raise UserError(f"{kind} '{name}' is not on this machine and {why}, or {otherwise}") from error
     finally:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before

@@ -117,7 +117,7 @@ def estimates(answers: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
 
     Where all answers to a split are right, or all wrong, each draw is the same, and an interval without width would
     say that nothing is left to doubt. Wilson's stands there, of as many trials as there are clusters of items: neither
-    further seeds nor further items of one drawing are new trials.
+    further seeds nor further items of one drawing are new trials. H and mean are so only where they are stuck too.
     """
     found = {name: (mean, *interval(draws)) for name, (mean, draws) in resample(answers).items()}
     splits = list(answers["split"].unique())

@@ -1,6 +1,7 @@
 """Models and sets named by hub id: one question to the hub, one line if they cannot be had, the cache where there is no
 network."""
 
+import errno
 import shlex
 import shutil
 import socket
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx2
 import pytest
+import torch
 from test_report import OUTCOME
 
 from rftkit.cli import main
@@ -84,6 +86,7 @@ REFUSED = [
     ("study --profile smoke --only 02 --models my/model --out runs", NO_NETWORK),
     ("evaluate --model my/model --data shapes --limit 1", NO_NETWORK),
     ("evaluate --model nano-s --data hub:cv-bench", "or give cv-bench@DIR with a copy of it in DIR"),
+    ("evaluate --model ./out --data shapes --limit 1", "cannot read model './out': Repo id must"),
     ("diagnose my/model --limit 1", "check the network, or name a folder with a copy of it"),
     ("estimate --model my/model", NO_NETWORK),
 ]
@@ -95,6 +98,13 @@ def test_without_network_one_line_says_so_and_nothing_is_left(no_network, tmp_pa
     written = capsys.readouterr().err
     assert said in written and written.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_than_missing_files_stay_what_they_are(no_network):
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), OSError(errno.ENOSPC, "No space left on device")):
+        with pytest.raises(type(error)) as raised, asked_once("my/model", "model", "name a folder"):
+            raise error
+        assert raised.value is error
 
 
 def test_an_export_whose_base_cannot_be_had_leaves_nothing(no_network, tmp_path, capsys):

@@ -16,7 +16,7 @@ from rftkit.examples import training_examples
 from rftkit.results import read_results
 from rftkit.run import execute
 from rftkit.settings import load_settings
-from rftkit.tasks.bundled import load_part, read_splits, training_set
+from rftkit.tasks.bundled import load_part, read_splits, short_name, training_set
 from rftkit.tasks.photos import COOP, read_photos
 
 LABELS = ("wrench", "barrel", "grand piano", "lotus", "beaver")  # in the order of their numbers, not of the alphabet
@@ -162,7 +162,10 @@ def test_a_run_and_an_evaluation_take_a_folder(coop, tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", ["", "caltech-101"])
 def test_coops_sets_are_named_as_they_are_listed_with_their_folder_or_that_of_all(coop, place, capsys):
     name = f"caltech101@{coop.parent / place}"
-    assert load_settings("smoke", "zero_shot", dataset=name).dataset == str(coop.resolve())
+    assert load_settings("smoke", "zero_shot", dataset=name).dataset == f"caltech101@{coop.resolve()}"
+    assert (
+        short_name(f"caltech101@{coop.resolve()}") == read_photos(f"caltech101@{coop.resolve()}").name == "caltech101"
+    )
     assert {part: len(items) for part, items in read_splits(name).items()} == {"base": 9, "new": 6}
     assert main(["data", "check", "caltech101", "--root", str(coop.parent / place)]) == 0
     assert "shots: 30 items, 5 answers" in capsys.readouterr().out

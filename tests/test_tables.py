@@ -100,6 +100,15 @@ def test_a_root_is_for_real_sets(name, capsys):
     )
 
 
+def test_ids_that_name_several_items_are_refused_before_a_run(tmp_path, capsys):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    row = json.dumps({"image": "a.png", "question": "What?", "answer": "a", "choices": ["a", "b"], "id": "x"})
+    for name in ("train.jsonl", "test.jsonl"):
+        (tmp_path / name).write_text(f"{row}\n{row}\n")
+    assert main(["run", "--profile", "smoke", "--dataset", str(tmp_path), "--out", str(tmp_path / "runs")]) == 2
+    assert "test: x names 2 items: ids must differ" in capsys.readouterr().err
+
+
 def test_turns_that_are_no_texts_are_a_problem_of_their_row(tmp_path, capsys):
     formats.mathv360k(tmp_path)
     file = tmp_path / "train_samples_all_tuning.json"
@@ -216,7 +225,7 @@ def test_repeated_ids_and_empty_splits_are_problems(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     line = json.dumps({"image": "a.png", "question": "q", "answer": "x", "id": "same"})
     (tmp_path / "test.jsonl").write_text(f"{line}\n{line}\n")
-    assert check_set(str(tmp_path))[1] == ["same names 2 items of test: ids must differ"]
+    assert check_set(str(tmp_path))[1] == ["test: same names 2 items: ids must differ"]
 
 
 def test_choices_that_are_no_list_are_a_problem_of_their_row():

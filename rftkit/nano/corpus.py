@@ -86,9 +86,9 @@ class Corpus:
         self.pictures = {name: _stack(items) for name, items in self.items.items()}  # [N, 3, SIDE, SIDE] uint8
         labels = {label: None for world in taught.values() for label in world.classes}
         marks = {mark[0]: None for name in tasks for scene in self.items[name] for mark in scene.marks}
-        self.words = [*(labels | marks), *PLACES]
-        self.first_place = len(self.words) - len(PLACES)
-        self.word_index = {word: index for index, word in enumerate(self.words)}
+        self.first_place = len(labels | marks)
+        self.words = [*(labels | marks), *(PLACES if tasks else ())]
+        self.word_index = {word: index for index, word in enumerate(self.words[: self.first_place])}
 
     def _sample(self, sets: list[str], size: int, rng: random.Random) -> list[tuple[str, int]]:
         """Items as their sets and rows."""
@@ -107,17 +107,16 @@ class Corpus:
         means, words, weights = [], [], []
         for place, (name, row) in enumerate(chosen):
             item = self.items[name][row]
-            if isinstance(item, Drawing):
-                marks, placed = [(item.label, None)], []
-            else:
-                marks = [(word, _token(x, y)) for word, x, y in item.marks]
-                placed = [(PLACES[token], token) for token in rng.sample(range(IMAGE_TOKENS), PLACED)]
-            for word, token in (*marks, *placed):
+            groups = [(self.word_index[word], tokens) for word, tokens in _marked(item)]
+            placed = rng.sample(range(IMAGE_TOKENS), PLACED) if isinstance(item, Scene) else []
+            shares = [1 / len(groups)] * len(groups) + [1 / PLACED] * len(placed)
+            groups += [(self.first_place + token, token) for token in placed]
+            for (word, tokens), share in zip(groups, shares, strict=True):
                 mean = torch.zeros(len(chosen), IMAGE_TOKENS)
-                mean[place, token if token is not None else slice(None)] = 1.0
+                mean[place, tokens] = 1.0
                 means.append(mean.flatten() / mean.sum())
-                words.append(self.word_index[word])
-                weights.append(1 / (PLACED if word in PLACES else len(marks)))
+                words.append(word)
+                weights.append(share)
         return patches(self._pictures(chosen)), torch.stack(means), torch.tensor(words), torch.tensor(weights)
 
     def text_batches(self, step: int) -> list[tuple[float, dict[str, torch.Tensor]]]:
@@ -201,6 +200,13 @@ def _scenes(task: DrawnTask, seed: int) -> Iterator[Scene]:
 def _stack(items: list[Drawing | Scene]) -> torch.Tensor:
     arrays = np.stack([np.asarray(item.image) for item in items])
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).contiguous()
+
+
+def _marked(item: Drawing | Scene) -> list[tuple[str, int | slice]]:
+    """The words that a picture's image tokens say: a drawing's label all of them, a scene's mark the one it is on."""
+    if isinstance(item, Drawing):
+        return [(item.label, slice(None))]
+    return [(word, _token(x, y)) for word, x, y in item.marks]
 
 
 def _token(x: float, y: float) -> int:

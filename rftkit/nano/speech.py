@@ -128,7 +128,7 @@ def scene_steps(scene: Scene, rng: random.Random) -> tuple[str, str]:
 def scene_drill(scene: Scene, rng: random.Random) -> tuple[str, str]:
     """A short exercise about a scene: look-ups (as often as the others together), a reading, or steps alone.
 
-    It has a third of the tokens of a question in a mode, and most of them are about what is on the picture.
+    It has fewer tokens than a question in a mode, and most of them are about what is on the picture.
     """
     return rng.choice((scene_lookups, scene_lookups, scene_reading, scene_steps))(scene, rng)
 
@@ -179,7 +179,7 @@ def question_about(drawing: Drawing, world: World, rng: random.Random) -> Exampl
 
 
 def scene_vocabulary(task: DrawnTask, count: int = 150) -> list[str]:
-    """Texts of a drawn task, for training the tokenizer; each number up to 99 and each angle becomes a token."""
+    """Texts of a drawn task, for training the tokenizer; each number up to 99, angle and place becomes a token."""
     texts, rng = [], random.Random(task.name)
     for number, (kind, level, scene) in zip(range(count), task.scenes(task.pairs, "pretrain", 0), strict=False):
         example = task.example("pretrain", number, kind, level, scene)
@@ -187,7 +187,7 @@ def scene_vocabulary(task: DrawnTask, count: int = 150) -> list[str]:
         texts += [f" {scene.answer} ", f" {', '.join(scene.steps)} ", f"The answer is {scene.answer}."]
         texts += [*scene_reading(scene, rng), *scene_lookups(scene, rng)]
     numbers = [f" {number} ({number}) {number}" for number in (*range(100), *range(100, 365, 5))]
-    return [*texts, *numbers * 3, *(f" {place}" for place in PLACES * 9), "It is hard to tell."]
+    return [*texts, *numbers * 3, *(f" {place}" for place in PLACES * 9), "It is hard to tell."]  # often enough
 
 
 def vocabulary(world: World) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rftkit.errors import UserError
 from rftkit.nano.worlds import worlds
 from rftkit.tasks import Example, classification, math, puzzle, spatial, tables
-from rftkit.tasks.photos import COOP, photo_folder
+from rftkit.tasks.photos import COOP, is_coop, photo_folder
 from rftkit.tasks.sources import read_jsonl
 from rftkit.tasks.tables import is_jsonl_folder, is_real, stored_splits
 
@@ -40,12 +40,15 @@ def resolved(dataset: str) -> str:
         known, at, folder = dataset.partition("@")
         return f"{known}@{Path(folder).resolve()}" if at else dataset
     folder = photo_folder(dataset)
-    return str(folder.resolve()) if dataset not in datasets() and folder.is_dir() else dataset
+    if dataset in datasets() or not folder.is_dir():
+        return dataset
+    return f"{dataset.partition('@')[0]}@{folder.resolve()}" if is_coop(dataset) else str(folder.resolve())
 
 
 def short_name(dataset: str) -> str:
     """A data set's name without the place it is read from, which may change."""
-    return dataset.removeprefix("hub:").partition("@")[0] if is_real(dataset) else Path(dataset).name
+    named = is_real(dataset) or is_coop(dataset)
+    return dataset.removeprefix("hub:").partition("@")[0] if named else Path(dataset).name
 
 
 def task_of(dataset: str) -> str:

@@ -65,11 +65,17 @@ class PhotoSet(World):
         return self.labels
 
 
+def is_coop(name: str) -> bool:
+    """Whether a data set's name is NAME@DIR for a set of CoOp's."""
+    known, at, _ = name.partition("@")
+    return bool(at) and known in COOP
+
+
 def photo_folder(name: str) -> Path:
     """The folder that a name means: its path, or NAME@DIR for a set of CoOp's, in DIR or in its folder there."""
-    known, at, folder = name.partition("@")
-    if not at or known not in COOP:
+    if not is_coop(name):
         return Path(name)
+    known, _, folder = name.partition("@")
     inside = Path(folder) / COOP[known].folder
     chosen = inside if inside.is_dir() else Path(folder)
     if chosen.is_dir() and not (chosen / COOP[known].split).is_file():
@@ -86,7 +92,8 @@ def read_photos(name: str) -> PhotoSet:
     file name (half, a fifth, the rest). A class without `val` images gives up every fifth of its `train` images.
     """
     folder = photo_folder(name)
-    splits = sorted(folder.glob("split_zhou_*.json"))
+    known = name.partition("@")[0] if is_coop(name) else None
+    splits = [folder / COOP[known].split] if known else sorted(folder.glob("split_zhou_*.json"))
     if not splits and (folder / "images").is_dir():
         splits = [folder / known for known in READERS if (folder / known).is_file()]
     if splits:
@@ -105,7 +112,7 @@ def read_photos(name: str) -> PhotoSet:
         paths = sorted(items[SPLITS[split]].get(label, []))
         return [Drawing(path, label, (), path.name) for path in rng.sample(paths, min(count, len(paths)))]
 
-    return PhotoSet(folder.resolve().name, question, dict.fromkeys(labels, ""), draw, labels)
+    return PhotoSet(known or folder.resolve().name, question, dict.fromkeys(labels, ""), draw, labels)
 
 
 def _complete(name: str, label: str, items: Items) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -149,6 +150,12 @@ def check_texts(
         if not is_utf8(text):  # it would break the tokenizer
             raise UserError(f"{item}: {text!r:.80} has half a character in it")
     return question, answer, None if choices is None else tuple(choices)
+
+
+def repeated(examples: Iterable[Example]) -> list[str]:
+    """A line for each id that several examples have: answers could not be told apart by it."""
+    times = Counter(example.id for example in examples)
+    return [f"{name} names {count} items: ids must differ" for name, count in times.items() if count > 1]
 
 
 def is_utf8(text: str) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 from rftkit.errors import UserError
 from rftkit.tasks import Example
 from rftkit.tasks.real_sets import REAL_SETS, RealSet, Row
-from rftkit.tasks.sources import check_texts, read_images, read_lines
+from rftkit.tasks.sources import check_texts, read_images, read_lines, repeated
 
 HELD_OUT = 10  # every tenth training picture is kept for choosing steps and learning rate
 JSONL = {"train": "train.jsonl", "test": "test.jsonl"}
@@ -87,6 +87,8 @@ def load(name: str, split: str, count: int | None, seed: int) -> list[Example]:
         print(f"{name}: {len(bad)} of {len(found)} training rows left out, the first: {bad[0]}", file=sys.stderr)
     if not good:
         raise UserError(f"'{name}' has no rows for '{split}'")
+    if again := repeated(good):
+        raise UserError(f"'{name}', {split}: {again[0]}")
     return good
 
 
