@@ -132,7 +132,7 @@ def _agree_with_run(run: Path, parts: dict[str, list[Example]], mode: str, ours:
     if not (run / results.PREDICTIONS).is_file():
         return None
     table = results.read_predictions(run)
-    own = table[table["mode"] == mode].drop_duplicates(["split", "id"]).set_index(["split", "id"])["completion"]
+    own = table[table["mode"] == mode].set_index(["split", "id"])["completion"]
     places = [(part, example.id) for part, examples in parts.items() for example in examples]
     return sum(own.get(place) == text for place, text in zip(places, ours, strict=True))
 
