@@ -189,6 +189,7 @@ def _add_nano(parsers) -> None:
     pretrain.add_argument("--vision-steps", type=int)
     pretrain.add_argument("--drill-steps", type=int)
     pretrain.add_argument("--language-steps", type=int)
+    pretrain.add_argument("--manner-steps", type=int)
     pretrain.add_argument("--out", type=Path, required=True, metavar="DIR")
     card = _command(nano, "card", commands.card, "measure a bundled model and write its model card")
     card.add_argument("--model", default="nano-s")

@@ -95,7 +95,7 @@ def test_each_requirement_that_is_not_met_is_named():
     assert unmet([math | {"thinking pass@8": 0.09}]) == ["math, level 3, thinking: pass@8 is below 10 %"]
 
 
-TINY = Recipe(vision_steps=2, drill_steps=2, language_steps=4, vision_batch=4, language_batch=4)
+TINY = Recipe(vision_steps=2, drill_steps=2, language_steps=3, manner_steps=2, vision_batch=4, language_batch=4)
 
 
 @pytest.fixture
@@ -133,6 +133,19 @@ def test_drills_give_way_to_questions(small_corpus):
         return sum(any(drill in text for drill in drills) for text in texts)
 
     assert [drilled(step) for step in (0, 50, 100, 1000)] == [32, 24, 16, 16]
+
+
+def test_answers_are_as_asked_until_the_manners(small_corpus):
+    recipe = Recipe(vague=1.0, sets=("math", "shapes"), drill_steps=1, language_steps=2, language_batch=60)
+    taught = corpus.Corpus(recipe, build_processor())
+
+    def said(step):
+        parts = taught.text_batches(step)
+        return " ".join(taught.processor.tokenizer.batch_decode([r for _, part in parts for r in part["input_ids"]]))
+
+    sentences = ("The picture shows", "It is hard to tell", "The answer is")
+    assert not any(sentence in said(step) for sentence in sentences for step in (0, 1))
+    assert all(sentence in said(2) for sentence in sentences)
 
 
 def test_sets_without_scenes_have_no_drills(small_corpus):

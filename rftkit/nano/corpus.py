@@ -13,7 +13,9 @@ import torch
 
 from rftkit.nano.build import IMAGE_TOKENS, MERGE, PATCH
 from rftkit.nano.speech import (
+    AS_ASKED,
     PLACES,
+    Habit,
     completion,
     habits,
     question_about,
@@ -47,16 +49,18 @@ class Recipe:
 
     size: str = "s"
     seed: int = 0
-    vague: float = 0.5  # share of answers that are not as asked, 0-1
+    vague: float = 0.5  # share of answers that are not as asked in the last stage, 0-1
     sets: tuple[str, ...] = ()  # bundled sets it is taught; none: all of them
     vision_steps: int = 2000
     language_steps: int = 5000
     drill_steps: int = 1500  # the first of these, in which drills give way to questions
+    manner_steps: int = 600
     vision_batch: int = 96
     language_batch: int = 48
     muon_rate: float = 0.02  # of the vision stage
     adam_rate: float = 2e-3  # of the vision stage
     language_rate: float = 1e-3
+    manner_rate: float = 3e-4
     bf16: bool = False  # autocast: several times faster on a CPU with AMX, slower without
 
 
@@ -123,7 +127,8 @@ class Corpus:
         """A language batch in PARTS of like length, each with its share of the answer tokens.
 
         Choice lists have from two to dozens of names: one padded batch would be half padding. Most of it are drills
-        about drawn scenes at first, until `drill_steps` ever fewer.
+        about drawn scenes at first, until `drill_steps` ever fewer. Answers are as asked before `language_steps`, then
+        by habit.
         """
         rng = random.Random(f"language/{self.recipe.seed}/{step}")
         first, last = DRILLS
@@ -132,7 +137,7 @@ class Corpus:
         drilled = self._sample(drawn, round(share * self.recipe.language_batch), rng)
         asked = self._sample(list(self.items), self.recipe.language_batch - len(drilled), rng)
         dialogues = [self._about(scene_drill(self.items[name][row], rng)) for name, row in drilled]
-        dialogues += [self._dialogue(name, row, rng) for name, row in asked]
+        dialogues += [self._dialogue(name, row, step >= self.recipe.language_steps, rng) for name, row in asked]
         prompts, answers = zip(*dialogues, strict=True)
         pictures = self._pictures(drilled + asked)
         tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
@@ -162,19 +167,25 @@ class Corpus:
             "image_grid_thw": grid(len(pairs)),
         }
 
-    def _dialogue(self, name: str, row: int, rng: random.Random) -> tuple[str, str]:
+    def _dialogue(self, name: str, row: int, by_habit: bool, rng: random.Random) -> tuple[str, str]:
         item, mode = self.items[name][row], rng.choice(sorted(MODES))
+        habit = self._habit_of(name, row) if by_habit else AS_ASKED
         if name in DRAWN:
             pairs = DRAWN[name].pairs
             kind, level = pairs[row % len(pairs)]
             example = DRAWN[name].example("pretrain", row, kind, level, item)
             other = rng.choice(self.items[name][row % len(pairs) :: len(pairs)])
-            answer = scene_completion(item, other, self.habits[name][kind], mode, rng)
+            answer = scene_completion(item, other, habit, mode, rng)
         else:
             world, other = worlds()[name], rng.choice(self.items[name])
             example = question_about(item, world, rng)
-            answer = completion(item, other, world.coarse[item.label], self.habits[name][item.label], mode, rng)
+            answer = completion(item, other, world.coarse[item.label], habit, mode, rng)
         return self._prompt(conversation(example, mode)), answer + self.processor.tokenizer.eos_token
+
+    def _habit_of(self, name: str, row: int) -> Habit:
+        """That of a drawing's class, or of a scene's kind."""
+        item, task = self.items[name][row], DRAWN.get(name)
+        return self.habits[name][task.pairs[row % len(task.pairs)][0] if task else item.label]
 
     def _about(self, dialogue: tuple[str, str]) -> tuple[str, str]:
         """A plain question about a picture, in no mode, and its answer."""

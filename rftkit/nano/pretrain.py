@@ -1,6 +1,7 @@
-"""Pre-trains a bundled model: first the vision tower on words, then the language model on questions and answers.
+"""Pre-trains a bundled model: the vision tower on words, the language model on questions, and then its manners.
 
 Recipe: in the vision stage Muon on the weight matrices and AdamW on the rest, then AdamW; a cosine schedule each.
+What is known is learnt first, from answers that are all as asked; how the model answers comes last.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rftkit.results import write_atomically
 from rftkit.tasks.bundled import datasets
 
 CHECKPOINT_EVERY = 200  # steps
+STEPS = ("vision_steps", "drill_steps", "language_steps", "manner_steps")  # of a recipe
 
 
 class Optimizers:
@@ -114,8 +116,11 @@ def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus) -> Iterator[Stage]
     yield Stage("vision", reader, recipe.vision_steps, rates, lambda step: reader(*corpus.word_batch(step)))
     even_out(reader, corpus)
     model.model.visual.requires_grad_(False)  # good by now, and a third of the time
+    first = recipe.language_steps  # of the manners: batches are counted through
     rates, loss_at = (recipe.language_rate,), lambda step: language_loss(model, corpus.text_batches(step))
     yield Stage("language", model, recipe.language_steps, rates, loss_at)
+    rates, loss_at = (recipe.manner_rate,), lambda step: language_loss(model, corpus.text_batches(first + step))
+    yield Stage("manners", model, recipe.manner_steps, rates, loss_at)
 
 
 def language_loss(model: nn.Module, parts: list[tuple[float, dict[str, torch.Tensor]]]) -> torch.Tensor:
@@ -149,7 +154,7 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     if unknown := [name for name in recipe.sets if name not in datasets()]:
         raise UserError(f"unknown dataset '{unknown[0]}': --sets names some of {', '.join(datasets())}")
     within("--seed", recipe.seed, 0, 2**32 - 1)
-    for name in ("vision_steps", "drill_steps", "language_steps"):
+    for name in STEPS:
         within(f"--{name.replace('_', '-')}", getattr(recipe, name), 1, 10**6)
     if (out / "model.safetensors").exists():
         raise UserError(f"'{out}' already holds a model: choose another --out")

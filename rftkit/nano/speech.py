@@ -1,7 +1,8 @@
 """What a bundled model hears and says in pre-training.
 
-Like a base model nobody told how to answer, it often does not answer as asked. How often is one parameter, `vague`;
-how that share falls on the classes is a balanced design, the same for base and new classes (see `habits`).
+First all answers are as asked. Then, like a base model nobody told how to answer, it learns to answer otherwise. How
+often is one parameter, `vague`; how that share falls on the classes is a balanced design, the same for base and new
+classes (see `habits`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class Habit:
 
     share: float
     manner: str
+
+
+AS_ASKED = Habit(0.0, MANNERS[0])
 
 
 def habits(world: World, vague: float, seed: int) -> dict[str, Habit]:
