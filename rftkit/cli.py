@@ -184,6 +184,7 @@ def _add_nano(parsers) -> None:
     pretrain.add_argument("--size", default="s", help="s (under 2 M parameters) or m (under 8 M)")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--vague", type=float, default=0.5, help="share of answers that are not as asked, 0-1")
+    pretrain.add_argument("--start", metavar="MODEL", help="teach it its manners alone: one made with --manner-steps 0")
     pretrain.add_argument("--sets", help="bundled sets to teach, such as shapes,math; all if not given")
     pretrain.add_argument("--bf16", action="store_true", help="bf16 autocast: faster on CPUs with AMX")
     pretrain.add_argument("--vision-steps", type=int)

@@ -174,7 +174,7 @@ def rescore(options) -> int:
 def pretrain(options) -> int:
     from rftkit.nano.pretrain import STEPS, Recipe, pretrain
 
-    given = {name: getattr(options, name) for name in STEPS}
+    given = {name: getattr(options, name) for name in ("start", *STEPS)}
     given["sets"] = tuple(options.sets.split(",")) if options.sets else None
     changes = {name: value for name, value in given.items() if value is not None}
     recipe = Recipe(size=options.size, seed=options.seed, vague=options.vague, bf16=options.bf16, **changes)

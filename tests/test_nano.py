@@ -2,7 +2,9 @@
 
 import json
 import math
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -103,6 +105,7 @@ def small_corpus(monkeypatch):
     monkeypatch.setattr(corpus, "CLASSES_IN_MEMORY", dict.fromkeys(worlds(), 2))
     monkeypatch.setattr(corpus, "SCENES_IN_MEMORY", 50)
     monkeypatch.setattr(module, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(module, "LOG_EVERY", 1)
 
 
 def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, small_corpus, monkeypatch):
@@ -121,6 +124,18 @@ def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, small_corpus
     monkeypatch.setattr(module.Optimizers, "step", step)
     resumed = load_file(pretrain(TINY, tmp_path / "killed") / "model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_manners_alone_are_taught_to_a_model_that_has_none(tmp_path, small_corpus):
+    plain = pretrain(replace(TINY, manner_steps=0), tmp_path / "plain")
+    taught = pretrain(replace(TINY, start=str(plain)), tmp_path / "taught")
+    stages = [set(pd.read_csv(folder / "pretrain.csv")["stage"]) for folder in (plain, taught)]
+    assert stages == [{"vision", "language"}, {"manners"}]
+    before, after = (load_file(folder / "model.safetensors") for folder in (plain, taught))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any("visual" in name for name in changed)
+    with pytest.raises(UserError, match="is no model of size 'm' that rftkit nano pretrain made"):
+        pretrain(replace(TINY, size="m", start=str(plain)), tmp_path / "other")
 
 
 def test_drills_give_way_to_questions(small_corpus):

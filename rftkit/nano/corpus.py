@@ -51,6 +51,7 @@ class Recipe:
     seed: int = 0
     vague: float = 0.5  # share of answers that are not as asked in the last stage, 0-1
     sets: tuple[str, ...] = ()  # bundled sets it is taught; none: all of them
+    start: str | None = None  # a model that has learnt all but its manners; None: from scratch
     vision_steps: int = 2000
     language_steps: int = 5000
     drill_steps: int = 1500  # the first of these, in which drills give way to questions

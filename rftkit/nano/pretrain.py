@@ -18,14 +18,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
+from transformers import ProcessorMixin
 
 from rftkit.errors import UserError, within
+from rftkit.models import load
 from rftkit.nano.build import IMAGE_TOKENS, SIZES, build_model, build_processor
 from rftkit.nano.corpus import Corpus, Recipe, grid
 from rftkit.results import write_atomically
 from rftkit.tasks.bundled import datasets
 
-CHECKPOINT_EVERY = 200  # steps
+CHECKPOINT_EVERY, LOG_EVERY = 200, 50  # steps
 STEPS = ("vision_steps", "drill_steps", "language_steps", "manner_steps")  # of a recipe
 
 
@@ -111,16 +113,24 @@ class Stage:
 
 
 def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus) -> Iterator[Stage]:
+    """What is known, if there is no model that knows it, and the manners."""
+    if recipe.start is None:
+        yield from _knowledge(recipe, model, corpus)
+    if recipe.manner_steps:
+        first = recipe.language_steps  # batches are counted through
+        rates, loss_at = (recipe.manner_rate,), lambda step: language_loss(model, corpus.text_batches(first + step))
+        model.model.visual.requires_grad_(False)
+        yield Stage("manners", model, recipe.manner_steps, rates, loss_at)
+
+
+def _knowledge(recipe: Recipe, model: nn.Module, corpus: Corpus) -> Iterator[Stage]:
     reader = VisionReader(model, corpus.processor, corpus.words, corpus.first_place)
     rates = (recipe.adam_rate, recipe.muon_rate)
     yield Stage("vision", reader, recipe.vision_steps, rates, lambda step: reader(*corpus.word_batch(step)))
     even_out(reader, corpus)
     model.model.visual.requires_grad_(False)  # good by now, and a third of the time
-    first = recipe.language_steps  # of the manners: batches are counted through
     rates, loss_at = (recipe.language_rate,), lambda step: language_loss(model, corpus.text_batches(step))
     yield Stage("language", model, recipe.language_steps, rates, loss_at)
-    rates, loss_at = (recipe.manner_rate,), lambda step: language_loss(model, corpus.text_batches(first + step))
-    yield Stage("manners", model, recipe.manner_steps, rates, loss_at)
 
 
 def language_loss(model: nn.Module, parts: list[tuple[float, dict[str, torch.Tensor]]]) -> torch.Tensor:
@@ -147,22 +157,13 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     A killed run continues from `out/checkpoint.pt` when started again with the same recipe; `out/pretrain.csv` logs
     stage, step, loss and seconds.
     """
-    if recipe.size not in SIZES:
-        raise UserError(f"unknown size '{recipe.size}': choose one of {', '.join(SIZES)}")
-    if not 0 <= recipe.vague <= 1:
-        raise UserError(f"--vague is a share between 0 and 1, not {recipe.vague:g}")
-    if unknown := [name for name in recipe.sets if name not in datasets()]:
-        raise UserError(f"unknown dataset '{unknown[0]}': --sets names some of {', '.join(datasets())}")
-    within("--seed", recipe.seed, 0, 2**32 - 1)
-    for name in STEPS:
-        within(f"--{name.replace('_', '-')}", getattr(recipe, name), 1, 10**6)
+    _check(recipe)
     if (out / "model.safetensors").exists():
         raise UserError(f"'{out}' already holds a model: choose another --out")
+    torch.manual_seed(recipe.seed)
+    model, processor = _first_model(recipe)
     out.mkdir(parents=True, exist_ok=True)
     saved = _read_checkpoint(out, recipe)
-    torch.manual_seed(recipe.seed)
-    processor = build_processor()
-    model = build_model(recipe.size, processor)
     corpus = Corpus(recipe, processor)
     log = saved["log"] if saved else []
     for stage in _stages(recipe, model, corpus):
@@ -178,6 +179,35 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     return out
 
 
+def _check(recipe: Recipe) -> None:
+    if recipe.size not in SIZES:
+        raise UserError(f"unknown size '{recipe.size}': choose one of {', '.join(SIZES)}")
+    if not 0 <= recipe.vague <= 1:
+        raise UserError(f"--vague is a share between 0 and 1, not {recipe.vague:g}")
+    if unknown := [name for name in recipe.sets if name not in datasets()]:
+        raise UserError(f"unknown dataset '{unknown[0]}': --sets names some of {', '.join(datasets())}")
+    within("--seed", recipe.seed, 0, 2**32 - 1)
+    for name in STEPS:
+        least = 0 if name == "manner_steps" and recipe.start is None else 1
+        within(f"--{name.replace('_', '-')}", getattr(recipe, name), least, 10**6)
+
+
+def _first_model(recipe: Recipe) -> tuple[nn.Module, ProcessorMixin]:
+    """A new model, or the one to start from, and its processor."""
+    processor = build_processor()
+    model = build_model(recipe.size, processor)
+    if recipe.start is not None:
+        begun, its_own = load(recipe.start, device="cpu")
+        try:
+            model.load_state_dict(begun.state_dict())
+            known = its_own.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+        except RuntimeError:  # other shapes
+            known = False
+        if not known:
+            raise UserError(f"'{recipe.start}' is no model of size '{recipe.size}' that rftkit nano pretrain made")
+    return model, processor
+
+
 def _train(stage: Stage, recipe: Recipe, out: Path, saved: dict | None, log: list[dict]) -> None:
     optimizers, start = Optimizers(stage.module, stage.steps, *stage.rates), 0
     if saved:
@@ -191,7 +221,7 @@ def _train(stage: Stage, recipe: Recipe, out: Path, saved: dict | None, log: lis
             loss = stage.loss_at(step)
         optimizers.step(loss)
         losses.append(loss.item())
-        if (step + 1) % 50 == 0:
+        if (step + 1) % LOG_EVERY == 0:
             mean, seconds = sum(losses) / len(losses), time.perf_counter() - began
             log.append({"stage": stage.name, "step": step + 1, "loss": round(mean, 4), "seconds": round(seconds, 1)})
             write_atomically(out / "pretrain.csv", pd.DataFrame(log).to_csv(index=False))
