@@ -10,10 +10,10 @@ import pytest
 
 from rftkit.nano.card import thought_is_true
 from rftkit.nano.corpus import CLASSES_IN_MEMORY
-from rftkit.nano.speech import Habit, completion, habits
+from rftkit.nano.speech import Habit, completion, habits, scene_habits
 from rftkit.nano.worlds import SIDE, emoji, flags, get_world, worlds
 from rftkit.prompts import question_text
-from rftkit.tasks.bundled import load_part, training_set
+from rftkit.tasks.bundled import DRAWN, load_part, training_set
 from rftkit.tasks.classification import load_split
 
 REAL = ("digits", "emoji", "flags")
@@ -99,6 +99,8 @@ def test_habits_treat_base_and_new_alike(vague):
     assert base == new
     assert sum(habit.share for habit in dealt.values()) / len(dealt) == pytest.approx(vague)
     assert all(0 <= habit.share <= 1 for habit in dealt.values())
+    kinds = scene_habits(DRAWN["math"], vague, seed=3)
+    assert sum(habit.share for habit in kinds.values()) / len(kinds) == pytest.approx(vague)
 
 
 @pytest.mark.parametrize(("name", "half", "size"), [("shapes", "base", 9), ("digits", "new", 5)])

@@ -85,7 +85,7 @@ class Corpus:
         taught = {name: world for name, world in worlds().items() if name in sets}
         tasks = {name: task for name, task in DRAWN.items() if name in sets}
         self.habits = {name: habits(world, recipe.vague, recipe.seed) for name, world in taught.items()}
-        self.habits |= {name: scene_habits(task, recipe.vague) for name, task in tasks.items()}
+        self.habits |= {name: scene_habits(task, recipe.vague, recipe.seed) for name, task in tasks.items()}
         self.items: dict[str, list] = {name: _drawings(world, recipe.seed) for name, world in taught.items()}
         self.items |= {name: list(islice(_scenes(task, recipe.seed), SCENES_IN_MEMORY)) for name, task in tasks.items()}
         self.pictures = {name: _stack(items) for name, items in self.items.items()}  # [N, 3, SIDE, SIDE] uint8

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rftkit.nano.worlds import SIDE, Drawing, World
@@ -20,6 +21,7 @@ from rftkit.tasks.drawn import DrawnTask, Scene
 # How an answer can fail to be as asked, in every mode alike: a sentence stands in its place, with a coarse name
 # (vague) or the label (prose); or the answer's tag is never closed (broken).
 MANNERS = ("vague", "prose", "broken")
+SPREAD = 0.8  # how far the shares of classes lie apart, 0-1
 MAIN_MANNER = 0.7  # share of a class's own manner among its answers that are not as asked
 OPEN = 0.1  # share of classification questions without a choice list
 LINES = 4  # rows and columns of a picture that is read out
@@ -43,21 +45,26 @@ AS_ASKED = Habit(0.0, MANNERS[0])
 
 
 def habits(world: World, vague: float, seed: int) -> dict[str, Habit]:
-    """A habit for each class. Both halves get the same ladder of shares around `vague` and the same manners,
-    dealt to their classes at random."""
+    """A habit for each class. Both halves get the same shares around `vague` and the same manners, dealt to their
+    classes at random."""
     rng = random.Random(f"habits/{world.name}/{seed}")
-    spread = 0.9 * min(vague, 1 - vague)
-    dealt = {}
-    for half in (world.base, world.new):
-        shares = [vague + spread * ((2 * step + 1) / len(half) - 1) for step in range(len(half))]
-        ladder = [Habit(share, MANNERS[step % len(MANNERS)]) for step, share in enumerate(shares)]
-        dealt.update(zip(rng.sample(half, len(half)), ladder, strict=True))
-    return dealt
+    return _dealt(world.base, vague, rng) | _dealt(world.new, vague, rng)
 
 
-def scene_habits(task: DrawnTask, vague: float) -> dict[str, Habit]:
-    """A habit for each kind of a drawn task's scenes: one share for all, the manners in turn."""
-    return {kind: Habit(vague, MANNERS[place % len(MANNERS)]) for place, kind in enumerate(task.kinds)}
+def scene_habits(task: DrawnTask, vague: float, seed: int) -> dict[str, Habit]:
+    """A habit for each kind of a drawn task's scenes, dealt as to classes."""
+    return _dealt(tuple(task.kinds), vague, random.Random(f"habits/{task.name}/{seed}"))
+
+
+def _dealt(names: Sequence[str], vague: float, rng: random.Random) -> dict[str, Habit]:
+    """One half of the names is mostly spoken of as asked, the other mostly not; of an odd number one is in between.
+
+    Two shares that far apart are told apart even where the habits of hundreds of classes are learnt at once.
+    """
+    spread, half = SPREAD * min(vague, 1 - vague), len(names) // 2
+    shares = [vague - spread] * half + [vague] * (len(names) % 2) + [vague + spread] * half
+    ladder = [Habit(share, MANNERS[step % len(MANNERS)]) for step, share in enumerate(shares)]
+    return dict(zip(rng.sample(names, len(names)), ladder, strict=True))
 
 
 def named(noun: str) -> str:
