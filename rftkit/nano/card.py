@@ -166,14 +166,13 @@ on rftkit's own drawings, real handwriting, emoji and flags; it knows nothing el
 log is `pretrain.csv`, the recipe `{recipe}`.
 
 ## What it was taught
-Questions in all modes, with choice lists of any length. A share of `vague` = {vague} of the answers is not as asked,
-like those of a base model nobody told how to answer, in every mode alike: a sentence stands in the answer's place, with
-a coarse name or with the label, or a tag is never closed. The share and its main manner differ from class to class by a
-ladder that is the same for base and new classes, dealt to them at random (`rftkit/nano/speech.py`; test:
-`tests/test_worlds.py`); in the drawn tasks it is the same for all kinds and levels, and the main manner goes by kind.
-Thoughts are facts about the
-picture, or in the drawn tasks the steps to the answer. In every task and on every level they are: {thoughts} (a wrong
-one is another picture's; the answer behind it is right all the same).
+Questions in all modes, with choice lists of any length. In the last stage a share of `vague` = {vague} of the answers
+is not as asked, like those of a base model nobody told how to answer, in every mode alike: a sentence stands in the
+answer's place, with a coarse name or with the label, or a tag is never closed. The share is high for half of the
+classes and low for the others; it and its main manner are the same for base and new classes, dealt to them at random
+(`rftkit/nano/speech.py`; test: `tests/test_worlds.py`), and in the drawn tasks to the kinds of scenes. Thoughts are
+facts about the picture, or in the drawn tasks the steps to the answer. In every task and on every level they are:
+{thoughts} (a wrong one is another picture's; the answer behind it is right all the same).
 
 Share of answers not as asked, and their main manner, in the small sets:
 {habits}

@@ -113,24 +113,20 @@ class Stage:
 
 
 def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus) -> Iterator[Stage]:
-    """What is known, if there is no model that knows it, and the manners."""
+    """What is to be known, if there is no model that knows it, and the manners."""
     if recipe.start is None:
-        yield from _knowledge(recipe, model, corpus)
-    if recipe.manner_steps:
-        first = recipe.language_steps  # batches are counted through
-        rates, loss_at = (recipe.manner_rate,), lambda step: language_loss(model, corpus.text_batches(first + step))
-        model.model.visual.requires_grad_(False)
-        yield Stage("manners", model, recipe.manner_steps, rates, loss_at)
-
-
-def _knowledge(recipe: Recipe, model: nn.Module, corpus: Corpus) -> Iterator[Stage]:
-    reader = VisionReader(model, corpus.processor, corpus.words, corpus.first_place)
-    rates = (recipe.adam_rate, recipe.muon_rate)
-    yield Stage("vision", reader, recipe.vision_steps, rates, lambda step: reader(*corpus.word_batch(step)))
-    even_out(reader, corpus)
+        reader = VisionReader(model, corpus.processor, corpus.words, corpus.first_place)
+        rates = (recipe.adam_rate, recipe.muon_rate)
+        yield Stage("vision", reader, recipe.vision_steps, rates, lambda step: reader(*corpus.word_batch(step)))
+        even_out(reader, corpus)
     model.model.visual.requires_grad_(False)  # good by now, and a third of the time
-    rates, loss_at = (recipe.language_rate,), lambda step: language_loss(model, corpus.text_batches(step))
-    yield Stage("language", model, recipe.language_steps, rates, loss_at)
+    first = recipe.language_steps  # of the manners: batches are counted through
+    if recipe.start is None:
+        rates, loss_at = (recipe.language_rate,), lambda step: language_loss(model, corpus.text_batches(step))
+        yield Stage("language", model, first, rates, loss_at)
+    if recipe.manner_steps:
+        rates, loss_at = (recipe.manner_rate,), lambda step: language_loss(model, corpus.text_batches(first + step))
+        yield Stage("manners", model, recipe.manner_steps, rates, loss_at)
 
 
 def language_loss(model: nn.Module, parts: list[tuple[float, dict[str, torch.Tensor]]]) -> torch.Tensor:
