@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from rftkit.errors import within
-from rftkit.models import load, scale_up
+from rftkit.models import load, merged, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
 from rftkit.shared_prefix import generate_forked, prefill
@@ -89,24 +89,25 @@ def generate(
     was_training = model.training
     model.eval()
     starts = range(0, len(examples), batch_size)
-    for start in tqdm(starts, desc=progress, leave=False, disable=progress is None):
-        part = examples[start : start + batch_size]
-        starts_with = None if begun is None else begun[start : start + batch_size]
-        batch = encode(processor, part, mode, max_pixels, starts_with).to(model.device)
-        ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
-        vision = with_features(model, batch)
-        cache = prefill(model, ids, mask, vision)
-        likeliest = _likeliest(model, processor, part, ids, mask, cache) if likelihood else [None] * len(part)
-        full = generate_forked(model, ids, mask, vision, per, config, cache)
-        completions = full[:, ids.shape[1] :].cpu()  # [B * samples, T]
-        ended = torch.isin(completions, ends).int()
-        lengths = (ended.cumsum(1) - ended == 0).sum(1).tolist()  # up to and with the first end token
-        texts = processor.tokenizer.batch_decode(completions, skip_special_tokens=True)
-        texts = texts if begun is None else [starts_with[row // per] + text for row, text in enumerate(texts)]
-        for place, choice in enumerate(likeliest):
-            own = slice(place * per, (place + 1) * per)
-            ids_of = [row[:length] for row, length in zip(completions[own], lengths[own], strict=True)]
-            answers.append(Answer(texts[own], ids_of, choice))
+    with merged(model):
+        for start in tqdm(starts, desc=progress, leave=False, disable=progress is None):
+            part = examples[start : start + batch_size]
+            starts_with = None if begun is None else begun[start : start + batch_size]
+            batch = encode(processor, part, mode, max_pixels, starts_with).to(model.device)
+            ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
+            vision = with_features(model, batch)
+            cache = prefill(model, ids, mask, vision)
+            likeliest = _likeliest(model, processor, part, ids, mask, cache) if likelihood else [None] * len(part)
+            full = generate_forked(model, ids, mask, vision, per, config, cache)
+            completions = full[:, ids.shape[1] :].cpu()  # [B * samples, T]
+            ended = torch.isin(completions, ends).int()
+            lengths = (ended.cumsum(1) - ended == 0).sum(1).tolist()  # up to and with the first end token
+            texts = processor.tokenizer.batch_decode(completions, skip_special_tokens=True)
+            texts = texts if begun is None else [starts_with[row // per] + text for row, text in enumerate(texts)]
+            for place, choice in enumerate(likeliest):
+                own = slice(place * per, (place + 1) * per)
+                ids_of = [row[:length] for row, length in zip(completions[own], lengths[own], strict=True)]
+                answers.append(Answer(texts[own], ids_of, choice))
     model.train(was_training)
     return answers
 

@@ -1,8 +1,11 @@
 """Evaluation against plain forward passes of the same model."""
 
+import pytest
 import torch
+from peft import get_peft_model
 
 from rftkit.evaluate import answer_rows, encode, generate, pass_at_samples, proportion
+from rftkit.models import load, lora_config, merged
 from rftkit.prompts import conversation
 from rftkit.tasks.classification import load_split
 
@@ -41,6 +44,42 @@ def test_likelihood_is_the_log_probability_of_the_whole_choice(nano, shapes):
     assert [said.likeliest for said in answers] == likeliest
     alone = generate(model, processor, some, "no_thinking", max_tokens=12, batch_size=3)
     assert [said.texts for said in answers] == [said.texts for said in alone]
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """The bundled model with an adapter that changes what it says."""
+    torch.manual_seed(0)
+    model = get_peft_model(load("nano-s", device="cpu")[0], lora_config(4)).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+@torch.no_grad()
+def test_merged_adapters_give_the_same_numbers_and_leave_the_weights_as_they_were(adapted, nano, shapes):
+    batch = encode(nano[1], shapes[:2], "thinking")
+    before, weights = adapted(**batch).logits, {name: w.clone() for name, w in adapted.state_dict().items()}
+    with pytest.raises(KeyError), merged(adapted):
+        changed = [name for name, w in adapted.state_dict().items() if not torch.equal(w, weights[name])]
+        together = adapted(**batch).logits
+        raise KeyError
+    assert changed and all("proj.base_layer.weight" in name for name in changed)
+    torch.testing.assert_close(together, before, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(before, nano[0](**batch).logits, atol=1e-2)
+    assert all(torch.equal(w, weights[name]) for name, w in adapted.state_dict().items())
+    assert torch.equal(adapted(**batch).logits, before)
+
+
+@torch.no_grad()
+def test_adapters_that_are_switched_off_or_stand_beside_rounded_weights_are_not_merged(adapted, nano, shapes):
+    batch = encode(nano[1], shapes[:2], "thinking")
+    with adapted.disable_adapter(), merged(adapted):
+        assert torch.equal(adapted(**batch).logits, nano[0](**batch).logits)
+    rounded = get_peft_model(load("nano-s", device="cpu", dtype=torch.bfloat16)[0], lora_config(4))
+    with merged(rounded):
+        assert not any(getattr(layer, "merged", False) for layer in rounded.modules())
 
 
 def test_pass_at_samples_is_zero_or_one_and_at_least_sometimes_right(nano, shapes):
