@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -12,96 +11,19 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from tqdm.auto import tqdm
 
 from rftkit.errors import UserError, within
 from rftkit.models import load_processor
 from rftkit.paths import DATA, NOTEBOOKS, PROFILES
-from rftkit.prompts import MODES
+from rftkit.plan import Chapter, datasets_of, dealt, runs_of, study_part
 from rftkit.report import write_report
 from rftkit.results import complete_runs, is_complete, read_results, read_settings
-from rftkit.run import folder_of
-from rftkit.settings import METHODS, Settings, every_control, load_profile, load_settings
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """A notebook of the study and the methods it runs."""
-
-    notebook: str
-    methods: tuple[str, ...]
-    controls: tuple[tuple[str, str], ...] = ()  # method and control
-    datasets: tuple[str, ...] = ()  # its own sets; none: that of the profile
-    parameters: tuple[tuple[str, Any], ...] = ()  # of the notebook, beside profile, sets, seeds and out
-    headline: bool = True  # part of the study if no notebooks are named
-    model: str | None = None  # None: the profile's
-
-    @property
-    def number(self) -> str:
-        return self.notebook[:2]
-
-    @property
-    def title(self) -> str:
-        """The notebook's name, and the model if it is not the profile's."""
-        return self.notebook if self.model is None else f"{self.notebook}-{Path(self.model).name}"
-
-    @property
-    def weight(self) -> int:
-        """How long a run takes, roughly: twice as long if it writes thoughts."""
-        methods = (*self.methods, *(method for method, _ in self.controls))
-        return max(2 if MODES[METHODS[method].mode].tags else 1 for method in methods)
-
-
-RL_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer")
-SET_METHODS = ("zero_shot", "sft", *RL_METHODS)
-CHAPTERS = (
-    Chapter("01_sft_baseline", ("zero_shot", "sft", "sft_all")),
-    Chapter("02_cls_rl", ("cls_rl",)),
-    Chapter("03_no_thinking_rl", ("no_thinking_rl",)),
-    Chapter("04_think_after_answer", ("think_after_answer",)),
-    Chapter(
-        "05_math_spatial_puzzle",
-        SET_METHODS,
-        datasets=("digits", "emoji"),  # nano-s cannot do the others yet
-        parameters=(("methods", SET_METHODS),),
-        headline=False,
-    ),
-    Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
-    Chapter("10_controls", (), every_control(), parameters=(("controls", None),), headline=False),
-)
-
-
-def chapters(only: tuple[str, ...] | None, models: Sequence[str | None] = (None,)) -> list[Chapter]:
-    """The chapters with these numbers, in order, for each model; `all` of them; the headline if None."""
-    numbers = {chapter.number: chapter for chapter in CHAPTERS}
-    if only == ("all",):
-        return [replace(chapter, model=model) for model in models for chapter in CHAPTERS]
-    unknown = [number for number in only or () if number not in numbers]
-    if unknown:
-        raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
-    chosen = [c for number, c in numbers.items() if (c.headline if only is None else number in only)]
-    return [replace(chapter, model=model) for model in models for chapter in chosen]
-
-
-def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
-    """The runs of a chapter by their folders. A zero-shot run has one seed: nothing is drawn."""
-    runs = [
-        load_settings(profile, method, dataset=name, model=chapter.model, seed=seed, control=control)
-        for name in _datasets_of(chapter, dataset)
-        for method, control in (*((method, None) for method in chapter.methods), *chapter.controls)
-        for seed in (seeds if METHODS[method].trainer else seeds[:1])
-    ]
-    return {folder_of(settings, out): settings for settings in runs}
-
-
-def _datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]:
-    """The sets a chapter runs: the one asked for, or its own, or the profile's (None)."""
-    return (dataset,) if dataset or not chapter.datasets else chapter.datasets
+from rftkit.settings import Settings, load_settings
 
 
 def study(
@@ -122,21 +44,22 @@ def study(
     Args:
         only: numbers of notebooks, or `all`; None: the headline, 01 to 04.
         seeds: how many; None: as many as the profile says.
-        models: the models to start from, one after the other; None: the profile's.
+        models: the models to start from, each with all seeds; None: those of the profile, which share the seeds.
         first_seed: the lowest of them: several people's runs can be pooled if their seeds differ.
         jobs: notebooks at once, which share the cores; None: two where there are two cores.
         shard: `i/n`: the i-th of n parts of the work, for n machines that share `out`.
         time_limit: minutes after which a notebook is stopped.
     """
-    count = study_seeds(profile) if seeds is None else seeds
+    own_count, own_models = study_part(profile)
+    count = own_count if seeds is None else seeds
     jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
     bounds = {"seeds": (count, 1, 10**4), "jobs": (jobs, 1, 10**3), "first-seed": (first_seed, 0, 2**31),
               "time-limit": (time_limit, 0.01, 10**4)}  # fmt: skip
     for name, (value, least, most) in bounds.items():
         within(f"--{name}", value, least, most)
     # Notebooks run in a folder of their own: paths are made absolute.
-    bases = [str(Path(model).resolve()) if Path(model).is_dir() else model for model in dict.fromkeys(models or ())]
-    plan = _dealt(chapters(only, bases or (None,)), range(first_seed, first_seed + count), shard)
+    bases = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models or own_models)]
+    plan = dealt(only, range(first_seed, first_seed + count), bases, not models, shard)
     missing = {c: _missing(runs_of(c, profile, dataset, part, out)) for c, part in plan.items()}
     _announce(missing, names=dry_run)
     every = [settings for runs in missing.values() for settings in runs.values()]
@@ -153,29 +76,6 @@ def study(
         text, path = write_report(out / Path(profile).stem)
         print(f"\n{text}\n\nreport: {path} and {path.with_suffix('.html').name}")
     return 1 if failed else 0
-
-
-def study_seeds(profile: str) -> int:
-    """How many seeds a study with this profile has (`study: {seeds: N}`, 1 if not given)."""
-    part = load_profile(profile).get("study", {})
-    seeds = part.get("seeds", 1) if isinstance(part, dict) else None
-    if type(seeds) is not int or seeds < 1:
-        raise UserError(f"'study' of profile '{profile}' must hold a number of seeds, as in study: {{seeds: 5}}")
-    return seeds
-
-
-def _dealt(chosen: list[Chapter], seeds: Sequence[int], shard: str | None) -> dict[Chapter, list[int]]:
-    """The seeds of each chapter: all, or those that a shard `i/n` is dealt."""
-    pairs = [(chapter, seed) for chapter in chosen for seed in seeds]
-    if shard is not None:
-        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise UserError(f"--shard must be i/n with i from 1 to n, such as 1/3, not '{shard}'")
-        pairs = pairs[int(found[1]) - 1 :: int(found[2])]
-    plan: dict[Chapter, list[int]] = {}
-    for chapter, seed in pairs:
-        plan.setdefault(chapter, []).append(seed)
-    return plan
 
 
 def _missing(runs: dict[Path, Settings]) -> dict[Path, Settings]:
@@ -269,7 +169,7 @@ def execute_chapter(
     """Run a notebook through papermill in a process of its own; the executed copy is kept beside the runs."""
     executed = out / Path(profile).stem / "notebooks" / f"{chapter.title}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    sets = [load_settings(profile, "zero_shot", dataset=name).dataset for name in _datasets_of(chapter, dataset)]
+    sets = [load_settings(profile, "zero_shot", dataset=name).dataset for name in datasets_of(chapter, dataset)]
     name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())
     parameters = {"profile": name, "seeds": seeds, "out": str(out.resolve())}
     parameters |= {"datasets": sets} if len(chapter.datasets) > 1 else {"dataset": sets[0]}

@@ -17,9 +17,10 @@ from rftkit import study as module
 from rftkit.cli import main
 from rftkit.errors import UserError
 from rftkit.models import BUNDLED
+from rftkit.plan import CHAPTERS, dealt
 from rftkit.results import complete_runs, locked, read_results, run_folder, write_config, write_results
 from rftkit.settings import load_settings
-from rftkit.study import CHAPTERS, study
+from rftkit.study import study
 
 MINE = """
 model: nano-s
@@ -172,3 +173,18 @@ def test_several_base_models_are_run_one_after_the_other(mine, tmp_path, capsys)
     assert read_results(folder)["model"] == str((tmp_path / "mymodel").resolve())
     with pytest.raises(UserError, match="no model 'nano-x'"):
         study(mine, ("02",), 1, tmp_path / "out", models=["nano-x"], dry_run=True)
+
+
+def test_models_of_a_profile_share_the_seeds_and_named_ones_have_all(mine, tmp_path, capsys):
+    shared = dealt(("01", "02"), range(4), ["a", "b", "c"], True, None)
+    assert [(c.number, c.model, seeds) for c, seeds in shared.items()] == [
+        (number, model, seeds) for model, seeds in (("a", [0, 3]), ("b", [1]), ("c", [2])) for number in ("01", "02")
+    ]
+    assert all(seeds == [0, 1] for seeds in dealt(("01", "02"), range(2), ["a", "b"], False, None).values())
+    parts = [dealt(("01", "02"), range(4), ["a", "b", "c"], True, f"{i}/3") for i in (1, 2, 3)]
+    assert sum(len(seeds) for part in parts for seeds in part.values()) == 8
+    second = shutil.copytree(BUNDLED / "nano-s", tmp_path / "second")
+    (tmp_path / mine).write_text(f"{MINE}study: {{seeds: 3, models: [nano-s, {second}]}}\n")
+    assert study(mine, ("02",), None, tmp_path / "out", dry_run=True) == 0
+    printed = capsys.readouterr().out
+    assert "02_cls_rl-nano-s: 2 runs to do" in printed and "02_cls_rl-second: 1 runs to do" in printed

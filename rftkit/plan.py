@@ -1,0 +1,126 @@
+"""What a study consists of: its notebooks, their methods, sets, models and seeds, and the runs these make."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rftkit.errors import UserError
+from rftkit.prompts import MODES
+from rftkit.run import folder_of
+from rftkit.settings import METHODS, Settings, every_control, load_profile, load_settings
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook of the study and the methods it runs."""
+
+    notebook: str
+    methods: tuple[str, ...]
+    controls: tuple[tuple[str, str], ...] = ()  # method and control
+    datasets: tuple[str, ...] = ()  # its own sets; none: that of the profile
+    parameters: tuple[tuple[str, Any], ...] = ()  # of the notebook, beside profile, sets, seeds and out
+    headline: bool = True  # part of the study if no notebooks are named
+    model: str | None = None  # None: the profile's
+
+    @property
+    def number(self) -> str:
+        return self.notebook[:2]
+
+    @property
+    def title(self) -> str:
+        """The notebook's name, and the model if it is not the profile's."""
+        return self.notebook if self.model is None else f"{self.notebook}-{Path(self.model).name}"
+
+    @property
+    def weight(self) -> int:
+        """How long a run takes, roughly: twice as long if it writes thoughts."""
+        methods = (*self.methods, *(method for method, _ in self.controls))
+        return max(2 if MODES[METHODS[method].mode].tags else 1 for method in methods)
+
+
+RL_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer")
+SET_METHODS = ("zero_shot", "sft", *RL_METHODS)
+CHAPTERS = (
+    Chapter("01_sft_baseline", ("zero_shot", "sft", "sft_all")),
+    Chapter("02_cls_rl", ("cls_rl",)),
+    Chapter("03_no_thinking_rl", ("no_thinking_rl",)),
+    Chapter("04_think_after_answer", ("think_after_answer",)),
+    Chapter(
+        "05_math_spatial_puzzle",
+        SET_METHODS,
+        datasets=("digits", "emoji"),  # nano-s cannot do the others
+        parameters=(("methods", SET_METHODS),),
+        headline=False,
+    ),
+    Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
+    Chapter("10_controls", (), every_control(), parameters=(("controls", None),), headline=False),
+)
+
+
+def chapters(only: tuple[str, ...] | None, models: Sequence[str | None] = (None,)) -> list[Chapter]:
+    """The chapters with these numbers, in order, for each model; `all` of them; the headline if None."""
+    numbers = {chapter.number: chapter for chapter in CHAPTERS}
+    if only == ("all",):
+        return [replace(chapter, model=model) for model in models for chapter in CHAPTERS]
+    unknown = [number for number in only or () if number not in numbers]
+    if unknown:
+        raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
+    chosen = [c for number, c in numbers.items() if (c.headline if only is None else number in only)]
+    return [replace(chapter, model=model) for model in models for chapter in chosen]
+
+
+def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
+    """The runs of a chapter by their folders. A zero-shot run has one seed: nothing is drawn."""
+    runs = [
+        load_settings(profile, method, dataset=name, model=chapter.model, seed=seed, control=control)
+        for name in datasets_of(chapter, dataset)
+        for method, control in (*((method, None) for method in chapter.methods), *chapter.controls)
+        for seed in (seeds if METHODS[method].trainer else seeds[:1])
+    ]
+    return {folder_of(settings, out): settings for settings in runs}
+
+
+def datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]:
+    """The sets a chapter runs: the one asked for, or its own, or the profile's (None)."""
+    return (dataset,) if dataset or not chapter.datasets else chapter.datasets
+
+
+def study_part(profile: str) -> tuple[int, list[str]]:
+    """How many seeds a study with this profile has and the models that share them, from `study: {seeds: 10, models:
+    [a, b]}`: 1 seed and no models (the profile's own, then) if not given."""
+    part = load_profile(profile).get("study", {})
+    seeds, models = (part.get("seeds", 1), part.get("models", [])) if isinstance(part, dict) else (None, [])
+    if type(seeds) is not int or seeds < 1:
+        raise UserError(f"'study' of profile '{profile}' must hold a number of seeds, as in study: {{seeds: 5}}")
+    if not isinstance(models, list) or not all(isinstance(model, str) and model for model in models):
+        raise UserError(f"'study' of profile '{profile}': models must be a list of names, as in models: [nano-s]")
+    return seeds, models
+
+
+def dealt(
+    only: tuple[str, ...] | None, seeds: Sequence[int], models: Sequence[str], shared: bool, shard: str | None
+) -> dict[Chapter, list[int]]:
+    """The chapters of a study (`chapters`) and the seeds of each.
+
+    Args:
+        models: what to start from; none: the profile's model.
+        shared: whether models take the seeds in turn, so that ten seeds are ten runs on three models; else each model
+            has all of them.
+        shard: `i/n`: the i-th of n parts of the work only.
+    """
+    turns = list(models) or [None]
+    pairs = [(chapter, seed) for chapter in chapters(only, turns) for seed in seeds
+             if not shared or chapter.model == turns[seed % len(turns)]]  # fmt: skip
+    if shard is not None:
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise UserError(f"--shard must be i/n with i from 1 to n, such as 1/3, not '{shard}'")
+        pairs = pairs[int(found[1]) - 1 :: int(found[2])]
+    plan: dict[Chapter, list[int]] = {}
+    for chapter, seed in pairs:
+        plan.setdefault(chapter, []).append(seed)
+    return plan
