@@ -83,6 +83,7 @@ def test_zero_shot_meets_the_requirements_of_the_claims():
             assert row[f"{mode} lenient"] > row["chance"], row
             assert row[f"{mode} strict"] <= 0.75, row
             assert row["likelihood"] > row[f"{mode} strict"], row
+    assert unmet(json.loads((BUNDLED / "nano-s-all" / "zero_shot.json").read_text())) == []
 
 
 def test_each_requirement_that_is_not_met_is_named():
@@ -138,7 +139,7 @@ def test_manners_alone_are_taught_to_a_model_that_has_none(tmp_path, small_corpu
         pretrain(replace(TINY, size="m", start=str(plain)), tmp_path / "other")
 
 
-def test_drills_give_way_to_questions(small_corpus):
+def test_drills_give_way_to_questions_and_end_before_manners(small_corpus):
     taught = corpus.Corpus(Recipe(sets=("math", "shapes"), drill_steps=100, language_batch=40), build_processor())
     drills = (*LOOKUPS, "Read the picture", "Think step by step.")
 
@@ -147,7 +148,8 @@ def test_drills_give_way_to_questions(small_corpus):
         texts = taught.processor.tokenizer.batch_decode([row for _, part in parts for row in part["input_ids"]])
         return sum(any(drill in text for drill in drills) for text in texts)
 
-    assert [drilled(step) for step in (0, 50, 100, 1000)] == [32, 24, 16, 16]
+    manners = taught.recipe.language_steps
+    assert [drilled(step) for step in (0, 50, 100, 1000, manners)] == [32, 24, 16, 16, 0]
 
 
 def test_answers_are_as_asked_until_the_manners(small_corpus):

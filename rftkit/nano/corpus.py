@@ -40,7 +40,7 @@ CLASSES_IN_MEMORY = {
 SCENES_IN_MEMORY = 9000  # of each drawn task
 PARTS = 6  # of a language batch
 PLACED = 4  # image tokens of a scene that are asked where they are
-DRILLS = (0.8, 0.4)  # share of drills about drawn scenes in a language batch, at first and in the end
+DRILLS = (0.8, 0.4)  # share of drills about drawn scenes in a batch of the language stage, at first and in the end
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Recipe:
     vision_steps: int = 2000
     language_steps: int = 5000
     drill_steps: int = 1500  # the first of these, in which drills give way to questions
-    manner_steps: int = 600
+    manner_steps: int = 1500
     vision_batch: int = 96
     language_batch: int = 48
     muon_rate: float = 0.02  # of the vision stage
@@ -128,17 +128,17 @@ class Corpus:
         """A language batch in PARTS of like length, each with its share of the answer tokens.
 
         Choice lists have from two to dozens of names: one padded batch would be half padding. Most of it are drills
-        about drawn scenes at first, until `drill_steps` ever fewer. Answers are as asked before `language_steps`, then
-        by habit.
+        about drawn scenes at first, until `drill_steps` ever fewer. Answers are as asked before `language_steps`; then
+        they are by habit, and drills are over.
         """
         rng = random.Random(f"language/{self.recipe.seed}/{step}")
-        first, last = DRILLS
-        share = last + (first - last) * max(0.0, 1 - step / self.recipe.drill_steps)
+        (first, last), mannered = DRILLS, step >= self.recipe.language_steps
+        share = 0.0 if mannered else last + (first - last) * max(0.0, 1 - step / self.recipe.drill_steps)
         drawn = [name for name in self.items if name in DRAWN]
         drilled = self._sample(drawn, round(share * self.recipe.language_batch), rng)
         asked = self._sample(list(self.items), self.recipe.language_batch - len(drilled), rng)
         dialogues = [self._about(scene_drill(self.items[name][row], rng)) for name, row in drilled]
-        dialogues += [self._dialogue(name, row, step >= self.recipe.language_steps, rng) for name, row in asked]
+        dialogues += [self._dialogue(name, row, mannered, rng) for name, row in asked]
         prompts, answers = zip(*dialogues, strict=True)
         pictures = self._pictures(drilled + asked)
         tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
