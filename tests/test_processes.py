@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from transformers.models.qwen2_vl import modeling_qwen2_vl
@@ -39,8 +40,12 @@ def test_two_processes_train_as_one_with_the_same_rollouts(tmp_path, method):
     one, two = run(tmp_path / "one", method), run(tmp_path / "two", method, *TWO)
     assert one.name == two.name  # the same run
     first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, two))
-    assert max((first[name] - second[name]).abs().max() for name in first) < 1e-6
-    assert max(weight.abs().max() for name, weight in first.items() if "lora_B" in name) > 1e-3  # something was learnt
+    # Gradients are summed in another order. Where one is nearly zero Adam makes more of that: a hundredth of a step at
+    # most, in single weights. `lora_B` starts at zero, so it is what was learnt.
+    assert max((first[name] - second[name]).abs().max() for name in first) < 1e-5
+    names = [name for name in first if "lora_B" in name]
+    learnt, again = (torch.cat([side[name].flatten() for name in names]) for side in (first, second))
+    assert learnt.abs().max() > 1e-3 and (learnt - again).norm() < 1e-4 * learnt.norm()
     rows = [pd.read_csv(folder / "metrics.csv") for folder in (one, two)]
     same = ["step", "loss", "grad_norm", "tokens"] + ["reward", "completion_length"] * (method != "sft")
     pd.testing.assert_frame_equal(rows[0][same], rows[1][same], rtol=1e-4)
