@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import bitsandbytes as bnb
 import datasets
@@ -50,16 +51,20 @@ KEEP_PRECISION = ["model.visual", "lm_head"]
 
 
 class ImageTextProcessor(Qwen2VLProcessor):
-    """Qwen2-VL's processor without its video part, which needs torchvision; for bundled and hub checkpoints alike."""
+    """Qwen2-VL's processor without its video part, which needs torchvision; for bundled and hub checkpoints alike.
+
+    What it made of pictures and conversations is kept for the next processor too: each run of a notebook has its own.
+    """
+
+    _prepared: ClassVar[OrderedDict[bytes, BatchFeature]] = OrderedDict()
+    _held: ClassVar[int] = 0  # bytes in it
+    _rendered: ClassVar[dict[str, str]] = {}
 
     def __init__(self, image_processor, tokenizer, chat_template=None, **kwargs):
         self.image_token, self.video_token = IMAGE_TOKEN, "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-        self._prepared: OrderedDict[bytes, BatchFeature] = OrderedDict()
-        self._held = 0  # bytes in it
-        self._rendered: dict[str, str] = {}
 
     def _process_images(self, images, **kwargs):
         """As in transformers, but an image seen lately is not prepared again.
@@ -67,7 +72,7 @@ class ImageTextProcessor(Qwen2VLProcessor):
         GRPO meets the same few pictures in every step, twice in each, and evaluation meets them in every mode.
         """
         kwargs.pop("return_tensors", None)
-        options = repr(sorted(kwargs.items(), key=str)).encode()
+        options = repr([self.image_processor.to_json_string(), sorted(kwargs.items(), key=str)]).encode()
         features = [self._prepare(image, options, kwargs) for image in make_flat_list_of_images(images)]
         together = {name: np.concatenate([one[name] for one in features]) for name in features[0]}
         return together, [self.replace_image_token(together, index) for index in range(len(features))]
@@ -77,18 +82,18 @@ class ImageTextProcessor(Qwen2VLProcessor):
         key = hashlib.sha256(options + repr(getattr(image, "size", None)).encode() + pixels).digest()
         if key not in self._prepared:
             self._prepared[key] = self.image_processor([image], return_tensors="np", **kwargs)
-            self._held += self._prepared[key]["pixel_values"].nbytes
+            ImageTextProcessor._held += self._prepared[key]["pixel_values"].nbytes
         self._prepared.move_to_end(key)
         found = self._prepared[key]
         while self._held > CACHE_BYTES:
-            self._held -= self._prepared.popitem(last=False)[1]["pixel_values"].nbytes
+            ImageTextProcessor._held -= self._prepared.popitem(last=False)[1]["pixel_values"].nbytes
         return found
 
     def apply_chat_template(self, conversation, chat_template=None, **kwargs):
         """As in transformers; the text of a conversation rendered before is looked up."""
         if chat_template is not None or kwargs.get("tokenize") or isinstance(conversation[0], list):
             return super().apply_chat_template(conversation, chat_template, **kwargs)
-        key = json.dumps([conversation, kwargs], default=lambda thing: type(thing).__name__)
+        key = json.dumps([self.chat_template, conversation, kwargs], default=lambda thing: type(thing).__name__)
         if key not in self._rendered:
             if len(self._rendered) >= CACHE_TEXTS:
                 self._rendered.clear()

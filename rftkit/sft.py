@@ -12,11 +12,13 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from rftkit import processes
 from rftkit.callbacks import RunLog
+from rftkit.fused_head import labelled_positions_only
 from rftkit.models import lora_config
 from rftkit.prompts import target_completion
 from rftkit.settings import METHODS, Settings
 from rftkit.tasks import Example
 from rftkit.trainer import attach, common_arguments, training_rows
+from rftkit.vision import unwrapped, with_features
 
 
 class Collator(DataCollatorForVisionLanguageModeling):
@@ -26,6 +28,16 @@ class Collator(DataCollatorForVisionLanguageModeling):
         batch = super().torch_call(examples)
         batch["labels"][batch["input_ids"] == self.processor.image_token_id] = -100
         return batch
+
+
+class VisionOnceSFTTrainer(SFTTrainer):
+    """trl.SFTTrainer that runs a frozen vision tower once per picture, as the GRPO trainer does."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        with self.accelerator.autocast():
+            inputs = with_features(unwrapped(self.accelerator.unwrap_model(model)), inputs)
+        with labelled_positions_only():
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 def sft_rows(examples: Sequence[Example], mode: str, max_pixels: int | None) -> Dataset:
@@ -48,7 +60,7 @@ def shuffled_passes(rows: int, count: int, seed: int) -> list[int]:
 
 def sft_trainer(
     settings: Settings, model: PreTrainedModel, processor: ProcessorMixin, examples: Sequence[Example], log: RunLog
-) -> SFTTrainer:
+) -> VisionOnceSFTTrainer:
     """An SFT trainer of a run. `sft` puts the loss on the answer, `sft_all` on the question and its choices too."""
     mode, answer_only = METHODS[settings.method].mode, settings.method == "sft"
     micro_batch, accumulated = processes.share(settings.sft_batch, settings.micro_batch, "examples")
@@ -61,7 +73,7 @@ def sft_trainer(
         train_sampling_strategy="sequential",
     )
     rows = sft_rows(examples, mode, settings.max_pixels)
-    trainer = SFTTrainer(
+    trainer = VisionOnceSFTTrainer(
         model=model,
         args=arguments,
         data_collator=Collator(processor, completion_only_loss=answer_only),

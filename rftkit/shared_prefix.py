@@ -31,6 +31,8 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from rftkit.fused_head import labelled_positions_only
+from rftkit.models import merged
 from rftkit.packing import pack
 from rftkit.vision import FEATURES, unwrapped, with_features
 
@@ -169,6 +171,7 @@ class SharedPrefixTrainer(GRPOTrainer):
                 gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
             ) as model,
             torch.no_grad(),
+            merged(model),
         ):
             vision = {}
             if pixels is not None:
@@ -248,7 +251,7 @@ class SharedPrefixTrainer(GRPOTrainer):
         positions = [self._positions(inner, prompt, image) for prompt, image in zip(prompts, images, strict=True)]
         packed = pack(prompts, positions, groups)
         there = [image for image in images if image is not None]
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), labelled_positions_only():
             vision = FEATURES(inner, *map(torch.cat, zip(*there, strict=True))) if there else {}
             output = model(
                 input_ids=packed.ids,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from rftkit.callbacks import RunLog
 from rftkit.cli import main
@@ -22,7 +23,7 @@ from rftkit.report import write_report
 from rftkit.results import read_results, sha256_model
 from rftkit.run import execute, folder_of, run_methods
 from rftkit.settings import load_settings
-from rftkit.sft import sft_trainer, shuffled_passes
+from rftkit.sft import VisionOnceSFTTrainer, sft_trainer, shuffled_passes
 from rftkit.tasks.bundled import DRAWN
 from rftkit.trainer import grpo_trainer, last_checkpoint, train
 
@@ -69,6 +70,29 @@ def test_sft_labels_decode_to_what_is_learnt(tmp_path, method, answer_only):
     assert processor.image_token not in text
     assert text.endswith("<|im_end|>\n")
     assert ("Please choose one from list" not in text) == answer_only
+
+
+@pytest.mark.parametrize("method", ["sft", "sft_all"])
+def test_sft_is_stock_trls_with_each_picture_seen_once_and_labelled_positions_scored_only(
+    tmp_path, method, monkeypatch
+):
+    scored, forward = [], ChunkedLogProbFunction.forward
+    monkeypatch.setattr(
+        ChunkedLogProbFunction,
+        "forward",
+        staticmethod(lambda ctx, hidden, *rest: scored.append(len(hidden)) or forward(ctx, hidden, *rest)),
+    )
+    trainer, *_ = make(method, tmp_path)
+    batch = next(iter(trainer.get_train_dataloader()))
+    loss, gradients = [], []
+    for compute in (trainer.compute_loss, super(VisionOnceSFTTrainer, trainer).compute_loss):
+        found = compute(trainer.model, dict(batch))
+        loss.append(found)
+        gradients.append(torch.autograd.grad(found, [p for p in trainer.model.parameters() if p.requires_grad]))
+    assert torch.allclose(*loss, rtol=1e-6)
+    assert all(torch.allclose(*pair, atol=1e-7) for pair in zip(*gradients, strict=True))
+    labels = batch["labels"][:, 1:]
+    assert scored == [(labels != -100).sum(), labels.numel()]
 
 
 @pytest.mark.parametrize("method", ["sft", "no_thinking_rl"])
