@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from rftkit.errors import UserError
 from rftkit.results import read_answers
+from rftkit.sections import by_dose
 from rftkit.settings import METHODS, read_claims
 from rftkit.stats import holm, interval, resample, two_sided
 from rftkit.tasks.bundled import rule_of_task
@@ -42,6 +44,19 @@ def decide(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row |= {"p": p, "verdict": verdict(row["difference"][0], p, row.pop("above"))}
     return rows
+
+
+def dose_rows(sections: dict) -> list[dict[str, Any]]:
+    """The primary comparisons (`decide`) by the share of answers not as asked that base models were taught, where
+    models with several shares ran: each row with its `profile`, `dataset` and `vague` (0-1), models by name alone."""
+    return [
+        {"profile": profile, "dataset": dataset, "vague": vague}
+        | row
+        | {"runs": [(Path(base).name, seed) for base, seed in row["runs"]]}
+        for profile, dataset, doses in by_dose(sections)
+        for vague, methods in doses.items()
+        for row in decide(methods)
+    ]
 
 
 def _draws(claim: dict[str, Any], methods: dict[str, list]) -> Paired | None:

@@ -34,9 +34,8 @@ from transformers.utils import logging
 
 from rftkit.errors import UserError, as_user_error, said
 from rftkit.hub import asked_once
-from rftkit.paths import DATA
+from rftkit.paths import BUNDLED
 
-BUNDLED = DATA / "models"
 # TRL finds the image positions of a prompt by this literal token; under another name it trains on text positions.
 IMAGE_TOKEN = "<|image_pad|>"
 LORA_TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"

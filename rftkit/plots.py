@@ -64,6 +64,23 @@ def claims_figure(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def dose_figure(rows: list[dict[str, Any]]) -> Figure:
+    """Differences in points of per cent against `vague` (`rftkit.claims.dose_rows`), a line a claim and set."""
+    figure, axes = plt.subplots(figsize=(8, 4))
+    lines = pd.DataFrame(rows).groupby(["dataset", "claim", "measure"], sort=False)
+    for place, ((dataset, claim, measure), part) in enumerate(lines):
+        mean, low, high = 100 * np.array(part["difference"].tolist()).T
+        beside = part["vague"] + 0.008 * (place - len(lines) / 2)  # no interval hides another
+        axes.errorbar(beside, mean, yerr=np.maximum(0, [mean - low, high - mean]), fmt="o-", capsize=3,
+                      label=f"{dataset}: {claim} ({measure})")  # fmt: skip
+    axes.axhline(0, color="black", lw=0.8)
+    axes.set(xlabel="share of answers not as asked in pre-training", ylabel="difference, points")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    plt.close(figure)
+    return figure
+
+
 def training_figure(
     tables: dict[str, pd.DataFrame | list[dict]], columns: Sequence[str] = ("reward", "loss")
 ) -> Figure:

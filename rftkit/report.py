@@ -13,7 +13,7 @@ from typing import Any
 import mistune
 import numpy as np
 
-from rftkit.claims import decide
+from rftkit.claims import decide, dose_rows
 from rftkit.controls import control_differences, elicitation_rows
 from rftkit.paper import paper_numbers, paper_sets
 from rftkit.results import read_answers, write_atomically
@@ -142,6 +142,17 @@ def claims_table(rows: list[dict[str, Any]]) -> str:
     return _markdown(head, lines)
 
 
+def dose_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `claims.dose_rows` as Markdown: a claim a row, a column a share of answers not as asked."""
+    doses = sorted({row["vague"] for row in rows})
+    lines: dict[tuple[str, str], dict[float, str]] = {}
+    for row in rows:
+        cell = f"{_points(row['difference'])} {row['verdict']}, {_counted(row['runs'])}"
+        lines.setdefault((row["dataset"], f"{row['claim']} ({row['measure']})"), {})[row["vague"]] = cell
+    head = ["set", "difference, points; seeds", *(f"vague {dose:g}" for dose in doses)]
+    return _markdown(head, [[*place, *(cells.get(dose, "") for dose in doses)] for place, cells in lines.items()])
+
+
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
     table = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
@@ -176,7 +187,7 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None) -> tupl
         places: folders of runs, pooled: several people's seeds count as so many seeds.
         out: where to write; None: into the folder of the runs, or the one that holds them all.
     """
-    from rftkit.plots import accuracy_figure, claims_figure
+    from rftkit.plots import accuracy_figure, claims_figure, dose_figure
 
     places = [places] if isinstance(places, Path) else list(places)
     sections = load_runs(*places)
@@ -186,21 +197,27 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None) -> tupl
     parts, numbers = [], {}
     for (profile, dataset, model), methods in (together | sections).items():
         every_row = table_rows(methods)
-        numbers |= _numbers("/".join((profile, dataset, Path(model).name)), every_row)
+        short = ", ".join(Path(name).name for name in model.split(", "))
+        numbers |= _numbers("/".join((profile, dataset, short)), every_row)
         rows = [row for row in every_row if "+" not in row["method"]]
         table = markdown_table(rows) if rows else ""
-        figure = "report-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{profile}-{dataset}-{Path(model).name}") + ".png"
-        parts.append(f"## {dataset}, {model}, profile {profile}\n")
+        figure = "report-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{profile}-{dataset}-{short}") + ".png"
+        parts.append(f"## {dataset}, {short}, profile {profile}\n")
         if rows:
             accuracy_figure(rows).savefig(runs / figure, dpi=110, bbox_inches="tight")
             parts.append(f"{table}\n\n![{dataset}]({figure})\n")
         if _is_headline(profile, dataset, model, together) and (decided := decide(methods)):
-            claims_figure(decided).savefig(runs / "report-claims.png", dpi=110, bbox_inches="tight")
-            parts.append(f"{claims_table(decided)}\n\n![claims](report-claims.png)\n")
+            claims = figure.replace("report-", "report-claims-")
+            claims_figure(decided).savefig(runs / claims, dpi=110, bbox_inches="tight")
+            parts.append(f"{claims_table(decided)}\n\n![claims]({claims})\n")
         if differences := control_differences(methods):
             parts.append(f"Controls, minus the method itself:\n\n{controls_table(differences)}\n")
         if (profile, dataset, model) in sections and (elicited := elicitation_rows(methods)):
             parts.append(f"Elicited or learnt?\n\n{elicitation_table(elicited)}\n")
+    if doses := dose_rows(sections):
+        dose_figure(doses).savefig(runs / "report-doses.png", dpi=110, bbox_inches="tight")
+        write_atomically(runs / "report-doses.json", json.dumps(doses, indent=1))
+        parts.append(f"## Effect against dose\n\n{dose_table(doses)}\n\n![doses](report-doses.png)\n")
     if older := count_older(places, sections):
         parts.append(f"{older} older runs of the same method and seed are not counted.\n")
     text = "\n".join(parts)
@@ -212,11 +229,13 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None) -> tupl
     return text, path
 
 
-def _is_headline(profile: str, dataset: str, model: str, together: dict) -> bool:
-    """Whether the claims are decided here: on the design's set, over its base models if there are several."""
-    keys = [key for key in together if key[:2] == (profile, dataset)]
-    in_place = (profile, dataset, model) in keys if keys else model in read_claims()["design"]["bases"]
-    return (profile, dataset) == ("nano", read_claims()["design"]["dataset"]) and in_place
+def _is_headline(profile: str, dataset: str, models: str, together: dict) -> bool:
+    """Whether the claims are decided here: on the design's set, its halves swapped or not, over all of its base models
+    that ran."""
+    design, names = read_claims()["design"], set(models.split(", "))
+    wider = (set(key[2].split(", ")) for key in together if key[:2] == (profile, dataset))
+    on_it = profile in ("nano", "nano-swapped") and dataset.partition(",")[0] == design["dataset"]
+    return on_it and names <= set(design["bases"]) and not any(names < others for others in wider)
 
 
 def as_html(text: str, folder: Path) -> str:

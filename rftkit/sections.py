@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rftkit.errors import UserError
+from rftkit.paths import BUNDLED
 from rftkit.results import PREDICTIONS, RESULTS, complete_runs, data_title, read_results
 from rftkit.settings import read_claims
 
@@ -51,18 +54,44 @@ def _runs_under(place: Path) -> list[Path]:
 
 
 def pooled(sections: dict) -> dict:
-    """Sections of the design's base models (`data/claims.yaml`) on one set, put together; none where there is one."""
+    """Sections of several base models of one recipe on one set, put together."""
+    return {key: methods for key, methods in _families(sections).items() if key not in sections}
+
+
+def by_dose(sections: dict) -> list[tuple[str, str, dict[float, dict[str, list[dict[str, Any]]]]]]:
+    """Where models that differ in their share of answers not as asked (`vague`) ran: profile, set, and the methods by
+    that share."""
     found: dict = defaultdict(dict)
+    for (profile, dataset, models), methods in _families(sections).items():
+        if made := recipe_of(models.partition(", ")[0]):
+            found[profile, dataset, json.dumps(made | {"vague": None})][made["vague"]] = methods
+    return [(*place[:2], dict(sorted(doses.items()))) for place, doses in found.items() if len(doses) > 1]
+
+
+def recipe_of(model: str) -> dict[str, Any] | None:
+    """What a model was made by (`rftkit nano pretrain`), but for what tells base models of one recipe apart; None if
+    that is not known."""
+    for folder in (BUNDLED / model, Path(model)):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            made = json.loads((folder / "recipe.json").read_text())
+            return {"vague": made["vague"]} | {name: made[name] for name in sorted(made.keys() - {"seed", "start"})}
+    return None
+
+
+def _families(sections: dict) -> dict:
+    """Sections with those of base models of one recipe, or of the design (`data/claims.yaml`), put together; all their
+    names in the key."""
+    bases, found = read_claims()["design"]["bases"], defaultdict(lambda: defaultdict(dict))
     for (profile, dataset, model), methods in sections.items():
-        if model in read_claims()["design"]["bases"]:
-            found[profile, dataset][model] = methods
+        family = json.dumps(recipe_of(model) or ("design" if model in bases else model))
+        found[profile, dataset][family][model] = methods
     return {
         (*place, ", ".join(of)): {
             name: [run for methods in of.values() for run in methods.get(name, [])]
             for name in dict.fromkeys(name for methods in of.values() for name in methods)
         }
-        for place, of in found.items()
-        if len(of) > 1
+        for place, families in found.items()
+        for of in families.values()
     }
 
 

@@ -1,18 +1,19 @@
 """The report: tables out of run folders."""
 
+import json
 import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from rftkit.claims import decide
+from rftkit.claims import decide, dose_rows
 from rftkit.errors import UserError
 from rftkit.evaluate import proportion
 from rftkit.paper import paper_numbers, paper_sets, paper_tables
-from rftkit.report import claims_table, markdown_table, table_rows, write_report
+from rftkit.report import claims_table, dose_table, markdown_table, table_rows, write_report
 from rftkit.results import write_results
-from rftkit.sections import load_runs, pooled
+from rftkit.sections import load_runs, pooled, recipe_of
 from rftkit.settings import Settings
 
 # The least that a run writes about what came out.
@@ -132,6 +133,35 @@ def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp
     text, _ = write_report(tmp_path)
     assert text.count("claim of the paper") == 1 and "| rl | base +12.5" in text and "4 on 2 bases" in text
     assert pooled({key: methods for key, methods in sections.items() if key[2] != "two"}) == {}
+
+
+def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, monkeypatch):
+    claim = {"name": "rl", "first": "cls_rl", "second": "sft", "measure": "h", "paper": "above"}
+    monkeypatch.setattr("rftkit.claims.read_claims", lambda: {"primary": [claim]})
+    runs = tmp_path / "runs"
+    for number, (vague, right) in enumerate(((0.5, 0), (0.5, 0), (1.0, 1))):
+        model = tmp_path / f"model-{number}"
+        model.mkdir()
+        (model / "recipe.json").write_text(json.dumps({"seed": number, "start": None, "vague": vague, "size": "s"}))
+        for seed in range(2):
+            make_run(
+                runs / f"sft-{number}-{seed}", "sft", seed, "no_thinking", [1] * 4, [right, right], model=str(model)
+            )
+            make_run(runs / f"cls-{number}-{seed}", "cls_rl", seed, "thinking", [1] * 4, [1, 1], model=str(model))
+    half, whole = dose_rows(load_runs(runs))
+    assert (half["vague"], len(half["runs"]), half["verdict"]) == (0.5, 4, "same direction")
+    assert (whole["vague"], len(whole["runs"]), whole["verdict"]) == (1.0, 2, "undecided")
+    assert half["difference"][0] == 1 and whole["difference"][0] == 0
+    text, path = write_report(runs)
+    assert "| shapes | rl (h) | +100.0 [" in text and "vague 0.5 | vague 1 |" in text
+    assert "## shapes, model-0, model-1, profile nano" in text and (runs / "report-doses.png").is_file()
+    assert dose_table(json.loads((runs / "report-doses.json").read_text())) in text
+
+
+@pytest.mark.parametrize("recipe", ["", "[]", "{}", '{"vague": 1'])
+def test_a_model_whose_recipe_cannot_be_read_is_a_family_of_its_own(tmp_path, recipe):
+    (tmp_path / "recipe.json").write_text(recipe)
+    assert recipe_of(str(tmp_path)) is None and recipe_of("someone/model") is None
 
 
 def test_no_runs_is_one_line(tmp_path):
