@@ -41,13 +41,14 @@ def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
 
     `said` and `knows` are (before, after) training: accuracy in its mode by its task's rule, and by likelihood.
     `gain_known` and `gain_unknown` add up to the gain in `said`: what came from test items whose answer the untrained
-    model already found likeliest (elicited), and from the others (learnt). All 0-1.
+    model already found likeliest (elicited), and from the others (learnt). All 0-1; each run beside its own base model.
     """
     if not methods.get("zero_shot"):
         return []
-    before, rows = _answers(methods["zero_shot"][:1]), []
+    rows, place = [], ["base", "split", "id"]
+    before = _answers(methods["zero_shot"]).drop_duplicates([*place, "mode"])
     rule = rule_of_task(methods["zero_shot"][0]["task"])
-    knew = before[before["mode"] == "no_thinking"].set_index(["split", "id"])
+    knew = before[before["mode"] == "no_thinking"].set_index(place)
     if "likelihood" not in knew:  # a task without choices
         return []
     for key, runs in methods.items():
@@ -55,14 +56,14 @@ def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
         if method.trainer is None:
             continue
         after = _answers(runs)
-        said_before = before[before["mode"] == method.mode].set_index(["split", "id"])[rule]
-        if not set(zip(after["split"], after["id"], strict=True)) <= set(said_before.index):
+        said_before = before[before["mode"] == method.mode].set_index(place)[rule]
+        own = after[after["mode"] == method.mode].set_index(place)[rule]
+        if not set(own.index) <= set(said_before.index):
             continue  # the untrained model was not asked this, or not in this mode
-        own = after[after["mode"] == method.mode].groupby(["split", "id"])[rule].mean()
         knows = after[after["mode"] == "no_thinking"].groupby("split")["likelihood"].mean()
         for split, part in own.groupby("split", sort=False):
-            gain = part - said_before.loc[part.index]
-            known = knew.loc[part.index, "likelihood"] == 1
+            gain = part - said_before.loc[part.index].to_numpy()
+            known = (knew.loc[part.index, "likelihood"] == 1).to_numpy()
             rows.append({
                 "method": key, "split": split,
                 "said": (float(said_before.loc[part.index].mean()), float(part.mean())),
@@ -74,7 +75,7 @@ def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
 
 
 def _answers(runs: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.concat([read_predictions(run["folder"]) for run in runs])
+    return pd.concat([read_predictions(run["folder"]).assign(base=run["model"]) for run in runs])
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:

@@ -10,8 +10,8 @@ from typing import Any
 
 from rftkit.errors import UserError
 from rftkit.prompts import MODES
-from rftkit.run import folder_of
-from rftkit.settings import METHODS, Settings, every_control, load_profile, load_settings
+from rftkit.run import folder_of, with_seeds
+from rftkit.settings import METHODS, Settings, every_control
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ def chapters(only: tuple[str, ...] | None, models: Sequence[str | None] = (None,
 
 
 def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
-    """The runs of a chapter by their folders. A zero-shot run has one seed: nothing is drawn."""
+    """The runs of a chapter by their folders."""
     runs = [
-        load_settings(profile, method, dataset=name, model=chapter.model, seed=seed, control=control)
+        settings
         for name in datasets_of(chapter, dataset)
         for method, control in (*((method, None) for method in chapter.methods), *chapter.controls)
-        for seed in (seeds if METHODS[method].trainer else seeds[:1])
+        for settings in with_seeds(profile, method, seeds, dataset=name, model=chapter.model, control=control)
     ]
     return {folder_of(settings, out): settings for settings in runs}
 
@@ -89,32 +89,16 @@ def datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]
     return (dataset,) if dataset or not chapter.datasets else chapter.datasets
 
 
-def study_part(profile: str) -> tuple[int, list[str]]:
-    """How many seeds a study with this profile has and the models that share them, from `study: {seeds: 10, models:
-    [a, b]}`: 1 seed and no models (the profile's own, then) if not given."""
-    part = load_profile(profile).get("study", {})
-    seeds, models = (part.get("seeds", 1), part.get("models", [])) if isinstance(part, dict) else (None, [])
-    if type(seeds) is not int or seeds < 1:
-        raise UserError(f"'study' of profile '{profile}' must hold a number of seeds, as in study: {{seeds: 5}}")
-    if not isinstance(models, list) or not all(isinstance(model, str) and model for model in models):
-        raise UserError(f"'study' of profile '{profile}': models must be a list of names, as in models: [nano-s]")
-    return seeds, models
-
-
 def dealt(
-    only: tuple[str, ...] | None, seeds: Sequence[int], models: Sequence[str], shared: bool, shard: str | None
+    only: tuple[str, ...] | None, seeds: Sequence[int], models: Sequence[str], shard: str | None
 ) -> dict[Chapter, list[int]]:
     """The chapters of a study (`chapters`) and the seeds of each.
 
     Args:
-        models: what to start from; none: the profile's model.
-        shared: whether models take the seeds in turn, so that ten seeds are ten runs on three models; else each model
-            has all of them.
+        models: what to start from, each with all seeds; none: what the profile says.
         shard: `i/n`: the i-th of n parts of the work only.
     """
-    turns = list(models) or [None]
-    pairs = [(chapter, seed) for chapter in chapters(only, turns) for seed in seeds
-             if not shared or chapter.model == turns[seed % len(turns)]]  # fmt: skip
+    pairs = [(chapter, seed) for chapter in chapters(only, list(models) or [None]) for seed in seeds]
     if shard is not None:
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
         if not found or not 1 <= int(found[1]) <= int(found[2]):

@@ -278,23 +278,21 @@ def bench_figure(reports: Sequence[dict[str, Any]]) -> Figure:
 class LivePlot:
     """Redraws training curves in place while a notebook trains; its last frame stays as a static figure.
 
-    Use it as `on_row` of a run.
-
-    Args:
-        every: seconds between two frames.
+    Use it as `on_row` of a run. `every`: seconds between two frames, more where drawing would take a twentieth of them.
     """
 
     def __init__(self, columns: Sequence[str] = ("reward", "loss"), every: float = 3.0) -> None:
-        self.columns, self.every, self.handle, self.drawn = columns, every, None, -math.inf
+        self.columns, self.every, self.handle, self.next = columns, every, None, -math.inf
 
     def __call__(self, rows: list[dict]) -> None:
         from IPython.display import display
 
-        if time.monotonic() < self.drawn + self.every:
+        if (began := time.monotonic()) < self.next:
             return
-        self.drawn = time.monotonic()
         figure = training_figure({"training": rows}, self.columns)
         if self.handle is None:
             self.handle = display(figure, display_id=True)
         else:
             self.handle.update(figure)
+        now = time.monotonic()
+        self.next = now + max(self.every, 20 * (now - began))

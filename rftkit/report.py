@@ -212,7 +212,7 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None) -> tupl
             parts.append(f"{claims_table(decided)}\n\n![claims]({claims})\n")
         if differences := control_differences(methods):
             parts.append(f"Controls, minus the method itself:\n\n{controls_table(differences)}\n")
-        if (profile, dataset, model) in sections and (elicited := elicitation_rows(methods)):
+        if elicited := elicitation_rows(methods):
             parts.append(f"Elicited or learnt?\n\n{elicitation_table(elicited)}\n")
     if doses := dose_rows(sections):
         dose_figure(doses).savefig(runs / "report-doses.png", dpi=110, bbox_inches="tight")

@@ -96,6 +96,15 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     results.write_results(folder, settings, content, data_sha)
 
 
+def with_seeds(profile: str, method: str, seeds: Sequence[int], **overrides: Any) -> list[Settings]:
+    """A run's settings for each seed; of an untrained method, for which nothing is drawn, one for each base model."""
+    every = [load_settings(profile, method, seed=seed, **overrides) for seed in seeds]
+    if METHODS[method].trainer:
+        return every
+    models = [run.model for run in every]
+    return [every[models.index(model)] for model in dict.fromkeys(models)]
+
+
 def run_methods(
     profile: str,
     methods: Sequence[str],
@@ -104,16 +113,15 @@ def run_methods(
     on_row: Callable[[list[dict]], None] | None = None,
     **overrides: Any,
 ) -> list[Path]:
-    """The runs of a notebook: each method with each seed (zero-shot once: nothing is drawn), and their folders.
+    """The runs of a notebook: each method with each seed (`with_seeds`), and their folders.
 
     Only the first seed's run has an accuracy curve: it costs time and one is enough to look at. `overrides` are
     settings that stand above the profile's; None means not given.
     """
     folders = []
     for method in methods:
-        for seed in seeds if METHODS[method].trainer else seeds[:1]:
-            settings = load_settings(profile, method, seed=seed, **overrides)
-            if seed != seeds[0]:
+        for settings in with_seeds(profile, method, seeds, **overrides):
+            if settings.seed != seeds[0]:
                 settings = replace(settings, eval_every=0)
             folders.append(execute(settings, Path(out), on_row))
     return folders

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from rftkit.errors import UserError, within
-from rftkit.paths import DATA, PROFILES
+from rftkit.paths import DATA
+from rftkit.profiles import base_model, load_profile
 from rftkit.prompts import MODES
 from rftkit.rewards import get_rule
 from rftkit.tasks.bundled import PROTOCOLS, TASKS, datasets, resolved, rule_of, short_name, task_of, why_not
@@ -64,7 +65,7 @@ class Settings:
     protocol: str = "base_to_new"
     method: str = "no_thinking_rl"  # how the model is trained
     control: str | None = None  # a control of data/claims.yaml, which changes the method; None: the method itself
-    model: str = "nano-s"  # bundled name, folder or hub id
+    model: str = "nano-s"  # bundled name, folder or hub id; a profile may have a list: seeds take them in turn
     seed: int = 0  # of training: adapter initialisation, sampling, order
     shots_seed: int | None = None  # which shots and choice lists are drawn; None: the training seed
     test_seed: int = 0  # which test items are drawn; keep it to compare runs
@@ -101,26 +102,6 @@ class Settings:
     device: str | None = None  # cpu or cuda; None: cuda if there is one
     report_to: str | None = None  # a tracker that TRL hands its metrics to; None: none
     check_memory: bool = True  # on a GPU: refuse a run whose estimated memory is more than what is free
-
-
-def load_profile(name: str) -> dict[str, Any]:
-    """The content of a profile, by name (`notebooks/profiles/NAME.yaml`) or by path."""
-    path = PROFILES / f"{name}.yaml" if (PROFILES / f"{name}.yaml").is_file() else Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
-        raise UserError(f"no profile '{name}': choose one of {known}, or give the path of a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"profile '{path}' is not valid YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"profile '{path}' is not a YAML mapping")
-    like = content.pop("like", None)
-    if like is None:
-        return content
-    if like == path.stem or not (PROFILES / f"{like}.yaml").is_file():  # of the kit's own, so that there is no circle
-        raise UserError(f"'like' of profile '{path}' must name another profile of the kit, not '{like}'")
-    return {key: value for key, value in load_profile(like).items() if key != "profile"} | content
 
 
 def read_claims() -> dict[str, Any]:
@@ -172,6 +153,8 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     if control := (merged | given).get("control"):
         merged |= control_settings(str(control), method, chosen="learning_rate" in given)
     merged = _of_task(merged | {"profile": name, "method": method} | given)
+    seed = _typed("seed", merged.get("seed", Settings.seed), "int")
+    merged["model"] = base_model(merged.get("model", Settings.model), seed)
     if "steps" in given and "epochs" not in given:
         merged["epochs"] = None
     if isinstance(merged.get("epochs"), dict):

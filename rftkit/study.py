@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from rftkit.errors import UserError, within
 from rftkit.models import load_processor
 from rftkit.paths import DATA, NOTEBOOKS, PROFILES
-from rftkit.plan import Chapter, datasets_of, dealt, runs_of, study_part
+from rftkit.plan import Chapter, datasets_of, dealt, runs_of
+from rftkit.profiles import study_seeds
 from rftkit.report import write_report
 from rftkit.results import complete_runs, is_complete, read_results, read_settings
 from rftkit.settings import Settings, load_settings
@@ -44,22 +45,21 @@ def study(
     Args:
         only: numbers of notebooks, or `all`; None: the headline, 01 to 04.
         seeds: how many; None: as many as the profile says.
-        models: the models to start from, each with all seeds; None: those of the profile, which share the seeds.
+        models: the models to start from, each with all seeds; None: what the profile says.
         first_seed: the lowest of them: several people's runs can be pooled if their seeds differ.
         jobs: notebooks at once, which share the cores; None: two where there are two cores.
         shard: `i/n`: the i-th of n parts of the work, for n machines that share `out`.
         time_limit: minutes after which a notebook is stopped.
     """
-    own_count, own_models = study_part(profile)
-    count = own_count if seeds is None else seeds
+    count = study_seeds(profile) if seeds is None else seeds
     jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
     bounds = {"seeds": (count, 1, 10**4), "jobs": (jobs, 1, 10**3), "first-seed": (first_seed, 0, 2**31),
               "time-limit": (time_limit, 0.01, 10**4)}  # fmt: skip
     for name, (value, least, most) in bounds.items():
         within(f"--{name}", value, least, most)
     # Notebooks run in a folder of their own: paths are made absolute.
-    bases = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models or own_models)]
-    plan = dealt(only, range(first_seed, first_seed + count), bases, not models, shard)
+    bases = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models or [])]
+    plan = dealt(only, range(first_seed, first_seed + count), bases, shard)
     missing = {c: _missing(runs_of(c, profile, dataset, part, out)) for c, part in plan.items()}
     _announce(missing, names=dry_run)
     every = [settings for runs in missing.values() for settings in runs.values()]

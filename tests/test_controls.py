@@ -151,6 +151,11 @@ def test_gains_are_split_by_what_was_known_before(tmp_path):
     others = {"no_thinking_rl": [_run(tmp_path / "2", "no_thinking_rl", 0, others)]}
     assert elicitation_rows(methods | others) == []  # asked other items
     assert "+25.0" in elicitation_table([row])
+    right = [("base", name, nothing, 1.0, 1.0) for name in "abcd"]  # a base model that says and knows all already
+    second = {name: [*runs, _run(tmp_path / f"second-{name}", name, 1, right) | {"model": "second"}]
+              for name, runs in methods.items()}  # fmt: skip
+    (row,) = elicitation_rows(second)
+    assert row["said"] == (0.625, 0.875) and (row["gain_known"], row["gain_unknown"]) == (0.125, 0.125)
 
 
 def test_a_control_is_compared_with_its_method_by_seed(tmp_path):

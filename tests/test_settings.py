@@ -6,7 +6,8 @@ import pytest
 
 from rftkit.errors import UserError
 from rftkit.paths import PROFILES
-from rftkit.plan import study_part
+from rftkit.profiles import study_seeds
+from rftkit.run import with_seeds
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings
 
 
@@ -45,24 +46,35 @@ def test_command_line_over_method_over_profile(profile, text, given, steps):
     assert load_settings(profile(text), "sft", **given).steps == steps
 
 
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [("{}", (1, [])), ("study: {seeds: 3}", (3, [])), ("study: {models: [a, b]}", (1, ["a", "b"]))],
-)
-def test_a_study_has_the_seeds_and_models_its_profile_says(profile, text, part):
-    assert study_part(profile(text)) == part
+@pytest.mark.parametrize(("text", "seeds"), [("{}", 1), ("study: {seeds: 3}", 3)])
+def test_a_study_has_the_seeds_its_profile_says(profile, text, seeds):
+    assert study_seeds(profile(text)) == seeds
 
 
 @pytest.mark.parametrize("text", ["study:", "study: 3", "study: {seeds: five}", "study: {seeds: 0}"])
 def test_a_study_without_a_number_of_seeds_is_one_line(profile, text):
     with pytest.raises(UserError, match="must hold a number of seeds, as in study: {seeds: 5}"):
-        study_part(profile(text))
+        study_seeds(profile(text))
 
 
-@pytest.mark.parametrize("models", ["nano-s", "3", "[nano-s, 3]", "{a: b}", "['']"])
-def test_models_of_a_study_that_are_no_list_of_names_are_one_line(profile, models):
-    with pytest.raises(UserError, match="models must be a list of names, as in models: "):
-        study_part(profile(f"study: {{models: {models}}}"))
+def test_models_of_a_profile_take_the_seeds_in_turn(profile):
+    mine = profile("model: [a/a, b/b, c/c]")
+    assert [load_settings(mine, "sft", seed=seed).model for seed in (None, 0, 1, 2, 3)] == [
+        "a/a",
+        "a/a",
+        "b/b",
+        "c/c",
+        "a/a",
+    ]
+    assert load_settings(mine, "sft", seed=1, model="d/d").model == "d/d"
+    assert [(run.model, run.seed) for run in with_seeds(mine, "zero_shot", [1, 2, 4, 5])] == [("b/b", 1), ("c/c", 2)]
+    assert [run.seed for run in with_seeds(mine, "sft", [1, 2, 4, 5])] == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("models", ["[]", "[nano-s, 3]", "['']"])
+def test_models_that_are_no_names_are_one_line(profile, models):
+    with pytest.raises(UserError, match="'model' of a profile must be a name or a list of names, as in model: "):
+        load_settings(profile(f"model: {models}"), "sft")
 
 
 def test_a_profile_that_calls_itself_otherwise_is_refused(profile):

@@ -1,6 +1,7 @@
 """The batch: profiles of one's own, failing notebooks, an interruption."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -175,16 +176,19 @@ def test_several_base_models_are_run_one_after_the_other(mine, tmp_path, capsys)
         study(mine, ("02",), 1, tmp_path / "out", models=["nano-x"], dry_run=True)
 
 
-def test_models_of_a_profile_share_the_seeds_and_named_ones_have_all(mine, tmp_path, capsys):
-    shared = dealt(("01", "02"), range(4), ["a", "b", "c"], True, None)
-    assert [(c.number, c.model, seeds) for c, seeds in shared.items()] == [
-        (number, model, seeds) for model, seeds in (("a", [0, 3]), ("b", [1]), ("c", [2])) for number in ("01", "02")
-    ]
-    assert all(seeds == [0, 1] for seeds in dealt(("01", "02"), range(2), ["a", "b"], False, None).values())
-    parts = [dealt(("01", "02"), range(4), ["a", "b", "c"], True, f"{i}/3") for i in (1, 2, 3)]
-    assert sum(len(seeds) for part in parts for seeds in part.values()) == 8
+def test_models_of_a_profile_take_the_seeds_in_turn_and_named_ones_have_all(mine, tmp_path, capsys):
+    assert all(seeds == [0, 1] for seeds in dealt(("01", "02"), range(2), ["a", "b"], None).values())
+    parts = [dealt(("01", "02"), range(4), ["a", "b"], f"{i}/3") for i in (1, 2, 3)]
+    assert sum(len(seeds) for part in parts for seeds in part.values()) == 16
     second = shutil.copytree(BUNDLED / "nano-s", tmp_path / "second")
-    (tmp_path / mine).write_text(f"{MINE}study: {{seeds: 3, models: [nano-s, {second}]}}\n")
-    assert study(mine, ("02",), None, tmp_path / "out", dry_run=True) == 0
-    printed = capsys.readouterr().out
-    assert "02_cls_rl-nano-s: 2 runs to do" in printed and "02_cls_rl-second: 1 runs to do" in printed
+    listed = MINE.replace("model: nano-s", f"model: [nano-s, {second}]").replace("study: {seeds: 1}", "")
+    (tmp_path / mine).write_text(f"{listed}\nstudy: {{seeds: 3}}\n")
+    assert study(mine, ("01", "02"), None, tmp_path / "out", dry_run=True) == 0
+    planned = re.findall(r"digits-(\w+)-(\w+-?\w*)-s(\d)", capsys.readouterr().out)
+    assert [(model, seed) for method, model, seed in planned if method == "zero_shot"] == [
+        ("nano-s", "0"),
+        ("second", "1"),
+    ]
+    assert [(model, seed) for method, model, seed in planned if method == "cls_rl"] == [
+        ("nano-s", "0"), ("second", "1"), ("nano-s", "2")
+    ]  # fmt: skip

@@ -1,0 +1,49 @@
+"""Profiles: YAML files with the settings of a study, those of the kit in `notebooks/profiles`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rftkit.errors import UserError
+from rftkit.paths import PROFILES
+
+
+def load_profile(name: str) -> dict[str, Any]:
+    """The content of a profile, by name (`notebooks/profiles/NAME.yaml`) or by path."""
+    path = PROFILES / f"{name}.yaml" if (PROFILES / f"{name}.yaml").is_file() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
+        raise UserError(f"no profile '{name}': choose one of {known}, or give the path of a YAML file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"profile '{path}' is not valid YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"profile '{path}' is not a YAML mapping")
+    like = content.pop("like", None)
+    if like is None:
+        return content
+    if like == path.stem or not (PROFILES / f"{like}.yaml").is_file():  # of the kit's own, so that there is no circle
+        raise UserError(f"'like' of profile '{path}' must name another profile of the kit, not '{like}'")
+    return {key: value for key, value in load_profile(like).items() if key != "profile"} | content
+
+
+def study_seeds(profile: str) -> int:
+    """How many seeds a study with this profile has, from `study: {seeds: 10}`: 1 if not given."""
+    part = load_profile(profile).get("study", {})
+    seeds = part.get("seeds", 1) if isinstance(part, dict) else None
+    if type(seeds) is not int or seeds < 1:
+        raise UserError(f"'study' of profile '{profile}' must hold a number of seeds, as in study: {{seeds: 5}}")
+    return seeds
+
+
+def base_model(models: Any, seed: int) -> Any:
+    """The model that a seed starts from: the profile's, or, of a list, the one whose turn it is."""
+    if not isinstance(models, list):
+        return models
+    if not models or not all(isinstance(model, str) and model for model in models):
+        raise UserError("'model' of a profile must be a name or a list of names, as in model: [nano-s, my/model]")
+    return models[seed % len(models)]
