@@ -17,7 +17,8 @@ and G times again in every log-prob pass. Here:
 - *Groups that teach nothing* (all advantages zero, beta zero) have a zero gradient: they take no part in the update.
 
 Groups are told apart by row number, never by equal token ids: two pictures of one size with the same question have
-the same ids. Everything else (rewards, advantages, losses, importance levels) is TRL's.
+the same ids. Everything else (rewards, advantages, losses, importance levels) is TRL's. One thing differs: a
+micro-batch holds whole groups, so where it is one of several, `bnpo`, a mean over its tokens, is another mean.
 """
 
 from __future__ import annotations

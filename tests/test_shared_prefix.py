@@ -92,7 +92,8 @@ CASES = {
     "paper's loss": {"loss_type": "grpo"},
     "dapo": {"loss_type": "dapo"},
     "dr_grpo": {"loss_type": "dr_grpo"},
-    "bnpo": {"loss_type": "bnpo"},
+    # Its mean is over a micro-batch: whole groups in each (ours) are other micro-batches than rows at random (TRL's).
+    "bnpo": {"loss_type": "bnpo", "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1},
     "kl to the reference": {"loss_type": "grpo", "beta": 0.04},
     "two updates a batch": {"num_iterations": 2},
     "sequence level": {"importance_sampling_level": "sequence", "loss_type": "grpo", "num_iterations": 2},
