@@ -86,12 +86,12 @@ def _keyword(features: list[torch.Tensor]) -> dict:
 FEATURES = VisionFeatures()  # of this process, whatever model
 
 
-def with_features(model, batch: dict) -> dict:
+def with_features(model, batch: dict, kept: VisionFeatures = FEATURES) -> dict:
     """A processor's batch with the pictures' features in place of their pixels."""
     if "pixel_values" not in batch:
         return dict(batch)
     rest = {name: value for name, value in batch.items() if name != "pixel_values"}
-    return rest | FEATURES(unwrapped(model), batch["pixel_values"], batch["image_grid_thw"])
+    return rest | kept(unwrapped(model), batch["pixel_values"], batch["image_grid_thw"])
 
 
 def unwrapped(model):

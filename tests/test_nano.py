@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel as VisionTower
 
 from rftkit.errors import UserError
 from rftkit.models import BUNDLED
@@ -22,6 +23,7 @@ from rftkit.nano.pretrain import answer_loss, pretrain
 from rftkit.nano.speech import LOOKUPS, PLACES
 from rftkit.nano.worlds import worlds
 from rftkit.prompts import MODES, conversation
+from rftkit.vision import VisionFeatures
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +177,23 @@ def test_the_loss_is_that_of_the_library(small_corpus):
     model = build_model("s", processor)
     for _, part in corpus.Corpus(TINY, processor).text_batches(0):
         assert torch.allclose(answer_loss(model, part), model(**part).loss, atol=1e-5)
+
+
+def test_a_frozen_tower_looks_at_each_picture_once(small_corpus, processor, monkeypatch):
+    model, looked = build_model("s", processor), []
+    model.model.visual.requires_grad_(False)
+    monkeypatch.setattr(module, "SEEN", VisionFeatures())
+    monkeypatch.setattr(
+        model.model.visual,
+        "forward",
+        lambda pixels, *rest, **options: looked.append(len(pixels) // 64) or VisionTower.forward(
+            model.model.visual, pixels, *rest, **options),
+    )  # fmt: skip
+    parts = [part for _, part in corpus.Corpus(TINY, processor).text_batches(0)]
+    first, again = ([answer_loss(model, part).item() for part in parts] for _ in range(2))
+    pictures = {row.numpy().tobytes() for part in parts for row in part["pixel_values"].split(64)}
+    assert first == again and sum(looked) == len(pictures)
+    assert first == pytest.approx([model(**part).loss.item() for part in parts], abs=1e-5)
 
 
 def test_image_tokens_are_made_as_large_as_words(small_corpus):

@@ -26,8 +26,10 @@ from rftkit.nano.build import IMAGE_TOKENS, SIZES, build_model, build_processor
 from rftkit.nano.corpus import Corpus, Recipe, grid
 from rftkit.results import write_atomically
 from rftkit.tasks.bundled import datasets
+from rftkit.vision import VisionFeatures, with_features
 
 CHECKPOINT_EVERY, LOG_EVERY = 200, 50  # steps
+SEEN = VisionFeatures(2**31)  # of all pictures, which come again and again while the tower stays as it is
 STEPS = ("vision_steps", "drill_steps", "language_steps", "manner_steps")  # of a recipe
 
 
@@ -96,7 +98,7 @@ class VisionReader(nn.Module):
 def answer_loss(model: nn.Module, part: dict[str, torch.Tensor]) -> torch.Tensor:
     """The language-model loss of a part of `Corpus.text_batches`; logits are computed only where a label is."""
     labels = part["labels"][:, 1:]
-    inputs = {name: value for name, value in part.items() if name != "labels"}
+    inputs = with_features(model, {name: value for name, value in part.items() if name != "labels"}, SEEN)
     hidden = model.model(**inputs).last_hidden_state[:, :-1][labels != -100]
     return F.cross_entropy(model.lm_head(hidden).float(), labels[labels != -100])
 
