@@ -104,7 +104,7 @@ def flop_bound(model, size: int, prompt: int, length: int, patches: int, every_p
         size: completions a group (G).
         prompt, length: tokens of a prompt and of a completion.
         patches: of a prompt's pictures.
-        every_position: the head runs on every position (TRL on a CPU), not on completion tokens only.
+        every_position: stock TRL's head runs on every position (on a CPU), not on completion tokens only as ours.
     """
     text, tower = model.config.get_text_config(), model.model.visual
     # From the shapes: quantised weights are stored two a byte.
@@ -123,7 +123,7 @@ def flop_bound(model, size: int, prompt: int, length: int, patches: int, every_p
     whole, packed = prompt + length, prompt - 1 + size * (length + 1)
     packed_pairs = prompt**2 // 2 + size * (length + 1) * (prompt + length // 2)
     stock = size * language(whole, whole**2 // 2, whole if every_position else length)
-    ours = language(packed, packed_pairs, packed if every_position else size * length)
+    ours = language(packed, packed_pairs, size * length)
     prefill = language(prompt, prompt**2 // 2, 1)
     decode = size * language(length, length * (prompt + length // 2), length)
     update, our_update = size * look + 2 * stock, 2 * ours

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from rftkit.errors import UserError
 from rftkit.results import read_answers
-from rftkit.sections import by_dose
+from rftkit.sections import by_dose, short_names
 from rftkit.settings import METHODS, read_claims
 from rftkit.stats import holm, interval, resample, two_sided
 from rftkit.tasks.bundled import rule_of_task
@@ -47,13 +46,12 @@ def decide(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def dose_rows(sections: dict) -> list[dict[str, Any]]:
-    """The primary comparisons (`decide`) by the share of answers not as asked that base models were taught, where
-    models with several shares ran: each row with its `profile`, `dataset` and `vague` (0-1), models by name alone."""
+    """The primary comparisons (`decide`) by the share of answers not as asked that base models were taught
+    (`sections.by_dose`): each row with its share `vague` (0-1) and `models`, what they have in common."""
+    short = short_names(model for _, _, model in sections)
     return [
-        {"profile": profile, "dataset": dataset, "vague": vague}
-        | row
-        | {"runs": [(Path(base).name, seed) for base, seed in row["runs"]]}
-        for profile, dataset, doses in by_dose(sections)
+        {"models": models, "vague": vague} | row | {"runs": [(short[base], seed) for base, seed in row["runs"]]}
+        for models, doses in by_dose(sections)
         for vague, methods in doses.items()
         for row in decide(methods)
     ]

@@ -56,9 +56,10 @@ def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
         if method.trainer is None:
             continue
         after = _answers(runs)
+        after = after[after["base"].isin(before["base"])]
         said_before = before[before["mode"] == method.mode].set_index(place)[rule]
         own = after[after["mode"] == method.mode].set_index(place)[rule]
-        if not set(own.index) <= set(said_before.index):
+        if own.empty or not set(own.index) <= set(said_before.index):
             continue  # the untrained model was not asked this, or not in this mode
         knows = after[after["mode"] == "no_thinking"].groupby("split")["likelihood"].mean()
         for split, part in own.groupby("split", sort=False):

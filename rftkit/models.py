@@ -39,8 +39,8 @@ from rftkit.paths import BUNDLED
 # TRL finds the image positions of a prompt by this literal token; under another name it trains on text positions.
 IMAGE_TOKEN = "<|image_pad|>"
 LORA_TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
-CACHE_BYTES = 256 * 2**20  # of prepared images kept by a processor
-CACHE_TEXTS = 10_000  # rendered conversations kept by a processor
+CACHE_BYTES = 256 * 2**20  # of prepared images kept
+CACHE_TEXTS = 10_000  # rendered conversations kept
 MERGED_BYTES = 256 * 2**20  # of weights that LoRA is merged into; where there are more, its own products cost little
 # What a model's folder has beside its weights, each under one of these names; the first two kinds cannot be missed.
 FILES = (("tokenizer.json", "vocab.json"), ("processor_config.json", "preprocessor_config.json"),

@@ -67,12 +67,12 @@ def claims_figure(rows: list[dict[str, Any]]) -> Figure:
 def dose_figure(rows: list[dict[str, Any]]) -> Figure:
     """Differences in points of per cent against `vague` (`rftkit.claims.dose_rows`), a line a claim and set."""
     figure, axes = plt.subplots(figsize=(8, 4))
-    lines = pd.DataFrame(rows).groupby(["dataset", "claim", "measure"], sort=False)
-    for place, ((dataset, claim, measure), part) in enumerate(lines):
+    lines = pd.DataFrame(rows).groupby(["models", "claim", "measure"], sort=False)
+    for place, ((models, claim, measure), part) in enumerate(lines):
         mean, low, high = 100 * np.array(part["difference"].tolist()).T
         beside = part["vague"] + 0.008 * (place - len(lines) / 2)  # no interval hides another
         axes.errorbar(beside, mean, yerr=np.maximum(0, [mean - low, high - mean]), fmt="o-", capsize=3,
-                      label=f"{dataset}: {claim} ({measure})")  # fmt: skip
+                      label=f"{models}: {claim} ({measure})")  # fmt: skip
     axes.axhline(0, color="black", lw=0.8)
     axes.set(xlabel="share of answers not as asked in pre-training", ylabel="difference, points")
     axes.grid(alpha=0.3)
@@ -290,9 +290,9 @@ class LivePlot:
         if (began := time.monotonic()) < self.next:
             return
         figure = training_figure({"training": rows}, self.columns)
+        now, self.next = time.monotonic(), began + self.every
         if self.handle is None:
             self.handle = display(figure, display_id=True)
-        else:
+        else:  # the first one takes longer than those after it
             self.handle.update(figure)
-        now = time.monotonic()
-        self.next = now + max(self.every, 20 * (now - began))
+            self.next = max(self.next, now + 20 * (now - began))

@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 
 from rftkit.errors import UserError
-from rftkit.paths import PROFILES
+from rftkit.paths import BUNDLED, PROFILES
 
 
 def load_profile(name: str) -> dict[str, Any]:
     """The content of a profile, by name (`notebooks/profiles/NAME.yaml`) or by path."""
-    path = PROFILES / f"{name}.yaml" if (PROFILES / f"{name}.yaml").is_file() else Path(name)
+    path = _path_of(name)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise UserError(f"no profile '{name}': choose one of {known}, or give the path of a YAML file")
@@ -31,6 +31,10 @@ def load_profile(name: str) -> dict[str, Any]:
     return {key: value for key, value in load_profile(like).items() if key != "profile"} | content
 
 
+def _path_of(name: str) -> Path:
+    return PROFILES / f"{name}.yaml" if (PROFILES / f"{name}.yaml").is_file() else Path(name)
+
+
 def study_seeds(profile: str) -> int:
     """How many seeds a study with this profile has, from `study: {seeds: 10}`: 1 if not given."""
     part = load_profile(profile).get("study", {})
@@ -40,10 +44,15 @@ def study_seeds(profile: str) -> int:
     return seeds
 
 
-def base_model(models: Any, seed: int) -> Any:
-    """The model that a seed starts from: the profile's, or, of a list, the one whose turn it is."""
-    if not isinstance(models, list):
-        return models
-    if not models or not all(isinstance(model, str) and model for model in models):
+def base_model(profile: str, models: Any, seed: int) -> str:
+    """The model that a seed starts from: a profile's, or of a list the one whose turn it is.
+
+    A folder beside the profile is found from wherever the profile is used.
+    """
+    every = models if isinstance(models, list) else [models]
+    if not every or not all(isinstance(model, str) and model for model in every):
         raise UserError("'model' of a profile must be a name or a list of names, as in model: [nano-s, my/model]")
-    return models[seed % len(models)]
+    model = every[seed % len(every)]
+    beside = _path_of(profile).parent / model
+    there = (beside / "config.json").is_file() and not (BUNDLED / model / "config.json").is_file()
+    return str(beside.resolve()) if there else model

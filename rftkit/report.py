@@ -17,7 +17,7 @@ from rftkit.claims import decide, dose_rows
 from rftkit.controls import control_differences, elicitation_rows
 from rftkit.paper import paper_numbers, paper_sets
 from rftkit.results import read_answers, write_atomically
-from rftkit.sections import count_older, load_runs, pooled
+from rftkit.sections import count_older, load_runs, pooled, short_names
 from rftkit.settings import METHODS, read_claims
 from rftkit.stats import estimates
 from rftkit.tasks.bundled import rule_of_task
@@ -148,8 +148,8 @@ def dose_table(rows: list[dict[str, Any]]) -> str:
     lines: dict[tuple[str, str], dict[float, str]] = {}
     for row in rows:
         cell = f"{_points(row['difference'])} {row['verdict']}, {_counted(row['runs'])}"
-        lines.setdefault((row["dataset"], f"{row['claim']} ({row['measure']})"), {})[row["vague"]] = cell
-    head = ["set", "difference, points; seeds", *(f"vague {dose:g}" for dose in doses)]
+        lines.setdefault((row["models"], f"{row['claim']} ({row['measure']})"), {})[row["vague"]] = cell
+    head = ["models", "difference, points; seeds", *(f"vague {dose:g}" for dose in doses)]
     return _markdown(head, [[*place, *(cells.get(dose, "") for dose in doses)] for place, cells in lines.items()])
 
 
@@ -191,13 +191,13 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None) -> tupl
 
     places = [places] if isinstance(places, Path) else list(places)
     sections = load_runs(*places)
-    together = pooled(sections)
+    together, names = pooled(sections), short_names(model for _, _, model in sections)
     runs = out or Path(os.path.commonpath([place.resolve() for place in places]))
     runs.mkdir(parents=True, exist_ok=True)
     parts, numbers = [], {}
     for (profile, dataset, model), methods in (together | sections).items():
         every_row = table_rows(methods)
-        short = ", ".join(Path(name).name for name in model.split(", "))
+        short = ", ".join(names.get(name, name) for name in model.split(", "))
         numbers |= _numbers("/".join((profile, dataset, short)), every_row)
         rows = [row for row in every_row if "+" not in row["method"]]
         table = markdown_table(rows) if rows else ""

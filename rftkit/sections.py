@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,45 +54,78 @@ def _runs_under(place: Path) -> list[Path]:
 
 
 def pooled(sections: dict) -> dict:
-    """Sections of several base models of one recipe on one set, put together."""
-    return {key: methods for key, methods in _families(sections).items() if key not in sections}
+    """Sections of several base models of one kind on one set, put together."""
+    return {key: methods for key, methods in families(sections).items() if key not in sections}
 
 
-def by_dose(sections: dict) -> list[tuple[str, str, dict[float, dict[str, list[dict[str, Any]]]]]]:
-    """Where models that differ in their share of answers not as asked (`vague`) ran: profile, set, and the methods by
-    that share."""
-    found: dict = defaultdict(dict)
-    for (profile, dataset, models), methods in _families(sections).items():
-        if made := recipe_of(models.partition(", ")[0]):
-            found[profile, dataset, json.dumps(made | {"vague": None})][made["vague"]] = methods
-    return [(*place[:2], dict(sorted(doses.items()))) for place, doses in found.items() if len(doses) > 1]
+def families(sections: dict) -> dict:
+    """Sections with those of the design's base models (`data/claims.yaml`) put together, and those of other models of
+    one recipe; all their names in the key."""
+    bases, found = read_claims()["design"]["bases"], defaultdict(lambda: defaultdict(dict))
+    for (profile, dataset, model), methods in sections.items():
+        family = "design" if model in bases else json.dumps(recipe_of(model) or model)
+        found[profile, dataset][family][model] = methods
+    return {(*place, ", ".join(of)): _together(of) for place, by_family in found.items() for of in by_family.values()}
+
+
+def by_dose(sections: dict) -> list[tuple[str, dict[float, dict[str, list[dict[str, Any]]]]]]:
+    """Where models that differ in their share of answers not as asked (`vague`) ran: profile, set and size, and the
+    methods by that share, each with the runs of those bases and seeds that all shares have."""
+    found: dict = defaultdict(lambda: defaultdict(dict))
+    for (profile, dataset, model), methods in sections.items():
+        if made := recipe_of(model):
+            others = json.dumps(made | {"vague": None})
+            found[profile, dataset, others][made["vague"]][model] = methods
+    return [
+        (f"{profile}, {dataset}, size {json.loads(others).get('size')}", _common(dict(sorted(doses.items()))))
+        for (profile, dataset, others), doses in found.items()
+        if len(doses) > 1
+    ]
+
+
+def _common(doses: dict[float, dict[str, dict]]) -> dict[float, dict[str, list[dict[str, Any]]]]:
+    """Runs by dose, of those by dose and model: such as all doses have, by method, base (the seed that it was made
+    with) and seed; and those of untrained models."""
+    together = {dose: _together(of) for dose, of in doses.items()}
+
+    def places(runs: list[dict[str, Any]]) -> list[tuple[int, int]]:
+        return [((_recipe(run["model"]) or {}).get("seed"), run["seed"]) for run in runs]
+
+    def kept(name: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        shared = set.intersection(*(set(places(of.get(name, []))) for of in together.values()))
+        return (
+            runs if name == "zero_shot" else [r for r, place in zip(runs, places(runs), strict=True) if place in shared]
+        )
+
+    return {dose: {name: kept(name, runs) for name, runs in of.items()} for dose, of in together.items()}
+
+
+def _together(of: dict[str, dict[str, list]]) -> dict[str, list]:
+    """Methods with the runs of all models."""
+    names = dict.fromkeys(name for methods in of.values() for name in methods)
+    return {name: [run for methods in of.values() for run in methods.get(name, [])] for name in names}
 
 
 def recipe_of(model: str) -> dict[str, Any] | None:
     """What a model was made by (`rftkit nano pretrain`), but for what tells base models of one recipe apart; None if
     that is not known."""
+    made = _recipe(model)
+    return made and {name: made[name] for name in sorted(made.keys() - {"seed", "start"})}
+
+
+def _recipe(model: str) -> dict[str, Any] | None:
     for folder in (BUNDLED / model, Path(model)):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with suppress(OSError, ValueError):
             made = json.loads((folder / "recipe.json").read_text())
-            return {"vague": made["vague"]} | {name: made[name] for name in sorted(made.keys() - {"seed", "start"})}
+            return made if isinstance(made, dict) and "vague" in made else None
     return None
 
 
-def _families(sections: dict) -> dict:
-    """Sections with those of base models of one recipe, or of the design (`data/claims.yaml`), put together; all their
-    names in the key."""
-    bases, found = read_claims()["design"]["bases"], defaultdict(lambda: defaultdict(dict))
-    for (profile, dataset, model), methods in sections.items():
-        family = json.dumps(recipe_of(model) or ("design" if model in bases else model))
-        found[profile, dataset][family][model] = methods
-    return {
-        (*place, ", ".join(of)): {
-            name: [run for methods in of.values() for run in methods.get(name, [])]
-            for name in dict.fromkeys(name for methods in of.values() for name in methods)
-        }
-        for place, families in found.items()
-        for of in families.values()
-    }
+def short_names(models: Iterable[str]) -> dict[str, str]:
+    """The last part of each model's name or path; a part more where that is another's too."""
+    names = {model: Path(model).name for model in models}
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    return {model: "/".join(Path(model).parts[-2:]) if name in twice else name for model, name in names.items()}
 
 
 def count_older(places: Sequence[Path], sections: dict) -> int:

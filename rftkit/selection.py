@@ -55,7 +55,7 @@ def _grid(profile: str, dataset: str, control: str | None) -> list[Settings]:
     if control is not None:
         changed = read_claims()["controls"].get(control, {})
         methods, rates = list(changed.get("methods", ["sft"])), changed.get("learning_rates", rates)
-    first = load_settings(profile, methods[0]).model  # of several base models
+    first = load_settings(profile, methods[0], dataset=dataset, steps=rule["steps"]).model  # of several base models
     return [
         load_settings(
             profile,

@@ -153,8 +153,9 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     if control := (merged | given).get("control"):
         merged |= control_settings(str(control), method, chosen="learning_rate" in given)
     merged = _of_task(merged | {"profile": name, "method": method} | given)
-    seed = _typed("seed", merged.get("seed", Settings.seed), "int")
-    merged["model"] = base_model(merged.get("model", Settings.model), seed)
+    if "model" not in given:
+        seed = _typed("seed", merged.get("seed", Settings.seed), "int")
+        merged["model"] = base_model(profile, merged.get("model", Settings.model), seed)
     if "steps" in given and "epochs" not in given:
         merged["epochs"] = None
     if isinstance(merged.get("epochs"), dict):

@@ -12,13 +12,14 @@ and G times again in every log-prob pass. Here:
       position  0  1  2 |  3  4  5 |  3  4  5  6
       predicts  -  -  - | a0 a1  - | b0 b1 b2  -
 
-  The copy of the last prompt token gives every packed token at most one label, so TRL's fused head works as it is.
+  The copy of the last prompt token gives every packed token at most one label, as TRL's fused head wants it.
 - *Vision* runs once per distinct image while the tower is frozen (`vision.py`), decoding and preprocessing too.
 - *Groups that teach nothing* (all advantages zero, beta zero) have a zero gradient: they take no part in the update.
 
 Groups are told apart by row number, never by equal token ids: two pictures of one size with the same question have
-the same ids. Everything else (rewards, advantages, losses, importance levels) is TRL's. One thing differs: a
-micro-batch holds whole groups, so where it is one of several, `bnpo`, a mean over its tokens, is another mean.
+the same ids. Everything else (rewards, advantages, losses, importance levels) is TRL's. Two things
+differ: LoRA in fp32 is merged while sampling, which rounds otherwise; and a micro-batch holds whole groups, so where it
+is one of several, `bnpo`, a mean over its tokens, is another mean.
 """
 
 from __future__ import annotations

@@ -51,9 +51,10 @@ def test_the_table_names_every_phase(report):
 
 def test_the_bound_by_hand_without_attention():
     model, _ = load("nano-s", device="cpu")
-    one = flop_bound(model, 1, 1000, 1, 0, True)
-    many = flop_bound(model, 8, 1000, 1, 0, True)
+    one, whole = (flop_bound(model, 1, 1000, 1, 0, every_position) for every_position in (False, True))
+    many = flop_bound(model, 8, 1000, 1, 0, False)
     assert one["step"] == pytest.approx(1.0, abs=0.01)  # nothing to share
+    assert whole["step"] > one["step"]  # but stock TRL's head on the prompt
     assert 7 < many["update"] < 8  # nearly everything is the prompt
 
 

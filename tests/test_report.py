@@ -139,21 +139,21 @@ def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, 
     claim = {"name": "rl", "first": "cls_rl", "second": "sft", "measure": "h", "paper": "above"}
     monkeypatch.setattr("rftkit.claims.read_claims", lambda: {"primary": [claim]})
     runs = tmp_path / "runs"
-    for number, (vague, right) in enumerate(((0.5, 0), (0.5, 0), (1.0, 1))):
+    for number, (base, vague, right) in enumerate(((0, 0.5, 0), (1, 0.5, 0), (0, 1.0, 1))):
         model = tmp_path / f"model-{number}"
         model.mkdir()
-        (model / "recipe.json").write_text(json.dumps({"seed": number, "start": None, "vague": vague, "size": "s"}))
+        (model / "recipe.json").write_text(json.dumps({"seed": base, "vague": vague, "size": "s"}))
         for seed in range(2):
             make_run(
                 runs / f"sft-{number}-{seed}", "sft", seed, "no_thinking", [1] * 4, [right, right], model=str(model)
             )
             make_run(runs / f"cls-{number}-{seed}", "cls_rl", seed, "thinking", [1] * 4, [1, 1], model=str(model))
     half, whole = dose_rows(load_runs(runs))
-    assert (half["vague"], len(half["runs"]), half["verdict"]) == (0.5, 4, "same direction")
+    assert (half["vague"], half["runs"], half["verdict"]) == (0.5, [("model-0", 0), ("model-0", 1)], "same direction")
     assert (whole["vague"], len(whole["runs"]), whole["verdict"]) == (1.0, 2, "undecided")
     assert half["difference"][0] == 1 and whole["difference"][0] == 0
     text, path = write_report(runs)
-    assert "| shapes | rl (h) | +100.0 [" in text and "vague 0.5 | vague 1 |" in text
+    assert "| nano, shapes, size s | rl (h) | +100.0 [" in text and "vague 0.5 | vague 1 |" in text
     assert "## shapes, model-0, model-1, profile nano" in text and (runs / "report-doses.png").is_file()
     assert dose_table(json.loads((runs / "report-doses.json").read_text())) in text
 

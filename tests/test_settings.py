@@ -1,6 +1,7 @@
 """Settings: who overrides whom, and what is said about values that cannot work."""
 
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,10 @@ def test_models_of_a_profile_take_the_seeds_in_turn(profile):
     assert load_settings(mine, "sft", seed=1, model="d/d").model == "d/d"
     assert [(run.model, run.seed) for run in with_seeds(mine, "zero_shot", [1, 2, 4, 5])] == [("b/b", 1), ("c/c", 2)]
     assert [run.seed for run in with_seeds(mine, "sft", [1, 2, 4, 5])] == [1, 2, 4, 5]
+    beside = Path(mine).resolve().parent / "b" / "b"
+    beside.mkdir(parents=True)
+    (beside / "config.json").write_text("{}")
+    assert load_settings(mine, "sft", seed=1).model == str(beside)
 
 
 @pytest.mark.parametrize("models", ["[]", "[nano-s, 3]", "['']"])
@@ -143,7 +148,7 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("learning_rate: fast", "setting 'learning_rate' needs a number, not 'fast'"),
         ("learning_rate: .nan", "setting 'learning_rate' needs a number, not 'nan'"),
         ("quantize: 'no'", "setting 'quantize' needs true or false, not 'no'"),
-        ("model: 3", "setting 'model' needs a text, not '3'"),
+        ("model: 3", "'model' of a profile must be a name or a list of names"),
         ("steps: 0", "setting 'steps' must be at least 1, not 0"),
         ("num_generations: 1", "setting 'num_generations' must be at least 2, not 1"),  # no group, no advantage
         ("learning_rate: 0", "setting 'learning_rate' must be above 0, not 0.0"),

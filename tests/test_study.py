@@ -180,8 +180,8 @@ def test_models_of_a_profile_take_the_seeds_in_turn_and_named_ones_have_all(mine
     assert all(seeds == [0, 1] for seeds in dealt(("01", "02"), range(2), ["a", "b"], None).values())
     parts = [dealt(("01", "02"), range(4), ["a", "b"], f"{i}/3") for i in (1, 2, 3)]
     assert sum(len(seeds) for part in parts for seeds in part.values()) == 16
-    second = shutil.copytree(BUNDLED / "nano-s", tmp_path / "second")
-    listed = MINE.replace("model: nano-s", f"model: [nano-s, {second}]").replace("study: {seeds: 1}", "")
+    shutil.copytree(BUNDLED / "nano-s", tmp_path / "second")
+    listed = MINE.replace("model: nano-s", "model: [nano-s, second]").replace("study: {seeds: 1}", "")
     (tmp_path / mine).write_text(f"{listed}\nstudy: {{seeds: 3}}\n")
     assert study(mine, ("01", "02"), None, tmp_path / "out", dry_run=True) == 0
     planned = re.findall(r"digits-(\w+)-(\w+-?\w*)-s(\d)", capsys.readouterr().out)

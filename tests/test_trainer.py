@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,7 @@ from rftkit.settings import load_settings
 from rftkit.sft import VisionOnceSFTTrainer, sft_trainer, shuffled_passes
 from rftkit.tasks.bundled import DRAWN
 from rftkit.trainer import grpo_trainer, last_checkpoint, train
+from rftkit.vision import VisionFeatures, with_features
 
 TIMINGS = ["step_seconds", "generate_seconds"]
 
@@ -82,8 +84,11 @@ def test_sft_is_stock_trls_with_each_picture_seen_once_and_labelled_positions_sc
         "forward",
         staticmethod(lambda ctx, hidden, *rest: scored.append(len(hidden)) or forward(ctx, hidden, *rest)),
     )
+    monkeypatch.setattr("rftkit.sft.with_features", partial(with_features, kept=VisionFeatures()))
     trainer, *_ = make(method, tmp_path)
     batch = next(iter(trainer.get_train_dataloader()))
+    tower, seen = trainer.model.get_base_model().model.visual, []
+    tower.patch_embed.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     loss, gradients = [], []
     for compute in (trainer.compute_loss, super(VisionOnceSFTTrainer, trainer).compute_loss):
         found = compute(trainer.model, dict(batch))
@@ -93,6 +98,10 @@ def test_sft_is_stock_trls_with_each_picture_seen_once_and_labelled_positions_sc
     assert all(torch.allclose(*pair, atol=1e-7) for pair in zip(*gradients, strict=True))
     labels = batch["labels"][:, 1:]
     assert scored == [(labels != -100).sum(), labels.numel()]
+    looked = len({picture.numpy().tobytes() for picture in batch["pixel_values"].split(64)})
+    assert seen == [64 * looked, len(batch["pixel_values"])]  # each picture once, and in stock TRL each row's
+    trainer.compute_loss(trainer.model, dict(batch))
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize("method", ["sft", "no_thinking_rl"])

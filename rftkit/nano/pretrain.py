@@ -29,7 +29,7 @@ from rftkit.tasks.bundled import datasets
 from rftkit.vision import VisionFeatures, with_features
 
 CHECKPOINT_EVERY, LOG_EVERY = 200, 50  # steps
-SEEN = VisionFeatures(2**31)  # of all pictures, which come again and again while the tower stays as it is
+SEEN = VisionFeatures(2 * 2**30)  # bytes: a corpus picture comes again and again while the tower stays as it is
 STEPS = ("vision_steps", "drill_steps", "language_steps", "manner_steps")  # of a recipe
 
 
