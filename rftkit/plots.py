@@ -65,7 +65,7 @@ def claims_figure(rows: list[dict[str, Any]]) -> Figure:
 
 
 def dose_figure(rows: list[dict[str, Any]]) -> Figure:
-    """Differences in points of per cent against `vague` (`rftkit.claims.dose_rows`), a line a claim and set."""
+    """Differences in points of per cent against `vague` (`rftkit.claims.dose_rows`), a line a claim and `models`."""
     figure, axes = plt.subplots(figsize=(8, 4))
     lines = pd.DataFrame(rows).groupby(["models", "claim", "measure"], sort=False)
     for place, ((models, claim, measure), part) in enumerate(lines):
