@@ -230,7 +230,11 @@ def _equality_before(trainers: dict[str, GRPOTrainer], options: Options, example
         trainer.start()
         trainer.model.train()
         found.append(trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, width, **inputs)[0])
-    return {"max_logprob_diff": (found[0] - found[1]).abs().max().item(), "greedy_identical": identical}
+    return {
+        "max_logprob_diff": (found[0] - found[1]).abs().max().item(),
+        "lowest_logprob": found[0].min().item(),  # completions do not end: what the head rounds grows with it
+        "greedy_identical": identical,
+    }
 
 
 def _equality_after(stock: GRPOTrainer, ours: GRPOTrainer) -> dict[str, float]:

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, metavar="DIR", help="where the report goes; beside the runs if not given")
     report.add_argument("--against", type=Path, metavar="JSON", help="an earlier report.json: exit 1 if worse")
     report.add_argument("--tolerance", type=float, default=0.02, help="how much worse is no regression, 0-1")
+    report.add_argument("--keep", type=Path, metavar="DIR", help="keep these runs small in DIR; --runs DIR reads them")
     report.add_argument("--junit", type=Path, metavar="XML", help="with --against: the comparison as JUnit XML")
     _add_bench(parsers)
     select = _command(parsers, "select", commands.select, "choose steps and learning rate on held-out base items")

@@ -91,7 +91,7 @@ def report(options) -> int:
 
     # Before the report: the baseline may be the one that it writes over.
     before = read_baseline(options.against, options.tolerance, options.junit)
-    text, path = write_report(options.runs, options.out)
+    text, path = write_report(options.runs, options.out, options.keep)
     print(f"{text}\n\nreport: {path}")
     if before is None:
         return 0

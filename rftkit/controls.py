@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rftkit.claims import paired
-from rftkit.results import read_predictions
+from rftkit.results import answers_of
 from rftkit.settings import METHODS
 from rftkit.stats import interval
 from rftkit.tasks.bundled import rule_of_task
@@ -76,7 +76,7 @@ def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
 
 
 def _answers(runs: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.concat([read_predictions(run["folder"]).assign(base=run["model"]) for run in runs])
+    return pd.concat([answers_of(run).assign(base=run["model"]) for run in runs])
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:

@@ -77,13 +77,13 @@ def memory(settings: Settings, shape: Shape, lengths: Lengths, device: str) -> d
     method, item = METHODS[settings.method], 4 if device == "cpu" else 2
     kept = shape.total - (shape.projections if settings.quantize else 0)
     trained = shape.lora * settings.lora_rank if settings.lora_rank else shape.total
-    trained_item = 4 if settings.lora_rank else item  # adapters are fp32; all weights are trained as loaded
+    in_full = bool(method.trainer) and not settings.lora_rank
     parts = {
-        "weights": kept * item + shape.projections * NF4_BYTES * settings.quantize,
+        "weights": kept * (4 if in_full else item) + shape.projections * NF4_BYTES * settings.quantize,
         "adapters": trained * 4 if settings.lora_rank else 0,
         # With adapters the reference is the base itself; without them TRL loads it again.
-        "reference": shape.total * item * (not settings.lora_rank and settings.beta > 0 and method.trainer == "grpo"),
-        "optimizer": trained * trained_item * 3 if method.trainer else 0,  # gradient and AdamW's two moments
+        "reference": shape.total * item * (not settings.lora_rank and _has_reference(settings)),
+        "optimizer": trained * 4 * 3 if method.trainer else 0,  # gradient and AdamW's two moments, in fp32 like these
         "activations": _activations(settings, shape, lengths, item) if method.trainer else 0,
         "cache": _cached_rows(settings) * sum(vars(lengths).values()) * shape.depth * 2 * shape.kv_width * item,
         "reserve": RESERVE[device],
@@ -97,10 +97,21 @@ def memory(settings: Settings, shape: Shape, lengths: Lengths, device: str) -> d
     return {name: int(size) for name, size in (parts | {"total": peak}).items()}
 
 
+def _has_reference(settings: Settings) -> bool:
+    """Whether training compares with the untrained model: GRPO with a KL term, DPO."""
+    return bool(settings.rejected) or (settings.beta > 0 and METHODS[settings.method].trainer == "grpo")
+
+
+def _answers(settings: Settings) -> int:
+    """Sequences of an example in SFT: its answer; in DPO the wrong one too."""
+    return 2 if settings.rejected else 1
+
+
 def _update_tokens(settings: Settings, lengths: Lengths) -> int:
     """Tokens of a micro-batch in training."""
     if METHODS[settings.method].trainer == "sft":
-        return min(settings.micro_batch, settings.sft_batch) * (lengths.prompt + lengths.completion)
+        examples = min(settings.micro_batch, settings.sft_batch)
+        return examples * _answers(settings) * (lengths.prompt + lengths.completion)
     rollouts = min(settings.micro_batch, settings.prompts_per_step * settings.num_generations)
     return max(1, rollouts // settings.num_generations) * packed_tokens(settings, lengths)
 
@@ -138,11 +149,12 @@ def seconds(
     decode = lengths.completion * ((shape.projections + shape.head) * speed.a_decoding + launches)
     step = 0.0
     if method.trainer:
-        passes = 2 + settings.gradient_checkpointing + (settings.beta > 0 and method.trainer == "grpo")
+        passes = 2 + settings.gradient_checkpointing + _has_reference(settings)
         passes += not settings.lora_rank  # gradients of the weights themselves
         grpo = method.trainer == "grpo"
         groups = settings.prompts_per_step if grpo else settings.sft_batch
-        tokens = groups * (packed_tokens(settings, lengths) if grpo else lengths.prompt + lengths.completion)
+        apart = _answers(settings) * (lengths.prompt + lengths.completion)
+        tokens = groups * (packed_tokens(settings, lengths) if grpo else apart)
         attention = tokens / groups / 2 * shape.width * 4 / 2 * shape.depth  # in weights that cost as much, a token
         micro_batches = max(1, tokens // _update_tokens(settings, lengths))
         a_token = (shape.projections + shape.head + attention) * speed.a_row + small

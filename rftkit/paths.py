@@ -6,4 +6,5 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
+KEPT = DATA / "logs" / "study"  # the kit's own study, as `rftkit report --keep` keeps runs
 BUNDLED = DATA / "models"

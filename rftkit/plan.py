@@ -52,7 +52,7 @@ CHAPTERS = (
     Chapter(
         "05_math_spatial_puzzle",
         SET_METHODS,
-        datasets=("digits", "emoji"),  # nano-s cannot do the others
+        datasets=("math", "spatial", "puzzle", "digits", "emoji", "flags", "textures"),
         parameters=(("methods", SET_METHODS),),
         headline=False,
     ),

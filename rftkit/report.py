@@ -13,6 +13,7 @@ from typing import Any
 import mistune
 import numpy as np
 
+from rftkit.archive import write_archive
 from rftkit.claims import decide, dose_rows
 from rftkit.controls import control_differences, elicitation_rows
 from rftkit.paper import paper_numbers, paper_sets
@@ -180,17 +181,20 @@ def elicitation_table(rows: list[dict[str, Any]]) -> str:
     return _markdown(head, lines)
 
 
-def write_report(places: Path | Sequence[Path], out: Path | None = None) -> tuple[str, Path]:
+def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: Path | None = None) -> tuple[str, Path]:
     """Write `report.md`, `report.html`, `report.json` and figures; return the tables and the report's path.
 
     Args:
         places: folders of runs, pooled: several people's seeds count as so many seeds.
         out: where to write; None: into the folder of the runs, or the one that holds them all.
+        keep: a folder to keep these runs in, small (`rftkit.archive`).
     """
     from rftkit.plots import accuracy_figure, claims_figure, dose_figure
 
     places = [places] if isinstance(places, Path) else list(places)
     sections = load_runs(*places)
+    if keep:
+        write_archive([run for methods in sections.values() for runs in methods.values() for run in runs], keep)
     together, names = pooled(sections), short_names(model for _, _, model in sections)
     runs = out or Path(os.path.commonpath([place.resolve() for place in places]))
     runs.mkdir(parents=True, exist_ok=True)

@@ -31,8 +31,8 @@ RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 # The code that trains and scores: a run made by other code is another run.
 CODE = ("settings.py", "prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "packing.py",
-        "fused_head.py", "vision.py", "sft.py", "models.py", "evaluate.py", "divergence.py", "examples.py", "run.py",
-        "processes.py", "tasks", "nano/worlds")  # fmt: skip
+        "fused_head.py", "vision.py", "sft.py", "dpo.py", "models.py", "evaluate.py", "divergence.py", "examples.py",
+        "run.py", "processes.py", "tasks", "nano/worlds")  # fmt: skip
 # A run is the same run under whatever name its profile has, and however often it is looked at on the way.
 NOT_IN_FINGERPRINT = ("profile", "eval_every", "eval_kl", "val_items", "check_memory", "report_to")
 # What stands in a model's folder for people.
@@ -164,11 +164,19 @@ def read_results(folder: Path) -> dict[str, Any]:
     """What `results.json` of a complete run holds; UserError if it is torn, or changed so that it cannot be used."""
     try:
         found = json.loads((folder / RESULTS).read_text())
+    except (ValueError, RecursionError):
+        found = None
+    return checked_results(found, folder / RESULTS)
+
+
+def checked_results(found: Any, path: Path) -> dict[str, Any]:
+    """What was read from `path`; UserError if it is not what a run writes."""
+    try:
         whole = _is_whole(found)
-    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise UserError(f"'{folder / RESULTS}' is not what a run writes: remove it and start the run again")
+        raise UserError(f"'{path}' is not what a run writes: remove it and start the run again")
     return found
 
 
@@ -209,12 +217,17 @@ def read_predictions(folder: Path, *rules: str) -> pd.DataFrame:
     return table
 
 
+def answers_of(run: dict[str, Any], *rules: str) -> pd.DataFrame:
+    """The test answers of a run (its results with their `folder`, or `answers` kept in an archive)."""
+    return run["answers"] if "answers" in run else read_predictions(run["folder"], *rules)
+
+
 def read_answers(runs: Iterable[dict[str, Any]], mode: str, rule: str) -> pd.DataFrame:
-    """Test answers of runs (results with their `folder`) in a mode: base, seed, split, id, group, correct by a rule.
+    """Test answers of runs (`answers_of`) in a mode: base, seed, split, id, group, correct by a rule.
 
     `base` is the pre-trained model.
     """
-    tables = [read_predictions(run["folder"], rule).assign(base=run["model"], seed=run["seed"]) for run in runs]
+    tables = [answers_of(run, rule).assign(base=run["model"], seed=run["seed"]) for run in runs]
     table = pd.concat(tables).rename(columns={rule: "correct"})
     return table.loc[table["mode"] == mode, ["base", "seed", "split", "id", "group", "correct"]]
 

@@ -16,6 +16,7 @@ from transformers import set_seed
 from rftkit import processes, results
 from rftkit.callbacks import METRICS, RunLog
 from rftkit.divergence import BaseAnswers
+from rftkit.dpo import dpo_trainer
 from rftkit.errors import UserError, is_out_of_memory
 from rftkit.estimate import advice, refuse_what_will_not_fit
 from rftkit.evaluate import answer_rows, evaluated_modes, pass_at_samples, pass_batch, proportion
@@ -135,7 +136,8 @@ def _train(settings: Settings, model, processor, shots: list[Example], folder: P
         curve_every=settings.eval_every,
         on_row=on_row,
     )
-    make = grpo_trainer if METHODS[settings.method].trainer == "grpo" else sft_trainer
+    supervised = dpo_trainer if settings.rejected else sft_trainer
+    make = grpo_trainer if METHODS[settings.method].trainer == "grpo" else supervised
     trainer = make(settings, model, processor, shots, log)
     try:
         trained = train(trainer, folder)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rftkit.archive import RUNS, is_archive, read_archive
 from rftkit.errors import UserError
 from rftkit.paths import BUNDLED
 from rftkit.results import PREDICTIONS, RESULTS, complete_runs, data_title, read_results
@@ -23,7 +24,8 @@ PROTOCOL_TITLES = {
 
 
 def load_runs(*places: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]]:
-    """Complete runs under some folders by (profile, dataset, model) and method, each with its `folder`.
+    """Complete runs under some folders by (profile, dataset, model) and method, each with its `folder`; those of an
+    archive with their `answers`.
 
     Of runs with the same method and seed (other settings or code) the newest counts; those of a selection never do.
     """
@@ -32,9 +34,8 @@ def load_runs(*places: Path) -> dict[tuple[str, str, str], dict[str, list[dict[s
             raise UserError(f"no folder '{place}': give the --out of a study")
     sections: dict = defaultdict(lambda: defaultdict(list))
     newest = {}
-    found = [folder for place in places for folder in _runs_under(place)]
-    for folder in sorted(found, key=lambda folder: (folder / RESULTS).stat().st_mtime):
-        result = read_results(folder) | {"folder": folder}
+    found = [found for place in places for found in _runs_under(place)]
+    for _, result in sorted(found, key=lambda found: found[0]):
         dataset = data_title(result["dataset"], result.get("eval_dataset"))
         dataset += PROTOCOL_TITLES[result.get("protocol", "base_to_new")]
         method = "+".join(filter(None, (result["method"], result.get("control"))))
@@ -47,10 +48,13 @@ def load_runs(*places: Path) -> dict[tuple[str, str, str], dict[str, list[dict[s
     return {key: dict(methods) for key, methods in sorted(sections.items())}
 
 
-def _runs_under(place: Path) -> list[Path]:
-    """Complete runs with their answers, but for those of a selection."""
-    return [folder for folder in complete_runs(place)
-            if "selection" not in folder.relative_to(place).parts and (folder / PREDICTIONS).exists()]  # fmt: skip
+def _runs_under(place: Path) -> list[tuple[float, dict[str, Any]]]:
+    """Complete runs with their answers, each with its time, but for those of a selection."""
+    if is_archive(place):
+        return [((place / RUNS).stat().st_mtime, run) for run in read_archive(place)]
+    folders = [folder for folder in complete_runs(place)
+               if "selection" not in folder.relative_to(place).parts and (folder / PREDICTIONS).exists()]  # fmt: skip
+    return [((folder / RESULTS).stat().st_mtime, read_results(folder) | {"folder": folder}) for folder in folders]
 
 
 def pooled(sections: dict) -> dict:

@@ -47,6 +47,7 @@ SCENE_TOKENS = 64  # of a completion in a drawn task, if not given: its thoughts
 LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
 TRACKERS = (None, "wandb", "trackio", "tensorboard", "mlflow")
 REWARDS = ("mode", "accuracy", "format", "random")
+REJECTED = (None, "model", "random")
 # The least and the most of numbers; of whole ones not named here: one and a million. Beyond it nothing would run.
 BOUNDS = dict.fromkeys(("val_items", "pass_items", "eval_every", "lora_rank", "beta"), (0, 10**6))
 BOUNDS |= dict.fromkeys(("seed", "shots_seed", "test_seed"), (0, 2**32 - 1))
@@ -89,6 +90,7 @@ class Settings:
     beta: float = 0.0  # weight of the KL term; the paper's 0.04 costs a reference pass
     reward: str = "mode"  # GRPO: what is rewarded. mode: accuracy, and format if there is one; accuracy, format, random
     negatives: bool = True  # GRPO: false learns from right completions only, each with advantage 1 (RAFT)
+    rejected: str | None = None  # SFT on the answer: a wrong one beside it, for DPO, the model's own (model) or random
     loss_type: str = "grpo"  # TRL's name; grpo is the paper's mean over each completion's tokens
     lora_rank: int = 16  # 0: full fine-tuning
     quantize: bool = False  # NF4 base model (QLoRA)
@@ -246,13 +248,15 @@ def check(settings: Settings) -> Settings:
         raise UserError(f"min_pixels {settings.min_pixels} is above max_pixels {settings.max_pixels}")
     get_rule(settings.scoring)
     one_of = {"protocol": PROTOCOLS, "device": (None, "cpu", "cuda"), "report_to": TRACKERS,
-              "loss_type": LOSS_TYPES, "reward": REWARDS}  # fmt: skip
+              "loss_type": LOSS_TYPES, "reward": REWARDS, "rejected": REJECTED}  # fmt: skip
     for name, known in one_of.items():
         if getattr(settings, name) not in known:
             allowed = ", ".join(filter(None, known))
             raise UserError(f"unknown {name} '{getattr(settings, name)}': choose one of {allowed}")
     if settings.reward == "format" and not MODES[METHODS[settings.method].mode].tags:
         raise UserError(f"method '{settings.method}' has no format to reward: its mode has no tags")
+    if settings.rejected and settings.method != "sft":
+        raise UserError(f"setting 'rejected' makes a DPO run of the method 'sft', not of '{settings.method}'")
     if problem := why_not(settings.dataset, settings.eval_dataset, METHODS[settings.method].trainer is not None):
         raise UserError(problem)
     if settings.protocol != "base_to_new" and settings.task != "classification":

@@ -30,14 +30,18 @@ class Collator(DataCollatorForVisionLanguageModeling):
         return batch
 
 
-class VisionOnceSFTTrainer(SFTTrainer):
-    """trl.SFTTrainer that runs a frozen vision tower once per picture, as the GRPO trainer does."""
+class VisionOnce:
+    """Makes one of TRL's trainers run a frozen vision tower once per picture, as the GRPO trainer does."""
 
     def compute_loss(self, model, inputs, *args, **kwargs):
         with self.accelerator.autocast():
             inputs = with_features(unwrapped(self.accelerator.unwrap_model(model)), inputs)
         with labelled_positions_only():
             return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+class VisionOnceSFTTrainer(VisionOnce, SFTTrainer):
+    """trl.SFTTrainer with each picture seen once."""
 
 
 def sft_rows(examples: Sequence[Example], mode: str, max_pixels: int | None) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -43,20 +44,26 @@ def bootstrap(
     Returns:
         [draws] means; their 2.5 and 97.5 percentiles are the interval.
     """
-    seed_rng, item_rng = np.random.default_rng(0), np.random.default_rng([1, stream])
+    item_rng = np.random.default_rng([1, stream])
     _, cluster = np.unique(groups, return_inverse=True)
     count = cluster.max() + 1
     sums = np.stack([np.bincount(cluster, row, count) for row in np.asarray(correct, float)])  # [runs, clusters]
     sizes = np.bincount(cluster, minlength=count)
     _, base = np.unique(np.zeros(len(sums)) if bases is None else bases, return_inverse=True)
-    seeds_of = [np.flatnonzero(base == number) for number in range(base.max() + 1)]
-    means = np.empty(draws)
-    for draw in range(draws):
-        rows, columns = _drawn(seeds_of, seed_rng), item_rng.integers(count, size=count)
-        # Counting how often each cluster was drawn is cheaper than copying the drawn columns.
-        weight = np.bincount(columns, minlength=count)
-        means[draw] = (sums[rows] @ weight).mean() / (sizes @ weight)
-    return means
+    # Counting how often each cluster was drawn is cheaper than copying the drawn columns.
+    drawn = item_rng.integers(count, size=(draws, count)) + count * np.arange(draws)[:, None]
+    weight = np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count)
+    runs = _run_counts(tuple(base), draws)
+    return (runs @ sums * weight).sum(1) / (runs.sum(1) * (weight @ sizes))
+
+
+@lru_cache(maxsize=32)
+def _run_counts(base: tuple[int, ...], draws: int) -> np.ndarray:
+    """How often each run is in each draw [draws, runs], given the number of its pre-trained model."""
+    rng = np.random.default_rng(0)
+    seeds_of = [np.flatnonzero(np.array(base) == number) for number in range(max(base) + 1)]
+    drawn = (_drawn(seeds_of, rng) for _ in range(draws))
+    return np.stack([np.bincount(rows, minlength=len(base)) for rows in drawn])
 
 
 def _drawn(seeds_of: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:

@@ -17,9 +17,10 @@ from statistics import mean
 
 from tqdm.auto import tqdm
 
+from rftkit.archive import is_archive, kept_results
 from rftkit.errors import UserError, within
 from rftkit.models import load_processor
-from rftkit.paths import DATA, NOTEBOOKS, PROFILES
+from rftkit.paths import KEPT, NOTEBOOKS, PROFILES
 from rftkit.plan import Chapter, datasets_of, dealt, runs_of
 from rftkit.profiles import study_seeds
 from rftkit.report import write_report
@@ -96,10 +97,13 @@ def _estimate(missing: list[Settings], profile: str, out: Path, jobs: int) -> st
     for folder in complete_runs(out):
         with suppress(UserError):  # a run of an earlier version
             took.setdefault(_kind(read_settings(folder)), []).append(read_results(folder)["seconds"])
-    for folder in complete_runs(DATA / "logs"):  # they have no config.yaml: made with the profile as it is
-        log = read_results(folder)
-        made = load_settings(log["profile"], log["method"], dataset=log["dataset"], model=log["model"])
-        took.setdefault(_kind(made), [log["seconds"]])
+    kept: dict[Settings, list[float]] = {}
+    # They have no config.yaml: made with the profile as it is.
+    for run in kept_results(KEPT) if is_archive(KEPT) else ():
+        asked = {key: run.get(key) for key in ("dataset", "eval_dataset", "control", "protocol", "model")}
+        with suppress(UserError):  # of a control, say, that is no more
+            kept.setdefault(_kind(load_settings(run["profile"], run["method"], **asked)), []).append(run["seconds"])
+    took = kept | took
     known = [mean(took[kind]) for kind in map(_kind, missing) if kind in took]
     unknown = [settings for settings in missing if _kind(settings) not in took]
     text = ""

@@ -32,7 +32,7 @@ CHECKPOINTS = "checkpoints"
 
 
 class RFTTrainer(SharedPrefixTrainer):
-    """Shared-prefix GRPO that keeps adapters in fp32 and knows how long sampling took.
+    """Shared-prefix GRPO that knows how long sampling took.
 
     With `negatives` off it is self-training instead: completions with full reward have advantage 1, all others 0, so
     the right ones of the model's own are imitated and nothing is pushed down (RAFT, arXiv 2504.11343).
@@ -42,10 +42,6 @@ class RFTTrainer(SharedPrefixTrainer):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        # TRL casts the adapters of a quantised model to bf16, where a step of 1e-6 changes almost no weight.
-        for parameter in self.model.parameters():
-            if parameter.requires_grad and parameter.dtype == torch.bfloat16:
-                parameter.data = parameter.data.float()
         self._generate_seconds = 0.0
 
     def _generate(self, *args, **kwargs):
@@ -147,7 +143,13 @@ def grpo_trainer(
 
 
 def attach(trainer: Trainer, log: RunLog) -> Trainer:
-    """Our step log in place of transformers' printing."""
+    """Our step log in place of transformers' printing, and what is trained in fp32, whatever the method.
+
+    TRL casts the adapters of a quantised model to bf16, where a step of 1e-6 changes almost no weight.
+    """
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+            parameter.data = parameter.data.float()
     trainer.remove_callback(PrinterCallback)
     log.trainer = trainer
     trainer.add_callback(log)

@@ -38,7 +38,7 @@ def test_phases_add_up_to_the_step(report):
 
 def test_both_did_the_same_and_ours_less_work(report):
     equality = report["equality"]
-    assert equality["max_logprob_diff"] < 1e-5 and equality["greedy_identical"]
+    assert equality["max_logprob_diff"] < 1e-6 * max(1, -equality["lowest_logprob"]) and equality["greedy_identical"]
     assert equality["max_weight_diff"] < 1e-5 < equality["max_weight_change"]
     # Eight prompts of four completions; sampling and update each run the tower in stock TRL, once for both in ours.
     assert report["stock"]["vision_rows"] == 2 * 4 * report["ours"]["vision_rows"] == 2 * 4 * 8 * 64

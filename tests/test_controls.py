@@ -33,7 +33,7 @@ def test_every_control_changes_its_methods_and_says_why_it_is_there(name, method
 
 
 def test_what_the_user_gives_stands_above_a_control():
-    assert load_settings("nano", "sft", control="equal_examples", steps=3).steps == 3
+    assert load_settings("nano", "sft_all", control="equal_examples", steps=3).steps == 3
 
 
 @pytest.mark.parametrize(

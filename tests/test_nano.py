@@ -23,6 +23,8 @@ from rftkit.nano.pretrain import answer_loss, pretrain
 from rftkit.nano.speech import LOOKUPS, PLACES
 from rftkit.nano.worlds import worlds
 from rftkit.prompts import MODES, conversation
+from rftkit.sections import recipe_of
+from rftkit.settings import read_claims
 from rftkit.vision import VisionFeatures
 
 
@@ -78,14 +80,17 @@ def test_bundled_models_are_bf16_safetensors_with_a_card(name):
     assert (folder / "MODEL_CARD.md").exists() and (folder / "pretrain.csv").exists()
 
 
-def test_zero_shot_meets_the_requirements_of_the_claims():
-    rows = json.loads((BUNDLED / "nano-s" / "zero_shot.json").read_text())
-    for row in rows:
-        for mode in (mode for mode in MODES if mode != "adaptive"):  # nano-s was taught before it
-            assert row[f"{mode} lenient"] > row["chance"], row
-            assert row[f"{mode} strict"] <= 0.75, row
-            assert row["likelihood"] > row[f"{mode} strict"], row
-    assert unmet(json.loads((BUNDLED / "nano-s-all" / "zero_shot.json").read_text())) == []
+@pytest.mark.parametrize("name", read_claims()["design"]["bases"])
+def test_zero_shot_meets_the_requirements_of_the_claims(name):
+    assert unmet(json.loads((BUNDLED / name / "zero_shot.json").read_text())) == []
+
+
+def test_base_models_are_of_one_recipe_and_started_from_what_is_kept():
+    bases = read_claims()["design"]["bases"]
+    assert len({json.dumps(recipe_of(name)) for name in bases}) == 1
+    made = [json.loads((BUNDLED / name / "recipe.json").read_text()) for name in bases]
+    assert [recipe["start"] for recipe in made] == [f"plain/{name}" for name in bases]
+    assert len({recipe["seed"] for recipe in made}) == len(bases)
 
 
 def test_each_requirement_that_is_not_met_is_named():

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rftkit.archive import write_archive
 from rftkit.claims import decide, dose_rows
 from rftkit.errors import UserError
 from rftkit.evaluate import proportion
@@ -43,6 +44,32 @@ def runs(tmp_path):
         make_run(tmp_path / f"sft-{seed}", "sft", seed, "no_thinking", [1, 1, 1, 0], [1, 0, 0, 0])
         make_run(tmp_path / f"cls-{seed}", "cls_rl", seed, "thinking", [1] * 4, [1] * 4, seconds=20.0 + seed)
     return tmp_path
+
+
+def test_kept_runs_make_the_same_report(runs, tmp_path_factory):
+    make_run(runs / "zero", "zero_shot", 0, "no_thinking", [0, 0, 1, 0, 1, 1, 0, 1, 1], [1] * 9, model="other")
+    kept, again = tmp_path_factory.mktemp("kept") / "archive", tmp_path_factory.mktemp("again")
+    text, path = write_report(runs, keep=kept)
+    assert {file.name for file in kept.iterdir()} == {"runs.jsonl", "items.csv", "answers.csv"}
+    assert write_report(kept, again)[0] == text
+    assert (again / "report.json").read_text() == path.with_suffix(".json").read_text()
+    write_report([kept, runs], again, keep=kept)  # an archive may be written anew, and pooled with folders
+    assert write_report(kept, again)[0] == text
+
+
+@pytest.mark.parametrize("name", ["runs.jsonl", "items.csv", "answers.csv"])
+@pytest.mark.parametrize("spoil", [lambda text: text[: len(text) // 2], lambda text: "", lambda text: "\0" + text])
+def test_a_torn_archive_is_one_line(runs, tmp_path, name, spoil):
+    write_archive([run for methods in load_runs(runs).values() for run in methods["sft"]], tmp_path / "kept")
+    file = tmp_path / "kept" / name
+    file.write_text(spoil(file.read_text()))
+    with pytest.raises(UserError, match="no whole archive|is not what a run writes|no complete runs"):
+        load_runs(tmp_path / "kept")
+
+
+def test_nothing_else_is_written_over_by_keeping(runs):
+    with pytest.raises(UserError, match="holds something else"):
+        write_report(runs, keep=runs)
 
 
 def test_rows_hold_means_over_seeds_and_items(runs):

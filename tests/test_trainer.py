@@ -24,7 +24,7 @@ from rftkit.report import write_report
 from rftkit.results import read_results, sha256_model
 from rftkit.run import execute, folder_of, run_methods
 from rftkit.settings import load_settings
-from rftkit.sft import VisionOnceSFTTrainer, sft_trainer, shuffled_passes
+from rftkit.sft import VisionOnce, sft_trainer, shuffled_passes
 from rftkit.tasks.bundled import DRAWN
 from rftkit.trainer import grpo_trainer, last_checkpoint, train
 from rftkit.vision import VisionFeatures, with_features
@@ -43,8 +43,9 @@ def make(method, folder, quantize=False, **changes):
     return maker(settings, model, processor, training_examples(settings), RunLog(folder, method)), model, processor
 
 
-def test_qlora_trains_on_a_cpu_after_an_evaluation(tmp_path, shapes):
-    trainer, model, processor = make("cls_rl", tmp_path, quantize=True, learning_rate=1e-3)
+@pytest.mark.parametrize("method", ["sft", "cls_rl"])
+def test_qlora_trains_on_a_cpu_after_an_evaluation(tmp_path, shapes, method):
+    trainer, model, processor = make(method, tmp_path, quantize=True, learning_rate=1e-3)
     answer_rows(
         trainer.model, processor, shapes[:4], "thinking", max_tokens=8
     )  # breaks bitsandbytes' backward unguarded
@@ -90,7 +91,7 @@ def test_sft_is_stock_trls_with_each_picture_seen_once_and_labelled_positions_sc
     tower, seen = trainer.model.get_base_model().model.visual, []
     tower.patch_embed.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     loss, gradients = [], []
-    for compute in (trainer.compute_loss, super(VisionOnceSFTTrainer, trainer).compute_loss):
+    for compute in (trainer.compute_loss, super(VisionOnce, trainer).compute_loss):
         found = compute(trainer.model, dict(batch))
         loss.append(found)
         gradients.append(torch.autograd.grad(found, [p for p in trainer.model.parameters() if p.requires_grad]))

@@ -55,7 +55,7 @@ class Recipe:
     vision_steps: int = 2000
     language_steps: int = 5000
     drill_steps: int = 1500  # the first of these, in which drills give way to questions
-    manner_steps: int = 1500
+    manner_steps: int = 3000
     vision_batch: int = 96
     language_batch: int = 48
     muon_rate: float = 0.02  # of the vision stage

@@ -1,0 +1,95 @@
+"""Runs kept small: what a report needs of many run folders, in three files that can be committed or handed in.
+
+`runs.jsonl` has the `results.json` of a run a line, `items.csv` the test items of each list of them, `answers.csv` what
+was right: a run, part, mode and rule a row, an item a bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rftkit.errors import UserError
+from rftkit.results import answers_of, checked_results, write_atomically
+from rftkit.rewards import RULES
+
+RUNS, ITEMS, ANSWERS = "runs.jsonl", "items.csv", "answers.csv"
+
+
+def is_archive(place: Path) -> bool:
+    return (place / RUNS).is_file()
+
+
+def write_archive(runs: Iterable[dict[str, Any]], out: Path) -> None:
+    """Keep runs (as of `sections.load_runs`) in the folder `out`; UserError if something else is in it."""
+    if out.exists() and not is_archive(out) and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--keep: '{out}' holds something else: name a new folder")
+    lines, rows, lists = [], [], {}
+    for number, run in enumerate(runs):
+        lines.append(json.dumps({key: value for key, value in run.items() if key not in ("folder", "answers")}))
+        table = answers_of(run)
+        for (split, mode), part in table.groupby(["split", "mode"], sort=False):
+            items = lists.setdefault(tuple(zip(part["id"], part["group"], strict=True)), len(lists))
+            for rule in _rules(part):
+                bits = np.packbits(part[rule].to_numpy().astype(bool)).tobytes().hex()
+                rows.append((number, split, mode, rule, items, bits))
+    out.mkdir(parents=True, exist_ok=True)
+    listed = [(number, *item) for items, number in lists.items() for item in items]
+    for name, content, columns in (
+        (ITEMS, listed, ["items", "id", "group"]),
+        (ANSWERS, rows, ["run", "split", "mode", "rule", "items", "right"]),
+    ):
+        write_atomically(out / name, pd.DataFrame(content, columns=columns).to_csv(index=False))
+    write_atomically(out / RUNS, "\n".join(lines) + "\n")
+
+
+def _rules(part: pd.DataFrame) -> list[str]:
+    """Scores that every row has: accuracy by each rule, and by likelihood."""
+    return [name for name in (*RULES, "likelihood") if name in part and part[name].isin((0, 1)).all()]
+
+
+def kept_results(place: Path) -> list[dict[str, Any]]:
+    """What is in `results.json` of the runs of an archive; UserError if it is torn."""
+    try:
+        return [checked_results(json.loads(line), place / RUNS) for line in (place / RUNS).read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise _torn(place) from error
+
+
+def read_archive(place: Path) -> list[dict[str, Any]]:
+    """The runs of an archive as `sections.load_runs` has them, each with its `answers`; UserError if it is torn."""
+    runs = kept_results(place)
+    try:
+        lists = {number: part for number, part in pd.read_csv(place / ITEMS, dtype=str).groupby("items")}
+        rows = pd.read_csv(place / ANSWERS, dtype={"right": str, "items": str})
+        for number, part in rows.groupby("run"):
+            runs[number]["answers"] = _answers(part, lists)
+        whole = all("answers" in run for run in runs)
+    except (OSError, ValueError, LookupError, TypeError):
+        whole = False
+    if not whole:
+        raise _torn(place)
+    return runs
+
+
+def _torn(place: Path) -> UserError:
+    return UserError(f"'{place}' is no whole archive: keep the runs again (rftkit report --keep)")
+
+
+def _answers(rows: pd.DataFrame, lists: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """An item and mode a row, as a run folder's predictions have them, without texts."""
+    tables = []
+    for (split, mode, items), part in rows.groupby(["split", "mode", "items"], sort=False):
+        table = lists[items][["id", "group"]].assign(split=split, mode=mode)
+        for rule, right in zip(part["rule"], part["right"], strict=True):
+            bits = np.unpackbits(np.frombuffer(bytes.fromhex(right), np.uint8))
+            if not len(table) <= len(bits) < len(table) + 8:
+                raise ValueError(f"{len(bits)} bits for {len(table)} items")
+            table[rule] = bits[: len(table)].astype(float)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
