@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rftkit.archive import RUNS, is_archive, read_archive
+from rftkit.archive import RUNS, is_archive, kept_results, read_archive
 from rftkit.errors import UserError
 from rftkit.paths import BUNDLED
 from rftkit.results import PREDICTIONS, RESULTS, complete_runs, data_title, read_results
@@ -52,9 +52,13 @@ def _runs_under(place: Path) -> list[tuple[float, dict[str, Any]]]:
     """Complete runs with their answers, each with its time, but for those of a selection."""
     if is_archive(place):
         return [((place / RUNS).stat().st_mtime, run) for run in read_archive(place)]
-    folders = [folder for folder in complete_runs(place)
-               if "selection" not in folder.relative_to(place).parts and (folder / PREDICTIONS).exists()]  # fmt: skip
-    return [((folder / RESULTS).stat().st_mtime, read_results(folder) | {"folder": folder}) for folder in folders]
+    return [((folder / RESULTS).stat().st_mtime, read_results(folder) | {"folder": folder})
+            for folder in _folders_under(place)]  # fmt: skip
+
+
+def _folders_under(place: Path) -> list[Path]:
+    return [folder for folder in complete_runs(place)
+            if "selection" not in folder.relative_to(place).parts and (folder / PREDICTIONS).exists()]  # fmt: skip
 
 
 def pooled(sections: dict) -> dict:
@@ -134,4 +138,5 @@ def short_names(models: Iterable[str]) -> dict[str, str]:
 
 def count_older(places: Sequence[Path], sections: dict) -> int:
     counted = sum(len(runs) for methods in sections.values() for runs in methods.values())
-    return sum(len(_runs_under(place)) for place in places) - counted
+    there = (kept_results(place) if is_archive(place) else _folders_under(place) for place in places)
+    return sum(map(len, there)) - counted
