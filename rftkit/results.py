@@ -112,9 +112,7 @@ def run_folder(out: Path, settings: Settings, mark: str) -> Path:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a run: another process that wants to make it waits until this one has ended, however it ends."""
-    place = folder.parent / ".locks"
-    place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place / folder.name)
+    lock = _lock(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -124,6 +122,21 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is making this run."""
+    try:
+        with _lock(folder).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _lock(folder: Path) -> FileLock:
+    place = folder.parent / ".locks"
+    place.mkdir(parents=True, exist_ok=True)
+    return FileLock(place / folder.name)
 
 
 def is_complete(folder: Path) -> bool:

@@ -98,8 +98,12 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
 
 
 def with_seeds(profile: str, method: str, seeds: Sequence[int], **overrides: Any) -> list[Settings]:
-    """A run's settings for each seed; of an untrained method, for which nothing is drawn, one for each base model."""
+    """A run's settings for each seed; of an untrained method, for which nothing is drawn, one for each base model.
+
+    Only the first seed's run has an accuracy curve: it costs time and one is enough to look at.
+    """
     every = [load_settings(profile, method, seed=seed, **overrides) for seed in seeds]
+    every = [run if run.seed == seeds[0] else replace(run, eval_every=0) for run in every]
     if METHODS[method].trainer:
         return every
     models = [run.model for run in every]
@@ -116,14 +120,11 @@ def run_methods(
 ) -> list[Path]:
     """The runs of a notebook: each method with each seed (`with_seeds`), and their folders.
 
-    Only the first seed's run has an accuracy curve: it costs time and one is enough to look at. `overrides` are
-    settings that stand above the profile's; None means not given.
+    `overrides` are settings that stand above the profile's; None means not given.
     """
     folders = []
     for method in methods:
         for settings in with_seeds(profile, method, seeds, **overrides):
-            if settings.seed != seeds[0]:
-                settings = replace(settings, eval_every=0)
             folders.append(execute(settings, Path(out), on_row))
     return folders
 

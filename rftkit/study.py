@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
-from tqdm.auto import tqdm
-
 from rftkit.archive import is_archive, kept_results
 from rftkit.errors import UserError, within
+from rftkit.jobs import devices, execute_chapters
 from rftkit.models import load_processor
-from rftkit.paths import KEPT, NOTEBOOKS, PROFILES
-from rftkit.plan import Chapter, datasets_of, dealt, runs_of
+from rftkit.paths import KEPT
+from rftkit.plan import Chapter, dealt, runs_of
 from rftkit.profiles import study_seeds
 from rftkit.report import write_report
 from rftkit.results import complete_runs, is_complete, read_results, read_settings
@@ -48,12 +43,13 @@ def study(
         seeds: how many; None: as many as the profile says.
         models: the models to start from, each with all seeds; None: what the profile says.
         first_seed: the lowest of them: several people's runs can be pooled if their seeds differ.
-        jobs: notebooks at once, which share the cores; None: two where there are two cores.
+        jobs: processes at once, which share the cores; None: one for each GPU, without one two where there are two
+            cores.
         shard: `i/n`: the i-th of n parts of the work, for n machines that share `out`.
         time_limit: minutes after which a notebook is stopped.
     """
     count = study_seeds(profile) if seeds is None else seeds
-    jobs = min(2, os.cpu_count() or 1) if jobs is None else jobs
+    jobs = (len(devices()) or min(2, os.cpu_count() or 1)) if jobs is None else jobs
     bounds = {"seeds": (count, 1, 10**4), "jobs": (jobs, 1, 10**3), "first-seed": (first_seed, 0, 2**31),
               "time-limit": (time_limit, 0.01, 10**4)}  # fmt: skip
     for name, (value, least, most) in bounds.items():
@@ -70,7 +66,7 @@ def study(
     todo = {chapter: runs for chapter, runs in missing.items() if runs}
     for model in {settings.model for runs in todo.values() for settings in runs.values()}:
         load_processor(model)  # one that cannot be had is refused before any notebook is started
-    failed = _execute_all(plan, todo, profile, dataset, out, jobs, time_limit)
+    failed = execute_chapters(plan, todo, profile, dataset, out, jobs, time_limit)
     for chapter in failed:
         print(f"failed: {chapter.title}; its last lines stand above", file=sys.stderr)
     if len(failed) < len(plan):
@@ -127,73 +123,3 @@ def _kind(settings: Settings) -> Settings:
     """What runs of equal length share: not the seed, the curve that only a first seed has, steps that epochs make."""
     steps = settings.steps if settings.epochs is None else 0
     return replace(settings, seed=0, eval_every=0, steps=steps)
-
-
-def _execute_all(
-    plan: dict[Chapter, list[int]],
-    todo: dict[Chapter, dict[Path, Settings]],
-    profile: str,
-    dataset: str | None,
-    out: Path,
-    jobs: int,
-    time_limit: float | None,
-) -> list[Chapter]:
-    """Run chapters, the longest first, with a bar of complete runs; return those that failed."""
-    order = sorted(todo, key=lambda chapter: -len(todo[chapter]) * chapter.weight)
-    folders = [folder for missing in todo.values() for folder in missing]
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(folders), desc="runs", disable=not folders) as bar:
-        waiting = {
-            pool.submit(execute_chapter, c, profile, dataset, plan[c], out, threads, time_limit): c for c in order
-        }
-        try:
-            while not all(future.done() for future in waiting):
-                wait(waiting, timeout=1.0)
-                bar.update(sum(map(is_complete, folders)) - bar.n)
-        except BaseException:  # such as Ctrl-C: start nothing more, end what runs
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(_running):
-                process.terminate()
-            raise
-        return [chapter for future, chapter in waiting.items() if not future.result()]
-
-
-_running: set[subprocess.Popen] = set()
-
-
-def execute_chapter(
-    chapter: Chapter,
-    profile: str,
-    dataset: str | None,
-    seeds: list[int],
-    out: Path,
-    threads: int = 1,
-    time_limit: float | None = None,
-) -> bool:
-    """Run a notebook through papermill in a process of its own; the executed copy is kept beside the runs."""
-    executed = out / Path(profile).stem / "notebooks" / f"{chapter.title}.ipynb"
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    sets = [load_settings(profile, "zero_shot", dataset=name).dataset for name in datasets_of(chapter, dataset)]
-    name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())
-    parameters = {"profile": name, "seeds": seeds, "out": str(out.resolve())}
-    parameters |= {"datasets": sets} if len(chapter.datasets) > 1 else {"dataset": sets[0]}
-    parameters |= {"model": chapter.model} | dict(chapter.parameters)
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
-    command += ["--kernel", "python3", "--cwd", str(NOTEBOOKS), "--log-output", "--no-progress-bar"]
-    for key, value in parameters.items():
-        command += ["-y", json.dumps({key: value})]  # JSON is YAML
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    began = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    _running.add(process)
-    try:
-        written = process.communicate(timeout=None if time_limit is None else 60 * time_limit)[0]
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        written = f"{process.communicate()[0]}\nstopped: the time limit of {time_limit:g} minutes was reached"
-    _running.discard(process)
-    if process.returncode:
-        tqdm.write("\n".join(written.splitlines()[-30:]), file=sys.stderr)
-    state = "failed" if process.returncode else "done"
-    tqdm.write(f"{chapter.title}: {state} after {time.perf_counter() - began:.0f} s, see {executed}")
-    return process.returncode == 0

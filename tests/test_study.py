@@ -14,12 +14,13 @@ from dataclasses import replace
 import pytest
 from test_report import OUTCOME
 
+from rftkit import jobs
 from rftkit import study as module
 from rftkit.cli import main
 from rftkit.errors import UserError
 from rftkit.models import BUNDLED
-from rftkit.plan import CHAPTERS, dealt
-from rftkit.results import complete_runs, locked, read_results, run_folder, write_config, write_results
+from rftkit.plan import CHAPTERS, dealt, runs_of
+from rftkit.results import complete_runs, is_complete, locked, read_results, run_folder, write_config, write_results
 from rftkit.settings import load_settings
 from rftkit.study import study
 
@@ -54,14 +55,14 @@ def test_a_profile_by_path_with_its_own_dataset_runs_reports_and_is_found_comple
 
 
 def test_a_study_in_which_every_notebook_fails_says_so(mine, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(module, "execute_chapter", lambda *_: False)
+    monkeypatch.setattr(jobs, "execute_chapter", lambda *_: False)
     assert study(mine, ("02", "03"), 1, tmp_path / "out") == 1
     assert capsys.readouterr().err.count("failed: 0") == 2
 
 
 def test_one_failing_notebook_does_not_stop_the_others(mine, tmp_path, capfd, monkeypatch):
     (tmp_path / "02_cls_rl.ipynb").write_text("{}")  # no notebook
-    monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(jobs, "NOTEBOOKS", tmp_path)
     assert study(mine, ("02",), 1, tmp_path / "out") == 1
     written = capfd.readouterr()
     assert "02_cls_rl: failed after" in written.err + written.out and "failed: 02_cls_rl" in written.err
@@ -192,3 +193,43 @@ def test_models_of_a_profile_take_the_seeds_in_turn_and_named_ones_have_all(mine
     assert [(model, seed) for method, model, seed in planned if method == "cls_rl"] == [
         ("nano-s", "0"), ("second", "1"), ("nano-s", "2")
     ]  # fmt: skip
+
+
+def test_a_free_core_makes_the_last_runs_of_a_notebook(mine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "WORTH_A_HELPER", 1)
+    made = []
+
+    def notebook(chapter, profile, dataset, seeds, out, of, limit):
+        runs = list(runs_of(chapter, profile, dataset, seeds, out))
+        with locked(runs[0]):  # as if it were slow with the first run
+            while not all(map(is_complete, runs[1:])):
+                time.sleep(0.1)
+            made.extend(map(is_complete, runs))
+        return True
+
+    monkeypatch.setattr(jobs, "execute_chapter", notebook)
+    assert study(mine, ("03",), 3, tmp_path / "out", jobs=2) == 0
+    assert made == [False, True, True]
+    assert "gave up" not in capsys.readouterr().err
+
+
+def test_a_helper_that_fails_says_why_and_is_left_out(mine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "WORTH_A_HELPER", 1)
+    settings = load_settings(mine, "sft")
+    folder = run_folder(tmp_path, settings, "abc")
+    (tmp_path / "file").write_text("no folder")
+    jobs._help({folder: settings}, tmp_path / "file", jobs.Jobs(1))
+    assert "a helper gave up" in capsys.readouterr().err
+
+
+def test_processes_share_cores_and_have_a_gpu_each(monkeypatch):
+    tell = [sys.executable, "-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert jobs.Jobs(2).run(tell) == (0, "None\n")
+    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 2)
+    both = jobs.Jobs(3)
+    with both._environment() as first, both._environment() as second, both._environment() as third:
+        assert [e["CUDA_VISIBLE_DEVICES"] for e in (first, second, third)] == ["0", "1", "0"]
+        assert first["OMP_NUM_THREADS"] == str(max(1, os.cpu_count() // 3))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-abc")
+    assert jobs.devices() == ["5", "GPU-abc"]

@@ -1,0 +1,172 @@
+"""The processes of a study: a kernel for each notebook, and helpers on cores that are free.
+
+A helper makes the last runs of notebooks that still run. A notebook finds them complete when it comes to them, or waits
+for the one that is being made (`results.locked`), and shows them all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import cycle, islice
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from rftkit.paths import NOTEBOOKS, PROFILES
+from rftkit.plan import Chapter, datasets_of
+from rftkit.results import is_complete, is_held
+from rftkit.run import execute
+from rftkit.settings import Settings, load_settings, settings_of
+
+WORTH_A_HELPER = 4  # missing runs from which on one is started: it takes about ten seconds
+
+
+def devices() -> list[str]:
+    """The GPUs as CUDA_VISIBLE_DEVICES names them; none on a CPU."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return named.split(",")[:count] if named else [str(index) for index in range(count)]
+
+
+class Jobs:
+    """So many processes at once, which share the cores and have a GPU each, in turn if there are fewer."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.threads = count, max(1, (os.cpu_count() or 1) // count)
+        self._running: set[subprocess.Popen] = set()
+        self._ended = False
+        self._places: SimpleQueue[str | None] = SimpleQueue()
+        for device in islice(cycle(devices() or [None]), count):
+            self._places.put(device)
+
+    @contextmanager
+    def _environment(self) -> Iterator[dict[str, str]]:
+        """The environment of a process, whose GPU no other one has meanwhile."""
+        device = self._places.get()
+        own = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
+        try:
+            yield os.environ | {"OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false"} | own
+        finally:
+            self._places.put(device)
+
+    def run(self, command: list[str], given: str | None = None, minutes: float | None = None) -> tuple[int, str]:
+        """Run a command to its end or time limit, with text for its stdin; return its status and what it wrote."""
+        with self._environment() as environment:
+            process = subprocess.Popen(
+                command, env=environment, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            self._running.add(process)
+            if self._ended:
+                process.terminate()
+            try:
+                written = process.communicate(given, timeout=None if minutes is None else 60 * minutes)[0]
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                written = f"{process.communicate()[0]}\nstopped: the time limit of {minutes:g} minutes was reached"
+            self._running.discard(process)
+        return process.returncode, written
+
+    def end(self) -> None:
+        """End what still runs, and what starts from now on."""
+        self._ended = True
+        for process in list(self._running):
+            process.terminate()
+
+
+def execute_chapters(
+    plan: dict[Chapter, list[int]],
+    todo: dict[Chapter, dict[Path, Settings]],
+    profile: str,
+    dataset: str | None,
+    out: Path,
+    count: int,
+    time_limit: float | None,
+) -> list[Chapter]:
+    """Run chapters, the longest first, with a bar of complete runs; return those that failed."""
+    order = sorted(todo, key=lambda chapter: -len(todo[chapter]) * chapter.weight)
+    runs = {folder: settings for chapter in order for folder, settings in todo[chapter].items()}
+    jobs = Jobs(count)
+    with ThreadPoolExecutor(count) as pool, tqdm(total=len(runs), desc="runs", disable=not runs) as bar:
+        waiting = {pool.submit(execute_chapter, c, profile, dataset, plan[c], out, jobs, time_limit): c for c in order}
+        helpers = [pool.submit(_help, runs, out, jobs) for _ in range(count - 1)]  # begin when no chapter waits
+        try:
+            while not all(future.done() for future in waiting):
+                wait(waiting, timeout=1.0)
+                bar.update(sum(map(is_complete, runs)) - bar.n)
+        finally:  # of Ctrl-C too: start nothing more, end what runs
+            for helper in helpers:
+                helper.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
+            jobs.end()
+        return [chapter for future, chapter in waiting.items() if not future.result()]
+
+
+def execute_chapter(
+    chapter: Chapter,
+    profile: str,
+    dataset: str | None,
+    seeds: list[int],
+    out: Path,
+    jobs: Jobs,
+    time_limit: float | None = None,
+) -> bool:
+    """Run a notebook through papermill in a process of its own; the executed copy is kept beside the runs."""
+    executed = out / Path(profile).stem / "notebooks" / f"{chapter.title}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    sets = [load_settings(profile, "zero_shot", dataset=name).dataset for name in datasets_of(chapter, dataset)]
+    name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())
+    parameters = {"profile": name, "seeds": seeds, "out": str(out.resolve())}
+    parameters |= {"datasets": sets} if len(chapter.datasets) > 1 else {"dataset": sets[0]}
+    parameters |= {"model": chapter.model} | dict(chapter.parameters)
+    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
+    command += ["--kernel", "python3", "--cwd", str(NOTEBOOKS), "--log-output", "--no-progress-bar"]
+    for key, value in parameters.items():
+        command += ["-y", json.dumps({key: value})]  # JSON is YAML
+    began = time.perf_counter()
+    status, written = jobs.run(command, minutes=time_limit)
+    if status:
+        _say_last_lines(written)
+    tqdm.write(
+        f"{chapter.title}: {'failed' if status else 'done'} after {time.perf_counter() - began:.0f} s, see {executed}"
+    )
+    return status == 0
+
+
+def _say_last_lines(written: str) -> None:
+    tqdm.write("\n".join(written.splitlines()[-30:]), file=sys.stderr)
+
+
+def _help(runs: dict[Path, Settings], out: Path, jobs: Jobs) -> None:
+    """Make what is missing of these runs in a process of its own, the last first."""
+    missing = [(folder, settings) for folder, settings in runs.items() if not is_complete(folder)]
+    if len(missing) < WORTH_A_HELPER:
+        return
+    lines = [json.dumps([str(folder), asdict(settings), str(out)]) for folder, settings in reversed(missing)]
+    status, written = jobs.run([sys.executable, "-m", __name__], "\n".join(lines))
+    if status > 0:  # the notebook will come to the same run, and says what is wrong with it
+        _say_last_lines(f"a helper gave up; its last lines:\n{written}")
+
+
+def make_runs(lines: Iterator[str]) -> None:
+    """What a helper does: the runs given as lines of JSON (folder, settings, --out), but for those held by others."""
+    for line in lines:
+        given: tuple[str, dict[str, Any], str] = json.loads(line)
+        folder, settings, out = Path(given[0]), settings_of(given[1]), Path(given[2])
+        if not is_complete(folder) and not is_held(folder):
+            execute(settings, out)
+
+
+if __name__ == "__main__":
+    make_runs(iter(sys.stdin))
