@@ -181,7 +181,7 @@ def load(
     device: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[PreTrainedModel | PeftModel, ProcessorMixin]:
-    """A model in evaluation mode and its processor, read from safetensors only.
+    """A model in evaluation mode, its weights frozen, and its processor, read from safetensors only.
 
     Args:
         name: see `resolve`.
@@ -219,7 +219,7 @@ def load(
             module.support_avx512bf16_for_cpu = False
     if adapter is not None:
         model = _read_adapter(model, adapter)
-    return model.eval(), processor
+    return model.eval().requires_grad_(False), processor
 
 
 def _read_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:

@@ -139,6 +139,7 @@ def _train(settings: Settings, model, processor, shots: list[Example], folder: P
     )
     supervised = dpo_trainer if settings.rejected else sft_trainer
     make = grpo_trainer if METHODS[settings.method].trainer == "grpo" else supervised
+    model.requires_grad_(not settings.lora_rank)  # LoRA brings weights of its own
     trainer = make(settings, model, processor, shots, log)
     try:
         trained = train(trainer, folder)
@@ -152,7 +153,7 @@ def _train(settings: Settings, model, processor, shots: list[Example], folder: P
             processor.save_pretrained(folder / "model")
         if trainer.accelerator.distributed_type in ("FSDP", "DEEPSPEED"):  # this process holds only a part of it
             return _trained_again(settings, folder)
-    return trained.eval()
+    return trained.eval().requires_grad_(False)
 
 
 def _trained_again(settings: Settings, folder: Path):

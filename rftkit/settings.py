@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,12 @@ class Settings:
     check_memory: bool = True  # on a GPU: refuse a run whose estimated memory is more than what is free
 
 
+@cache
 def read_claims() -> dict[str, Any]:
-    """The content of `data/claims.yaml`: the design, the rule of selection, the comparisons and the controls."""
+    """The content of `data/claims.yaml`: the design, the rule of selection, the comparisons and the controls.
+
+    Read once: it is not to be changed.
+    """
     return yaml.safe_load((DATA / "claims.yaml").read_text())
 
 

@@ -17,7 +17,7 @@ class VisionFeatures:
 
     While the tower's weights are the same a picture's features never change: sampling and update share them, a
     few-shot set is looked at once, test pictures once for all modes and all runs of a notebook. Pictures and weights
-    are told apart by their digests. Where the tower is to get a gradient it runs each time.
+    are told apart by their digests. A tower that is being trained runs each time.
     """
 
     def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
@@ -28,7 +28,8 @@ class VisionFeatures:
     def __call__(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> dict:
         """The keyword of a Qwen2-VL's forward that stands for `pixel_values` [patches, values] of pictures [N, 3]."""
         tower = model.model.visual
-        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in tower.parameters()):
+        if any(parameter.requires_grad for parameter in tower.parameters()):
+            self.towers.pop(tower, None)  # a fused optimizer changes weights and leaves their `_version`
             return _keyword(self._run(model, pixels, grid))
         with torch.no_grad():
             return _keyword(self._lookup(model, pixels, grid))

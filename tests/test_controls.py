@@ -20,6 +20,7 @@ from rftkit.rewards import reward_functions
 from rftkit.run import execute
 from rftkit.settings import load_settings, read_claims
 from rftkit.trainer import grpo_trainer
+from rftkit.vision import VisionFeatures
 
 CONTROLS = read_claims()["controls"]
 PAIRS = [(name, method) for name, control in CONTROLS.items() for method in control["methods"]]
@@ -188,3 +189,17 @@ def test_swapped_halves_train_on_new_classes_and_call_them_base():
         {e.answer for e in shots} == {e.answer for e in tests["base"]} != {e.answer for e in training_examples(plain)}
     )
     assert [e.id for e in tests["new"]] == [e.id for e in splits_to_test(plain)["base"]]
+
+
+def test_a_run_does_not_depend_on_a_full_fine_tuning_before_it(tmp_path, monkeypatch):
+    """What the vision tower makes of test pictures is kept for the next run, if it is of the same weights."""
+
+    def says(out, *runs):
+        monkeypatch.setattr("rftkit.vision.with_features.__defaults__", (VisionFeatures(),))
+        for run in runs:
+            folder = execute(run, tmp_path / out)
+        return pd.read_parquet(folder / "predictions.parquet")["completion"].tolist()
+
+    tuned = load_settings("smoke", "no_thinking_rl", control="full_fine_tuning", learning_rate=0.01)
+    untrained = load_settings("smoke", "zero_shot")
+    assert says("after", tuned, untrained) == says("alone", untrained)

@@ -171,9 +171,16 @@ def test_features_of_a_frozen_tower_are_kept_and_bounded(processor):
         next(model.model.visual.parameters()).mul_(1.5)  # other weights, other features
     vision(model, batch["pixel_values"], batch["image_grid_thw"])
     assert runs == [3, 1, 3]
-    model.model.visual.requires_grad_(True)
-    vision(model, batch["pixel_values"], batch["image_grid_thw"])
+    tower = model.model.visual.requires_grad_(True)
+    with torch.no_grad():
+        vision(model, batch["pixel_values"], batch["image_grid_thw"])
     assert runs == [3, 1, 3, 3]
+    for parameter in tower.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.AdamW(tower.parameters(), fused=True).step()  # leaves no trace in `_version`
+    tower.requires_grad_(False)
+    vision(model, batch["pixel_values"], batch["image_grid_thw"])
+    assert runs == [3, 1, 3, 3, 3]
 
 
 def test_a_packed_completion_sees_the_prompt_and_itself_only():
