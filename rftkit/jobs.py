@@ -11,21 +11,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import cycle, islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
+from rftkit.errors import UserError
 from rftkit.paths import NOTEBOOKS, PROFILES
 from rftkit.plan import Chapter, datasets_of
-from rftkit.results import is_complete, is_held
+from rftkit.results import is_complete
 from rftkit.run import execute
 from rftkit.settings import Settings, load_settings, settings_of
 
@@ -40,7 +40,7 @@ def devices() -> list[str]:
 
 
 class Jobs:
-    """So many processes at once, which share the cores and have a GPU each, in turn if there are fewer."""
+    """So many processes at once, which share the cores and have a GPU each, or one together where GPUs are fewer."""
 
     def __init__(self, count: int) -> None:
         self.count, self.threads = count, max(1, (os.cpu_count() or 1) // count)
@@ -52,7 +52,7 @@ class Jobs:
 
     @contextmanager
     def _environment(self) -> Iterator[dict[str, str]]:
-        """The environment of a process, whose GPU no other one has meanwhile."""
+        """The environment of a process, with the GPU of a free place."""
         device = self._places.get()
         own = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
         try:
@@ -100,14 +100,13 @@ def execute_chapters(
     jobs = Jobs(count)
     with ThreadPoolExecutor(count) as pool, tqdm(total=len(runs), desc="runs", disable=not runs) as bar:
         waiting = {pool.submit(execute_chapter, c, profile, dataset, plan[c], out, jobs, time_limit): c for c in order}
-        helpers = [pool.submit(_help, runs, out, jobs) for _ in range(count - 1)]  # begin when no chapter waits
+        for _ in range(count - 1):  # begin when no chapter waits
+            pool.submit(_help, waiting, todo, out, jobs, time_limit)
         try:
             while not all(future.done() for future in waiting):
                 wait(waiting, timeout=1.0)
                 bar.update(sum(map(is_complete, runs)) - bar.n)
         finally:  # of Ctrl-C too: start nothing more, end what runs
-            for helper in helpers:
-                helper.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
             jobs.end()
         return [chapter for future, chapter in waiting.items() if not future.result()]
@@ -148,25 +147,31 @@ def _say_last_lines(written: str) -> None:
     tqdm.write("\n".join(written.splitlines()[-30:]), file=sys.stderr)
 
 
-def _help(runs: dict[Path, Settings], out: Path, jobs: Jobs) -> None:
-    """Make what is missing of these runs in a process of its own, the last first."""
-    missing = [(folder, settings) for folder, settings in runs.items() if not is_complete(folder)]
+def _help(
+    waiting: dict[Future, Chapter],
+    todo: dict[Chapter, dict[Path, Settings]],
+    out: Path,
+    jobs: Jobs,
+    time_limit: float | None,
+) -> None:
+    """Make what is missing of the chapters that still run in a process of its own, the last runs first."""
+    running = [chapter for future, chapter in waiting.items() if not future.done()]
+    missing = [settings for c in running for folder, settings in todo[c].items() if not is_complete(folder)]
     if len(missing) < WORTH_A_HELPER:
         return
-    lines = [json.dumps([str(folder), asdict(settings), str(out)]) for folder, settings in reversed(missing)]
-    status, written = jobs.run([sys.executable, "-m", __name__], "\n".join(lines))
+    lines = [json.dumps([asdict(settings), str(out)]) for settings in reversed(missing)]
+    status, written = jobs.run([sys.executable, "-m", __name__], "\n".join(lines), time_limit)
     if status > 0:  # the notebook will come to the same run, and says what is wrong with it
         _say_last_lines(f"a helper gave up; its last lines:\n{written}")
 
 
-def make_runs(lines: Iterator[str]) -> None:
-    """What a helper does: the runs given as lines of JSON (folder, settings, --out), but for those held by others."""
+def make_runs(lines: Iterable[str]) -> None:
+    """What a helper does: the runs given as lines of JSON (settings, --out), but for those that others make."""
     for line in lines:
-        given: tuple[str, dict[str, Any], str] = json.loads(line)
-        folder, settings, out = Path(given[0]), settings_of(given[1]), Path(given[2])
-        if not is_complete(folder) and not is_held(folder):
-            execute(settings, out)
+        settings, out = json.loads(line)
+        with suppress(UserError):  # the notebook meets it too, and says it
+            execute(settings_of(settings), Path(out), wait=False)
 
 
 if __name__ == "__main__":
-    make_runs(iter(sys.stdin))
+    make_runs(sys.stdin)

@@ -111,7 +111,7 @@ class Settings:
 def read_claims() -> dict[str, Any]:
     """The content of `data/claims.yaml`: the design, the rule of selection, the comparisons and the controls.
 
-    Read once: it is not to be changed.
+    Read once a process, and not to be changed: a change of the file is seen after a restart.
     """
     return yaml.safe_load((DATA / "claims.yaml").read_text())
 

@@ -43,8 +43,8 @@ def study(
         seeds: how many; None: as many as the profile says.
         models: the models to start from, each with all seeds; None: what the profile says.
         first_seed: the lowest of them: several people's runs can be pooled if their seeds differ.
-        jobs: processes at once, which share the cores; None: one for each GPU, without one two where there are two
-            cores.
+        jobs: processes at once, which share the cores; None: as many as there are GPUs; on a CPU two, or one if
+            there is one core.
         shard: `i/n`: the i-th of n parts of the work, for n machines that share `out`.
         time_limit: minutes after which a notebook is stopped.
     """

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 
+import psutil
 import pytest
 from test_report import OUTCOME
 
@@ -70,7 +72,8 @@ def test_one_failing_notebook_does_not_stop_the_others(mine, tmp_path, capfd, mo
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_an_interruption_ends_what_runs_and_starts_no_more(mine, tmp_path):
-    command = [sys.executable, "-m", "rftkit", "study", "--profile", mine, "--out", "out", "--jobs", "1"]
+    command = [sys.executable, "-m", "rftkit", "study", "--profile", mine, "--out", "out", "--jobs", "2"]
+    command += ["--only", "03", "--seeds", "3"]  # a notebook and a helper
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
@@ -78,8 +81,10 @@ def test_an_interruption_ends_what_runs_and_starts_no_more(mine, tmp_path):
     while process.poll() is None and not (tmp_path / "out" / "mine" / "notebooks").is_dir():
         time.sleep(0.05)
     time.sleep(1)
+    children = psutil.Process(process.pid).children()
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(timeout=30) == 130
+    assert len(children) == 2 and not psutil.wait_procs(children, timeout=10)[1]
     assert "interrupted; start the same command again" in process.stderr.read()
     assert not complete_runs(tmp_path / "out")
 
@@ -159,6 +164,8 @@ def test_a_run_that_another_process_makes_is_waited_for(tmp_path):
     assert other.stdout.readline() == "held\n"
     threading.Timer(1.0, lambda: os.kill(other.pid, signal.SIGKILL)).start()
     began = time.perf_counter()
+    with locked(folder, wait=False) as mine:
+        assert not mine
     with locked(folder):  # a killed process holds nothing
         assert 0.5 < time.perf_counter() - began < 30
     other.wait()
@@ -202,7 +209,8 @@ def test_a_free_core_makes_the_last_runs_of_a_notebook(mine, tmp_path, monkeypat
     def notebook(chapter, profile, dataset, seeds, out, of, limit):
         runs = list(runs_of(chapter, profile, dataset, seeds, out))
         with locked(runs[0]):  # as if it were slow with the first run
-            while not all(map(is_complete, runs[1:])):
+            until = time.monotonic() + 120
+            while not all(map(is_complete, runs[1:])) and time.monotonic() < until:
                 time.sleep(0.1)
             made.extend(map(is_complete, runs))
         return True
@@ -216,15 +224,19 @@ def test_a_free_core_makes_the_last_runs_of_a_notebook(mine, tmp_path, monkeypat
 def test_a_helper_that_fails_says_why_and_is_left_out(mine, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(jobs, "WORTH_A_HELPER", 1)
     settings = load_settings(mine, "sft")
-    folder = run_folder(tmp_path, settings, "abc")
+    folder, (chapter, *_) = run_folder(tmp_path, settings, "abc"), CHAPTERS
     (tmp_path / "file").write_text("no folder")
-    jobs._help({folder: settings}, tmp_path / "file", jobs.Jobs(1))
-    assert "a helper gave up" in capsys.readouterr().err
+    still, ended = Future(), Future()
+    ended.set_result(False)
+    for future, said in ((ended, False), (still, True)):  # only notebooks that run are helped
+        jobs._help({future: chapter}, {chapter: {folder: settings}}, tmp_path / "file", jobs.Jobs(1), None)
+        assert ("a helper gave up" in capsys.readouterr().err) == said
 
 
 def test_processes_share_cores_and_have_a_gpu_each(monkeypatch):
     tell = [sys.executable, "-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 0)
     assert jobs.Jobs(2).run(tell) == (0, "None\n")
     monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 2)
     both = jobs.Jobs(3)
