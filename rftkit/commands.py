@@ -6,6 +6,7 @@ Imports stand inside the commands: torch and trl take seconds to load, and `--he
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 
@@ -79,6 +80,7 @@ def _line(row: dict) -> str:
 def study(options) -> int:
     from rftkit.study import study
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs is ended too
     only = tuple(options.only.split(",")) if options.only else None
     models = tuple(options.models.split(",")) if options.models else None
     names = ("seeds", "out", "first_seed", "dataset", "dry_run", "jobs", "shard", "time_limit")

@@ -71,7 +71,8 @@ def test_one_failing_notebook_does_not_stop_the_others(mine, tmp_path, capfd, mo
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_an_interruption_ends_what_runs_and_starts_no_more(mine, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_what_runs_and_starts_no_more(sent, mine, tmp_path):
     command = [sys.executable, "-m", "rftkit", "study", "--profile", mine, "--out", "out", "--jobs", "2"]
     command += ["--only", "03", "--seeds", "3"]  # a notebook and a helper
     process = subprocess.Popen(
@@ -82,7 +83,7 @@ def test_an_interruption_ends_what_runs_and_starts_no_more(mine, tmp_path):
         time.sleep(0.05)
     time.sleep(1)
     children = psutil.Process(process.pid).children()
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, sent)
     assert process.wait(timeout=30) == 130
     assert len(children) == 2 and not psutil.wait_procs(children, timeout=10)[1]
     assert "interrupted; start the same command again" in process.stderr.read()
