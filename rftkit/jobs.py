@@ -43,7 +43,7 @@ class Jobs:
     """So many processes at once, which share the cores and have a GPU each, or one together where GPUs are fewer."""
 
     def __init__(self, count: int) -> None:
-        self.count, self.threads = count, max(1, (os.cpu_count() or 1) // count)
+        self.threads = max(1, (os.cpu_count() or 1) // count)
         self._running: set[subprocess.Popen] = set()
         self._ended = False
         self._places: SimpleQueue[str | None] = SimpleQueue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -48,6 +49,7 @@ def study(
         shard: `i/n`: the i-th of n parts of the work, for n machines that share `out`.
         time_limit: minutes after which a notebook is stopped.
     """
+    began = time.perf_counter()
     count = study_seeds(profile) if seeds is None else seeds
     jobs = (len(devices()) or min(2, os.cpu_count() or 1)) if jobs is None else jobs
     bounds = {"seeds": (count, 1, 10**4), "jobs": (jobs, 1, 10**3), "first-seed": (first_seed, 0, 2**31),
@@ -72,6 +74,7 @@ def study(
     if len(failed) < len(plan):
         text, path = write_report(out / Path(profile).stem)
         print(f"\n{text}\n\nreport: {path} and {path.with_suffix('.html').name}")
+        print(f"took {(time.perf_counter() - began) / 60:.1f} minutes")
     return 1 if failed else 0
 
 

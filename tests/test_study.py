@@ -52,6 +52,7 @@ def test_a_profile_by_path_with_its_own_dataset_runs_reports_and_is_found_comple
     assert names == {f"digits-{method}-nano-s-s0" for method in CHAPTERS[0].methods}
     printed = capsys.readouterr().out
     assert "SFT, loss on the answer" in printed and str(tmp_path / "out" / "mine" / "report.md") in printed
+    assert re.search(r"took \d+\.\d minutes$", printed.strip())
     assert study(mine, ("01",), None, tmp_path / "out") == 0
     assert "01_sft_baseline: complete" in capsys.readouterr().out
 
