@@ -23,12 +23,12 @@ from transformers import GenerationConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from rftkit.bench_models import PRESETS, flop_bound, save_model
+from rftkit.decoding import generate_forked
 from rftkit.errors import UserError, within
 from rftkit.evaluate import encode
 from rftkit.models import load, lora_config, quieten
 from rftkit.nano.worlds import get_world
 from rftkit.results import versions
-from rftkit.shared_prefix import generate_forked
 from rftkit.tasks import Example
 from rftkit.tasks.classification import question
 from rftkit.timed import PHASES, Finish, OurTrainer, StockTrainer, Timed, peak_resident

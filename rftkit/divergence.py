@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from rftkit.decoding import prefill
 from rftkit.evaluate import encode, generate, log_probs_behind
-from rftkit.shared_prefix import prefill
 from rftkit.tasks import Example
 from rftkit.vision import with_features
 

@@ -85,12 +85,12 @@ def memory(settings: Settings, shape: Shape, lengths: Lengths, device: str) -> d
         "reference": shape.total * item * (not settings.lora_rank and _has_reference(settings)),
         "optimizer": trained * 4 * 3 if method.trainer else 0,  # gradient and AdamW's two moments, in fp32 like these
         "activations": _activations(settings, shape, lengths, item) if method.trainer else 0,
-        "cache": _cached_rows(settings) * sum(vars(lengths).values()) * shape.depth * 2 * shape.kv_width * item,
+        "cache": _cached_tokens(settings, lengths) * shape.depth * 2 * shape.kv_width * item,
         "reserve": RESERVE[device],
     }
     tile = min(TILE[0], _update_tokens(settings, lengths)) * min(TILE[1], shape.vocabulary)
     update_logits = tile * (item + 8) if method.trainer else 0
-    sampling_logits = 3 * _cached_rows(settings) * shape.vocabulary * 4  # logits, probabilities, one copy, fp32
+    sampling_logits = 3 * _completions(settings) * shape.vocabulary * 4  # logits, probabilities, one copy, fp32
     parts["logits"] = max(update_logits, sampling_logits)
     stays = parts["weights"] + parts["reference"] + parts["adapters"] + parts["optimizer"] + parts["reserve"]
     peak = stays + max(parts["activations"] + update_logits, parts["cache"] + sampling_logits)
@@ -116,12 +116,22 @@ def _update_tokens(settings: Settings, lengths: Lengths) -> int:
     return max(1, rollouts // settings.num_generations) * packed_tokens(settings, lengths)
 
 
-def _cached_rows(settings: Settings) -> int:
-    """Sequences that have a cache at once: all rollouts of a step, or those of pass@8 in evaluation."""
+def _sampled_together(settings: Settings) -> list[tuple[int, int]]:
+    """Prompts and their completions in memory at once: a step's rollouts, answers in evaluation, pass@8."""
     grpo = METHODS[settings.method].trainer == "grpo"
-    rollouts = settings.prompts_per_step * settings.num_generations if grpo else 0
-    passed = PASS_SAMPLES * pass_batch(settings.eval_batch) if settings.pass_items else 0
-    return max(rollouts, settings.eval_batch, passed)
+    prompts, batch = settings.prompts_per_step if grpo else 0, settings.eval_batch
+    passed = pass_batch(batch) if settings.pass_items else 0
+    return [(prompts, prompts * settings.num_generations), (batch, batch), (passed, passed * PASS_SAMPLES)]
+
+
+def _completions(settings: Settings) -> int:
+    """The most completions that are sampled at once."""
+    return max(completions for _, completions in _sampled_together(settings))
+
+
+def _cached_tokens(settings: Settings, lengths: Lengths) -> int:
+    """The most tokens whose keys and values are kept at once: a prompt's once for all its completions."""
+    return max(n * lengths.prompt + copies * lengths.completion for n, copies in _sampled_together(settings))
 
 
 def _activations(settings: Settings, shape: Shape, lengths: Lengths, item: int) -> int:
@@ -229,7 +239,7 @@ def estimate(settings: Settings, examples: Sequence[Example], with_time: bool = 
     parts = memory(settings, shape, lengths, device)
     times = None
     if with_time and free is not None:
-        speed = measure(shape.width, shape.inner, _cached_rows(settings), settings.quantize, device)
+        speed = measure(shape.width, shape.inner, _completions(settings), settings.quantize, device)
         usual = TYPICAL[bool(MODES[METHODS[settings.method].mode].tags)]
         usual = replace(lengths, completion=min(usual, lengths.completion))
         times = {

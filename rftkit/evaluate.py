@@ -9,11 +9,11 @@ import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
+from rftkit.decoding import generate_forked, prefill
 from rftkit.errors import within
 from rftkit.models import load, merged, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
-from rftkit.shared_prefix import generate_forked, prefill
 from rftkit.stats import wilson
 from rftkit.tasks import Example
 from rftkit.tasks.bundled import read_splits, rule_of_data

@@ -30,9 +30,9 @@ SCHEMA_VERSION = 1
 RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 # The code that trains and scores: a run made by other code is another run.
-CODE = ("settings.py", "prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "packing.py",
-        "fused_head.py", "vision.py", "sft.py", "dpo.py", "models.py", "evaluate.py", "divergence.py", "examples.py",
-        "run.py", "processes.py", "tasks", "nano/worlds")  # fmt: skip
+CODE = ("settings.py", "prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "decoding.py",
+        "packing.py", "fused_head.py", "vision.py", "sft.py", "dpo.py", "models.py", "evaluate.py", "divergence.py",
+        "examples.py", "run.py", "processes.py", "tasks", "nano/worlds")  # fmt: skip
 # A run is the same run under whatever name its profile has, and however often it is looked at on the way.
 NOT_IN_FINGERPRINT = ("profile", "eval_every", "eval_kl", "val_items", "check_memory", "report_to")
 # What stands in a model's folder for people.

@@ -3,7 +3,7 @@
 The G completions of a group share one prompt. Stock TRL runs the vision tower and the prompt G times when sampling
 and G times again in every log-prob pass. Here:
 
-- *Sampling* runs a group's prompt once and forks its cache G ways.
+- *Sampling* runs, keeps and reads a group's prompt once (`decoding.py`).
 - *Log-probs* come from one packed sequence a group: the prompt without its last token, then each completion behind
   its own copy of that last token. A mask lets a completion see the prompt and itself only, and its positions go on
   where the prompt ended:
@@ -33,6 +33,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from rftkit.decoding import generate_forked
 from rftkit.fused_head import labelled_positions_only
 from rftkit.models import merged
 from rftkit.packing import pack
@@ -40,45 +41,6 @@ from rftkit.vision import FEATURES, unwrapped, with_features
 
 logger = logging.getLogger(__name__)
 PAYS_FROM = 1.3  # share a prefix if it saves at least this factor of language tokens
-
-
-def prefill(model, ids, mask, vision: dict):
-    """The cache of left-padded prompts [N, P] without their last token: generate() wants one to start from.
-
-    Args:
-        vision: pixel_values or their features (`with_features`), image_grid_thw and mm_token_type_ids [N, P], or empty.
-    """
-    if vision:
-        vision = vision | {"mm_token_type_ids": vision["mm_token_type_ids"][:, :-1]}
-    ahead = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **vision)
-    return ahead.past_key_values
-
-
-def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache=None) -> torch.Tensor:
-    """`copies` completions of each prompt with the prompt and its images run once.
-
-    Args:
-        ids, mask, vision: see `prefill`.
-        config: generation config; num_return_sequences must be 1.
-        cache: what `prefill` returned, if it was called already.
-
-    Returns:
-        [N * copies, P + C] ids, the copies of a prompt one after the other.
-    """
-    cache = prefill(model, ids, mask, vision) if cache is None else cache
-    cache.batch_repeat_interleave(copies)
-    extra = {}
-    if vision:
-        inner = unwrapped(model).model
-        inner.rope_deltas = inner.rope_deltas.repeat_interleave(copies, 0)
-        extra["mm_token_type_ids"] = torch.zeros_like(ids).repeat_interleave(copies, 0)
-    return model.generate(
-        input_ids=ids.repeat_interleave(copies, 0),
-        attention_mask=mask.repeat_interleave(copies, 0),
-        past_key_values=cache,
-        generation_config=config,
-        **extra,
-    )
 
 
 class SharedPrefixTrainer(GRPOTrainer):

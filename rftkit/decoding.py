@@ -1,0 +1,130 @@
+"""Completions of prompts that are computed, kept and read once, however many completions each has.
+
+A prompt's keys and values stay as `prefill` made them; what its copies say is kept apart. A new token of a copy attends
+to both. So nothing of a prompt is copied when completions begin or grow by a token, and all copies of a prompt read it
+with one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.masking_utils import sdpa_mask
+
+from rftkit.vision import unwrapped
+
+SHARED_PROMPT = "shared_prompt"  # `attention` as transformers knows it
+
+
+def prefill(model, ids, mask, vision: dict) -> Cache:
+    """The cache of left-padded prompts [N, P] without their last token: generate() wants one to start from.
+
+    Args:
+        vision: pixel_values or their features (`with_features`), image_grid_thw and mm_token_type_ids [N, P], or empty.
+    """
+    if vision:
+        vision = vision | {"mm_token_type_ids": vision["mm_token_type_ids"][:, :-1]}
+    ahead = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **vision)
+    return ahead.past_key_values
+
+
+def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache: Cache | None = None) -> torch.Tensor:
+    """`copies` completions of each prompt with the prompt and its images run once.
+
+    Args:
+        ids, mask, vision: see `prefill`.
+        config: generation config; num_return_sequences must be 1.
+        cache: what `prefill` returned, if it was called already.
+
+    Returns:
+        [N * copies, P + C] ids, the copies of a prompt one after the other.
+    """
+    cache = prefill(model, ids, mask, vision) if cache is None else cache
+    extra = {}
+    if vision:
+        inner = unwrapped(model).model
+        inner.rope_deltas = inner.rope_deltas.repeat_interleave(copies, 0)
+        extra["mm_token_type_ids"] = torch.zeros_like(ids).repeat_interleave(copies, 0)
+    with _attends_by_parts(model):
+        return model.generate(
+            input_ids=ids.repeat_interleave(copies, 0),
+            attention_mask=mask.repeat_interleave(copies, 0),
+            past_key_values=Cache(layers=[ForkedLayer(layer, copies) for layer in cache.layers]),
+            generation_config=config,
+            **extra,
+        )
+
+
+class ForkedLayer(DynamicLayer):
+    """A layer's keys and values of what `copies` completions of each prompt have said, behind the prompt's own."""
+
+    def __init__(self, prompt: DynamicLayer, copies: int) -> None:
+        super().__init__()
+        self.prompt = prompt.keys, prompt.values  # [N, heads, P, size]
+        rows = len(prompt.keys) * copies
+        empty = [part.new_empty(rows, part.shape[1], 0, part.shape[3]) for part in self.prompt]
+        self.lazy_initialization(*empty)
+        self.keys, self.values = empty
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        keys, values = super().update(key_states, value_states)
+        keys.prompt = self.prompt  # on its way through the model to `attention`
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        return self.prompt[0].shape[2] + self.keys.shape[2]
+
+
+@contextmanager
+def _attends_by_parts(model) -> Iterator[None]:
+    """The language model attends by `attention`."""
+    config = unwrapped(model).config.get_text_config()
+    usual = config._attn_implementation
+    config._attn_implementation = SHARED_PROMPT
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
+
+
+def attention(module, query, key, value, attention_mask, scaling: float, **kwargs):
+    """Attention of a new token of each copy to its prompt and to what it has said: one softmax over both.
+
+    Args:
+        query: [B, query heads, 1, size], the copies of a prompt one after the other.
+        key, value: of what was said, [B, heads, T, size]; `key.prompt` are those of the prompts, [N, heads, P, size].
+        attention_mask: [B, 1, 1, P + T], False where padding is; None if there is none.
+
+    Returns:
+        [B, 1, query heads, size], and None for the weights.
+    """
+    prompt_key, prompt_value = key.prompt
+    prompts, heads, width, size = prompt_key.shape
+    rows = len(query)
+    query = (query * scaling).reshape(rows, heads, -1, size)  # query heads that share a key head side by side
+    to_prompt = _by_copy(_by_prompt(query, prompts) @ prompt_key.mT, rows)
+    scores = torch.cat([to_prompt, query @ key.mT], -1)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    of_prompt = _by_copy(_by_prompt(weights[..., :width], prompts) @ prompt_value, rows)
+    found = of_prompt + weights[..., width:] @ value
+    return found.reshape(rows, 1, -1, found.shape[-1]), None
+
+
+def _by_prompt(rows: torch.Tensor, prompts: int) -> torch.Tensor:
+    """[N * copies, heads, Q, size] as [N, heads, copies * Q, size]."""
+    return rows.unflatten(0, (prompts, -1)).transpose(1, 2).flatten(2, 3)
+
+
+def _by_copy(rows: torch.Tensor, copies: int) -> torch.Tensor:
+    """The way back, to `copies` rows in all."""
+    return rows.unflatten(2, (copies // len(rows), -1)).transpose(1, 2).flatten(0, 1)
+
+
+AttentionInterface.register(SHARED_PROMPT, attention)
+AttentionMaskInterface.register(SHARED_PROMPT, sdpa_mask)

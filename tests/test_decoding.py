@@ -1,0 +1,88 @@
+"""Prompts kept once for all their completions: the same tokens as where each has a copy."""
+
+import pytest
+import torch
+from transformers import DynamicCache, GenerationConfig, set_seed
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from rftkit.decoding import ForkedLayer, attention, generate_forked, prefill
+from rftkit.evaluate import encode
+from rftkit.models import load
+from rftkit.tasks.bundled import load_part
+
+N, COPIES, HEADS, PROMPT, SAID, SIZE = 3, 4, 2, 5, 3, 8
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load("nano-s")
+
+
+def prompts(processor, count=6):
+    """Some of unequal length, so that there is padding."""
+    examples = [e for name in ("shapes", "emoji") for e in load_part(name, "val", count // 2, 0, "base", "base_to_new")]
+    batch = dict(encode(processor, examples, "thinking"))
+    return batch.pop("input_ids"), batch.pop("attention_mask"), batch
+
+
+def copied(model, ids, mask, vision, copies, config):
+    """What stock generate() says to prompts that are repeated."""
+    per = {"pixel_values": vision["image_grid_thw"].prod(-1).tolist()}
+    rows = {
+        name: torch.cat([part.repeat(copies, 1) for part in value.split(per.get(name, 1))])
+        for name, value in vision.items()
+    }
+    ids, mask = ids.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
+    return model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **rows)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_the_tokens_are_those_of_copied_prompts(loaded, sampled):
+    model, processor = loaded
+    ids, mask, vision = prompts(processor)
+    assert not mask.all()
+    config = GenerationConfig(max_new_tokens=20, do_sample=sampled, eos_token_id=model.generation_config.eos_token_id,
+                              pad_token_id=processor.tokenizer.pad_token_id, top_k=0)  # fmt: skip
+    set_seed(1)
+    expected = copied(model, ids, mask, vision, 3, config)
+    set_seed(1)
+    found = generate_forked(model, ids, mask, vision, 3, config)
+    assert torch.equal(found, expected)
+    assert model.config.get_text_config()._attn_implementation == "sdpa"  # as it was before
+
+
+def test_the_prompts_cache_is_left_as_it_was(loaded):
+    model, processor = loaded
+    ids, mask, vision = prompts(processor)
+    cache = prefill(model, ids, mask, vision)
+    before = [layer.keys.clone() for layer in cache.layers]
+    generate_forked(model, ids, mask, vision, 2, GenerationConfig(max_new_tokens=3), cache)
+    assert cache.get_seq_length() == ids.shape[1] - 1
+    assert all(torch.equal(layer.keys, keys) for layer, keys in zip(cache.layers, before, strict=True))
+
+
+@pytest.mark.parametrize("per_head", [1, 3], ids=["a key head for each", "key heads shared"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_softmax_over_the_prompt_and_what_was_said(per_head, masked):
+    torch.manual_seed(0)
+    prompt = DynamicCache()
+    prompt.update(torch.randn(N, HEADS, PROMPT, SIZE), torch.randn(N, HEADS, PROMPT, SIZE), 0)
+    layer = ForkedLayer(prompt.layers[0], COPIES)
+    rows = N * COPIES
+    said = torch.randn(2, rows, HEADS, SAID, SIZE)
+    assert layer.get_seq_length() == PROMPT
+    assert layer.get_mask_sizes(SAID) == (PROMPT + SAID, 0)
+    key, value = layer.update(*said)
+    assert layer.get_seq_length() == PROMPT + SAID
+    query, mask = torch.randn(rows, HEADS * per_head, 1, SIZE), None
+    if masked:
+        mask = torch.ones(rows, 1, 1, PROMPT + SAID, dtype=torch.bool)
+        mask[:COPIES, ..., :2] = False  # padding of the first prompt
+    ours, _ = attention(None, query, key, value, mask, SIZE**-0.5)
+    whole = [
+        torch.cat([part.repeat_interleave(COPIES, 0), own], 2) for part, own in zip(layer.prompt, said, strict=True)
+    ]
+    module = torch.nn.Module()
+    module.num_key_value_groups, module.is_causal = per_head, True
+    expected, _ = sdpa_attention_forward(module, query, *whole, mask, scaling=SIZE**-0.5)
+    torch.testing.assert_close(ours, expected)
