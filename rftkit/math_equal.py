@@ -1,4 +1,4 @@
-"""Mathematical equality of two texts by math-verify, in a worker process that is killed after a second.
+"""Mathematical equality of two texts by math-verify, in a worker process that is killed after a second of work.
 
 math-verify guards itself with signals, which fail outside the main thread and take five seconds on a hostile answer.
 """
@@ -10,12 +10,16 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from queue import Empty, Queue
+
+import psutil
 
 from rftkit.errors import UserError
 
 MAX_CHARACTERS = 200  # longer texts are compared by their last characters, where an answer stands
 START_SECONDS = 60.0
+HUNG = 60  # times the seconds allowed, on the clock
 _worker: _Worker | None = None
 
 
@@ -45,14 +49,26 @@ class _Worker:
     def ask(self, gold: str, text: str, seconds: float) -> bool:
         self.process.stdin.write(json.dumps([gold, text]) + "\n")
         self.process.stdin.flush()
-        answer = self.answers.get(timeout=seconds)
-        if answer is None:
-            raise BrokenPipeError
-        return json.loads(answer)
+        begun, worked = time.monotonic(), self._worked()
+        while True:
+            try:
+                answer = self.answers.get(timeout=seconds / 10)
+            except Empty:
+                if self._worked() - worked >= seconds or time.monotonic() - begun >= HUNG * seconds:
+                    raise
+                continue
+            if answer is None:
+                raise BrokenPipeError
+            return json.loads(answer)
+
+    def _worked(self) -> float:
+        """Seconds of processor time: a busy machine must not change a score."""
+        spent = psutil.Process(self.process.pid).cpu_times()
+        return spent.user + spent.system
 
 
 def math_equal(gold: str, text: str, seconds: float = 1.0) -> bool:
-    """Whether math-verify finds `text` equal to `gold`; False if it cannot tell within `seconds`."""
+    """Whether math-verify finds `text` equal to `gold`; False if it cannot tell within `seconds` of work."""
     global _worker
     for _ in range(2):  # the worker may have died since the last question: that is no answer to this one
         if _worker is None:
@@ -63,7 +79,7 @@ def math_equal(gold: str, text: str, seconds: float = 1.0) -> bool:
         except Empty:
             _stop()
             return False
-        except OSError:
+        except (OSError, psutil.Error):
             _stop()
     return False
 
