@@ -24,7 +24,7 @@ test: .venv/.ready  ## lint and all tests, every notebook headless included
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lab: .venv/.ready  ## JupyterLab on the notebooks
-	$(BIN)/python -m jupyterlab --notebook-dir notebooks
+	$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

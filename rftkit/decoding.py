@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
+from rftkit.errors import UserError
 from rftkit.vision import unwrapped
 
 SHARED_PROMPT = "shared_prompt"  # `attention` as transformers knows it
@@ -44,12 +45,8 @@ def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache: 
         [N * copies, P + C] ids, the copies of a prompt one after the other.
     """
     cache = prefill(model, ids, mask, vision) if cache is None else cache
-    extra = {}
-    if vision:
-        inner = unwrapped(model).model
-        inner.rope_deltas = inner.rope_deltas.repeat_interleave(copies, 0)
-        extra["mm_token_type_ids"] = torch.zeros_like(ids).repeat_interleave(copies, 0)
-    with _attends_by_parts(model):
+    extra = {"mm_token_type_ids": torch.zeros_like(ids).repeat_interleave(copies, 0)} if vision else {}
+    with _attends_by_parts(model, copies):
         return model.generate(
             input_ids=ids.repeat_interleave(copies, 0),
             attention_mask=mask.repeat_interleave(copies, 0),
@@ -64,6 +61,8 @@ class ForkedLayer(DynamicLayer):
 
     def __init__(self, prompt: DynamicLayer, copies: int) -> None:
         super().__init__()
+        if prompt.is_sliding:
+            raise UserError("models with sliding-window attention cannot be used")
         self.prompt = prompt.keys, prompt.values  # [N, heads, P, size]
         rows = len(prompt.keys) * copies
         empty = [part.new_empty(rows, part.shape[1], 0, part.shape[3]) for part in self.prompt]
@@ -80,19 +79,21 @@ class ForkedLayer(DynamicLayer):
 
 
 @contextmanager
-def _attends_by_parts(model) -> Iterator[None]:
-    """The language model attends by `attention`."""
-    config = unwrapped(model).config.get_text_config()
+def _attends_by_parts(model, copies: int) -> Iterator[None]:
+    """The language model attends by `attention`, and has `copies` of what it remembers of each prompt's positions."""
+    inner = unwrapped(model)
+    config, deltas = inner.config.get_text_config(), inner.model.rope_deltas
     usual = config._attn_implementation
     config._attn_implementation = SHARED_PROMPT
+    inner.model.rope_deltas = None if deltas is None else deltas.repeat_interleave(copies, 0)
     try:
         yield
     finally:
-        config._attn_implementation = usual
+        config._attn_implementation, inner.model.rope_deltas = usual, deltas
 
 
 def attention(module, query, key, value, attention_mask, scaling: float, **kwargs):
-    """Attention of a new token of each copy to its prompt and to what it has said: one softmax over both.
+    """Attention of a new token of each copy to its prompt and to what it has said: one softmax over both, in fp32.
 
     Args:
         query: [B, query heads, 1, size], the copies of a prompt one after the other.
@@ -105,15 +106,23 @@ def attention(module, query, key, value, attention_mask, scaling: float, **kwarg
     prompt_key, prompt_value = key.prompt
     prompts, heads, width, size = prompt_key.shape
     rows = len(query)
-    query = (query * scaling).reshape(rows, heads, -1, size)  # query heads that share a key head side by side
-    to_prompt = _by_copy(_by_prompt(query, prompts) @ prompt_key.mT, rows)
-    scores = torch.cat([to_prompt, query @ key.mT], -1)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    of_prompt = _by_copy(_by_prompt(weights[..., :width], prompts) @ prompt_value, rows)
-    found = of_prompt + weights[..., width:] @ value
-    return found.reshape(rows, 1, -1, found.shape[-1]), None
+    query = query.to(key.dtype).reshape(rows, heads, -1, size)  # query heads that share a key head side by side
+    with torch.autocast(query.device.type, enabled=False):
+        to_prompt = _by_copy(_product(_by_prompt(query, prompts), prompt_key.mT), rows)
+        scores = torch.cat([to_prompt, _product(query, key.mT)], -1) * scaling
+        if attention_mask is not None:
+            scores = scores.masked_fill(~attention_mask, -torch.inf)
+        weights = scores.softmax(-1).to(value.dtype)
+        of_prompt = _by_copy(_product(_by_prompt(weights[..., :width], prompts), prompt_value), rows)
+        found = of_prompt + _product(weights[..., width:], value)
+    return found.to(value.dtype).reshape(rows, 1, -1, found.shape[-1]), None
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """A matrix product [N, heads, ., .] in fp32 whatever the factors are, as other attention keeps its scores."""
+    if a.is_cuda and a.dtype != torch.float32:
+        return torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out_dtype=torch.float32).unflatten(0, a.shape[:2])
+    return a.float() @ b.float()
 
 
 def _by_prompt(rows: torch.Tensor, prompts: int) -> torch.Tensor:

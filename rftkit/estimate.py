@@ -68,8 +68,12 @@ def packed_tokens(settings: Settings, lengths: Lengths) -> int:
     """Tokens a group's log-probs run on: shared prompt and completions, or (sharing would not pay) copies of both."""
     size, prompt, completion = settings.num_generations, lengths.prompt, lengths.completion
     apart, packed = size * (prompt + completion), prompt - 1 + size * (completion + 1)
-    shares = settings.share_prefix and settings.micro_batch % size == 0 and apart / packed >= PAYS_FROM
-    return packed if shares else apart
+    return packed if _samples_shared(settings) and apart / packed >= PAYS_FROM else apart
+
+
+def _samples_shared(settings: Settings) -> bool:
+    """Whether a prompt is run once for all its completions (`SharedPrefixTrainer`)."""
+    return settings.share_prefix and settings.micro_batch % settings.num_generations == 0
 
 
 def memory(settings: Settings, shape: Shape, lengths: Lengths, device: str) -> dict[str, int]:
@@ -118,10 +122,11 @@ def _update_tokens(settings: Settings, lengths: Lengths) -> int:
 
 def _sampled_together(settings: Settings) -> list[tuple[int, int]]:
     """Prompts and their completions in memory at once: a step's rollouts, answers in evaluation, pass@8."""
-    grpo = METHODS[settings.method].trainer == "grpo"
-    prompts, batch = settings.prompts_per_step if grpo else 0, settings.eval_batch
+    grpo, batch = METHODS[settings.method].trainer == "grpo", settings.eval_batch
+    rollouts = settings.prompts_per_step * settings.num_generations if grpo else 0
+    prompts = rollouts // settings.num_generations if _samples_shared(settings) else rollouts
     passed = pass_batch(batch) if settings.pass_items else 0
-    return [(prompts, prompts * settings.num_generations), (batch, batch), (passed, passed * PASS_SAMPLES)]
+    return [(prompts, rollouts), (batch, batch), (passed, passed * PASS_SAMPLES)]
 
 
 def _completions(settings: Settings) -> int:

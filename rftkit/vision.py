@@ -31,12 +31,12 @@ class VisionFeatures:
         if any(parameter.requires_grad for parameter in tower.parameters()):
             self.towers.pop(tower, None)  # a fused optimizer changes weights and leaves their `_version`
             return _keyword(self._run(model, pixels, grid))
-        with torch.no_grad():
+        # Not by autocast, under which the update runs and sampling does not: both see the same features.
+        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
             return _keyword(self._lookup(model, pixels, grid))
 
     def _lookup(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> list[torch.Tensor]:
-        autocast = torch.is_autocast_enabled(pixels.device.type)
-        setting = f"{autocast} {pixels.dtype} {pixels.device} {self._weights(model.model.visual)}"
+        setting = f"{pixels.dtype} {pixels.device} {self._weights(model.model.visual)}"
         pictures = torch.split(pixels, grid.prod(-1).tolist())
         keys = [_digest(picture, shape, setting) for picture, shape in zip(pictures, grid, strict=True)]
         fresh = {key: place for place, key in enumerate(keys) if key not in self.kept}

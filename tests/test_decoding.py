@@ -56,7 +56,8 @@ def test_the_prompts_cache_is_left_as_it_was(loaded):
     ids, mask, vision = prompts(processor)
     cache = prefill(model, ids, mask, vision)
     before = [layer.keys.clone() for layer in cache.layers]
-    generate_forked(model, ids, mask, vision, 2, GenerationConfig(max_new_tokens=3), cache)
+    said = [generate_forked(model, ids, mask, vision, 2, GenerationConfig(max_new_tokens=3), cache) for _ in range(2)]
+    assert torch.equal(*said)
     assert cache.get_seq_length() == ids.shape[1] - 1
     assert all(torch.equal(layer.keys, keys) for layer, keys in zip(cache.layers, before, strict=True))
 
@@ -86,3 +87,25 @@ def test_one_softmax_over_the_prompt_and_what_was_said(per_head, masked):
     module.num_key_value_groups, module.is_causal = per_head, True
     expected, _ = sdpa_attention_forward(module, query, *whole, mask, scaling=SIZE**-0.5)
     torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no GPU"))])  # fmt: skip
+def test_scores_of_half_precision_are_kept_in_fp32(device):
+    """With scores of 50 a weight would be off by an eighth if they were rounded to bf16."""
+    torch.manual_seed(0)
+    sizes = (N, PROMPT), (N, PROMPT), (N * COPIES, SAID), (N * COPIES, SAID), (N * COPIES, 1)
+    states = [torch.randn(n, HEADS, t, SIZE, device=device, dtype=torch.bfloat16) for n, t in sizes]
+    prompt_key, prompt_value, key, value, query = states
+    prompt, scaling = DynamicCache(), 20 * SIZE**-0.5
+    prompt.update(prompt_key, prompt_value, 0)
+    layer = ForkedLayer(prompt.layers[0], COPIES)
+    with torch.autocast(device, torch.bfloat16):
+        ours, _ = attention(None, query, *layer.update(key, value), None, scaling)
+    whole = [torch.cat([part.repeat_interleave(COPIES, 0), own], 2).float()
+             for part, own in zip(layer.prompt, (key, value), strict=True)]  # fmt: skip
+    scores = query.float() @ whole[0].mT * scaling
+    assert scores.abs().max() > 50
+    expected = (scores.softmax(-1) @ whole[1]).transpose(1, 2)
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours.float(), expected, atol=0.02, rtol=0.02)
