@@ -205,7 +205,7 @@ def _ratios(measured: dict[str, list[dict]], peaks: dict[str, int]) -> dict[str,
 def _equality_before(trainers: dict[str, GRPOTrainer], options: Options, examples: list[Example]) -> dict[str, Any]:
     """The same log-probs of the same completions, and the same greedy completions, by both trainers."""
     stock, ours = trainers["stock"], trainers["ours"]
-    config = GenerationConfig(max_new_tokens=options.tokens, do_sample=False, eos_token_id=None,
+    config = GenerationConfig(max_new_tokens=options.tokens, min_new_tokens=options.tokens, do_sample=False,
                               pad_token_id=stock.processing_class.tokenizer.pad_token_id)  # fmt: skip
     model = stock.model.eval()
     batch = encode(stock.processing_class, examples, options.mode).to(model.device)

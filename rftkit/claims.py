@@ -29,7 +29,7 @@ def decide(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """
     rows = []
     for claim in read_claims()["primary"]:
-        draws = _draws(claim, methods)
+        draws = compared(claim, methods)
         if draws is None:
             continue
         runs, mean, differences = draws
@@ -57,8 +57,8 @@ def dose_rows(sections: dict) -> list[dict[str, Any]]:
     ]
 
 
-def _draws(claim: dict[str, Any], methods: dict[str, list]) -> Paired | None:
-    """Runs, mean difference and its bootstrap draws of a comparison; None where runs are missing."""
+def compared(claim: dict[str, Any], methods: dict[str, list]) -> Paired | None:
+    """What `paired` says of a comparison of `data/claims.yaml`; None where runs are missing."""
     names = claim["first"], claim["second"]
     modes = (claim.get(f"{side}_mode", METHODS[claim[side]].mode) for side in ("first", "second"))
     return paired(*(methods.get(name, []) for name in names), *modes, claim["measure"])

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rftkit.claims import paired
+from rftkit.claims import compared, paired
 from rftkit.results import answers_of
-from rftkit.settings import METHODS
+from rftkit.settings import METHODS, read_claims
 from rftkit.stats import interval
 from rftkit.tasks.bundled import rule_of_task
 
@@ -34,6 +34,28 @@ def control_differences(methods: Runs, measures: tuple[str, ...] = ("base", "new
                 row |= {"runs": runs, measure: (mean, *interval(draws))}
         rows.append(row)
     return [row for row in rows if "runs" in row]
+
+
+def claims_with_controls(methods: Runs) -> list[dict[str, Any]]:
+    """The primary comparisons (`claims.decide`) with each control in place of the methods that it changes.
+
+    A row for each claim that a control changes: `claim`, `measure` and `differences`, by control, and None for the
+    methods as they are: (mean, low, high), 0-1, with a 95 % interval. A method that a control leaves alone stays;
+    `mixed` are the controls that only one of two trained methods has.
+    """
+    rows = []
+    for claim in read_claims()["primary"]:
+        sides, differences, mixed = (claim["first"], claim["second"]), {}, set()
+        trained = sum(METHODS[side].trainer is not None for side in sides)
+        for control in [None, *dict.fromkeys(key.partition("+")[2] for key in methods if "+" in key)]:
+            changed = {side: methods[f"{side}+{control}"] for side in sides if f"{side}+{control}" in methods}
+            if (changed or control is None) and (found := compared(claim, methods | changed)):
+                differences[control] = (found[1], *interval(found[2]))
+                mixed |= {control} if control and len(changed) < trained else set()
+        if set(differences) > {None}:
+            row = {"claim": claim["name"], "measure": claim["measure"]}
+            rows.append(row | {"differences": differences, "mixed": mixed})
+    return rows
 
 
 def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:

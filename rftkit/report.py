@@ -15,7 +15,7 @@ import numpy as np
 
 from rftkit.archive import write_archive
 from rftkit.claims import decide, dose_rows
-from rftkit.controls import control_differences, elicitation_rows
+from rftkit.controls import claims_with_controls, control_differences, elicitation_rows
 from rftkit.paper import paper_numbers, paper_sets
 from rftkit.results import read_answers, write_atomically
 from rftkit.sections import count_older, load_runs, pooled, short_names
@@ -169,6 +169,18 @@ def controls_table(rows: list[dict[str, Any]]) -> str:
     return _markdown(head, lines)
 
 
+def claims_with_controls_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `controls.claims_with_controls` as Markdown, in points of per cent; * marks `mixed` ones."""
+    titles = {None: "as it is"} | {name: control["title"] for name, control in read_claims()["controls"].items()}
+    shown = [name for name in titles if any(name in row["differences"] for row in rows)]
+    lines = [
+        [f"{row['claim']} ({row['measure']})"]
+        + [_points(row["differences"].get(name)) + " *" * (name in row["mixed"]) for name in shown]
+        for row in rows
+    ]
+    return _markdown(["claim of the paper", *(titles[name] for name in shown)], lines)
+
+
 def elicitation_table(rows: list[dict[str, Any]]) -> str:
     """The rows of `controls.elicitation_rows` as Markdown, in per cent and points."""
     head = ["method", "part", "says, before and after", "knows, before and after", "gained on known items",
@@ -189,7 +201,7 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         out: where to write; None: into the folder of the runs, or the one that holds them all.
         keep: a folder to keep these runs in, small (`rftkit.archive`).
     """
-    from rftkit.plots import accuracy_figure, claims_figure, dose_figure
+    from rftkit.plots import dose_figure
 
     places = [places] if isinstance(places, Path) else list(places)
     sections = load_runs(*places)
@@ -199,25 +211,12 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     runs = out or Path(os.path.commonpath([place.resolve() for place in places]))
     runs.mkdir(parents=True, exist_ok=True)
     parts, numbers = [], {}
-    for (profile, dataset, model), methods in (together | sections).items():
-        every_row = table_rows(methods)
-        short = ", ".join(names.get(name, name) for name in model.split(", "))
-        numbers |= _numbers("/".join((profile, dataset, short)), every_row)
-        rows = [row for row in every_row if "+" not in row["method"]]
-        table = markdown_table(rows) if rows else ""
-        figure = "report-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{profile}-{dataset}-{short}") + ".png"
-        parts.append(f"## {dataset}, {short}, profile {profile}\n")
-        if rows:
-            accuracy_figure(rows).savefig(runs / figure, dpi=110, bbox_inches="tight")
-            parts.append(f"{table}\n\n![{dataset}]({figure})\n")
-        if _is_headline(profile, dataset, model, together) and (decided := decide(methods)):
-            claims = figure.replace("report-", "report-claims-")
-            claims_figure(decided).savefig(runs / claims, dpi=110, bbox_inches="tight")
-            parts.append(f"{claims_table(decided)}\n\n![claims]({claims})\n")
-        if differences := control_differences(methods):
-            parts.append(f"Controls, minus the method itself:\n\n{controls_table(differences)}\n")
-        if elicited := elicitation_rows(methods):
-            parts.append(f"Elicited or learnt?\n\n{elicitation_table(elicited)}\n")
+    for key, methods in (together | sections).items():
+        profile, dataset, model = key
+        title = dataset, ", ".join(names.get(name, name) for name in model.split(", ")), profile
+        rows = table_rows(methods)
+        numbers |= _numbers("/".join((profile, *title[:2])), rows)
+        parts += _section(title, methods, rows, _is_headline(*key, together), runs)
     if doses := dose_rows(sections):
         dose_figure(doses).savefig(runs / "report-doses.png", dpi=110, bbox_inches="tight")
         write_atomically(runs / "report-doses.json", json.dumps(doses, indent=1))
@@ -231,6 +230,30 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     write_atomically(path.with_suffix(".html"), as_html(whole, runs))
     write_atomically(path.with_suffix(".json"), json.dumps(numbers, indent=1))
     return text, path
+
+
+def _section(title: tuple[str, str, str], methods: dict, rows: list[dict], headline: bool, folder: Path) -> list[str]:
+    """The tables of a dataset, a base model or several, and a profile; their figures go into the folder."""
+    from rftkit.plots import accuracy_figure, claims_figure
+
+    dataset, model, profile = title
+    parts = [f"## {dataset}, {model}, profile {profile}\n"]
+    figure = "report-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{profile}-{dataset}-{model}") + ".png"
+    if plain := [row for row in rows if "+" not in row["method"]]:
+        accuracy_figure(plain).savefig(folder / figure, dpi=110, bbox_inches="tight")
+        parts.append(f"{markdown_table(plain)}\n\n![{dataset}]({figure})\n")
+    if headline and (decided := decide(methods)):
+        claims = figure.replace("report-", "report-claims-")
+        claims_figure(decided).savefig(folder / claims, dpi=110, bbox_inches="tight")
+        parts.append(f"{claims_table(decided)}\n\n![claims]({claims})\n")
+    if differences := control_differences(methods):
+        parts.append(f"Controls, minus the method itself:\n\n{controls_table(differences)}\n")
+    if headline and (changed := claims_with_controls(methods)):
+        table = claims_with_controls_table(changed)
+        parts.append(f"The claims with controls in place (*: of two trained methods one has it):\n\n{table}\n")
+    if elicited := elicitation_rows(methods):
+        parts.append(f"Elicited or learnt?\n\n{elicitation_table(elicited)}\n")
+    return parts
 
 
 def _is_headline(profile: str, dataset: str, models: str, together: dict) -> bool:

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from rftkit import bench as module
-from rftkit.bench import Options, as_text, bench
+from rftkit.bench import Options, as_text, bench, make_trainer, prompts
 from rftkit.bench_models import flop_bound, save_model
 from rftkit.errors import UserError
 from rftkit.models import load
+from rftkit.timed import OurTrainer, StockTrainer
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,15 @@ def test_both_did_the_same_and_ours_less_work(report):
     # Eight prompts of four completions; sampling and update each run the tower in stock TRL, once for both in ours.
     assert report["stock"]["vision_rows"] == 2 * 4 * report["ours"]["vision_rows"] == 2 * 4 * 8 * 64
     assert report["stock"]["lm_tokens"] > 2 * report["ours"]["lm_tokens"]
+
+
+def test_completions_are_as_long_as_asked_of_a_model_that_would_end(tmp_path):
+    options = Options("nano-s", "thinking", group=2, pairs=1)
+    folder, examples = save_model("nano-s", tmp_path), prompts(options, 1)
+    kinds = {"stock": StockTrainer, "ours": OurTrainer}
+    trainers = {name: make_trainer(kind, options, folder, examples) for name, kind in kinds.items()}
+    found = module._equality_before(trainers, options, examples[:2])
+    assert found["greedy_identical"] and found["max_logprob_diff"] < 1e-4
 
 
 def test_the_table_names_every_phase(report):

@@ -8,17 +8,17 @@ import torch
 
 from rftkit.callbacks import RunLog
 from rftkit.cli import main
-from rftkit.controls import control_differences, elicitation_rows, front
+from rftkit.controls import claims_with_controls, control_differences, elicitation_rows, front
 from rftkit.divergence import BaseAnswers
 from rftkit.errors import UserError
 from rftkit.examples import test_splits as splits_to_test
 from rftkit.examples import training_examples
 from rftkit.models import load
 from rftkit.prompts import MODES
-from rftkit.report import controls_table, elicitation_table
+from rftkit.report import claims_with_controls_table, controls_table, elicitation_table
 from rftkit.rewards import reward_functions
 from rftkit.run import execute
-from rftkit.settings import load_settings, read_claims
+from rftkit.settings import METHODS, load_settings, read_claims
 from rftkit.trainer import grpo_trainer
 from rftkit.vision import VisionFeatures
 
@@ -172,6 +172,33 @@ def test_a_control_is_compared_with_its_method_by_seed(tmp_path):
     assert (row["method"], row["control"], len(row["runs"]), row["base"][0]) == ("cls_rl", "random_reward", 2, -0.5)
     assert "CLS-RL (thinking), random reward" in controls_table([row])
     assert control_differences({"cls_rl+random_reward": methods["cls_rl+random_reward"]}) == []
+
+
+def test_claims_are_looked_at_with_a_control_in_place_of_the_methods_it_changes(tmp_path):
+    def runs(method, right, control=None):
+        mode = METHODS[method].mode
+        answers = [(part, f"{part}{i}", mode, float(r), None) for part in ("base", "new") for i, r in enumerate(right)]
+        folder = tmp_path / f"{method}{control}"
+        return [_run(folder / str(seed), method, seed, answers, control) for seed in range(2)]
+
+    methods = {
+        "cls_rl": runs("cls_rl", [1, 1, 0, 0]),
+        "no_thinking_rl": runs("no_thinking_rl", [1, 0, 0, 0]),
+        "sft": runs("sft", [1, 0, 0, 0]),
+        "cls_rl+full_fine_tuning": runs("cls_rl", [1, 0, 0, 0], "full_fine_tuning"),
+        "no_thinking_rl+full_fine_tuning": runs("no_thinking_rl", [1, 1, 1, 0], "full_fine_tuning"),
+        "cls_rl+random_reward": runs("cls_rl", [0, 0, 0, 0], "random_reward"),
+    }
+    rows = {row["claim"]: row["differences"] for row in claims_with_controls(methods)}
+    means = {claim: {name: round(found[0], 3) for name, found in of.items()} for claim, of in rows.items()}
+    assert means == {
+        "no-thinking RL beats SFT on the answer": {None: 0.0, "full_fine_tuning": 0.5},
+        "no-thinking RL beats thinking RL": {None: -0.25, "full_fine_tuning": 0.5, "random_reward": 0.25},
+    }
+    table = claims_with_controls_table(claims_with_controls(methods))
+    assert "| as it is | random reward | full fine-tuning |" in table
+    assert table.count("] * |") == 2 and "| +50.0 [+8.3, +100.0] |" in table  # SFT has no control here
+    assert claims_with_controls({name: methods[name] for name in ("cls_rl", "no_thinking_rl")}) == []
 
 
 def test_a_front_holds_what_nothing_beats_on_both_halves():
