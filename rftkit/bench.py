@@ -72,6 +72,12 @@ def reward(completions, **_) -> list[float]:
     return [zlib.crc32(completion[0]["content"].encode()) % 1000 / 1000 for completion in completions]
 
 
+def _whole(model, options: Options) -> dict[str, Any]:
+    """Generation settings: completions of one length, without the tokens of pictures, which random weights may say."""
+    pictures = [model.config.image_token_id, model.config.video_token_id]
+    return {"min_new_tokens": options.tokens, "suppress_tokens": pictures}
+
+
 def make_trainer(kind: type, options: Options, folder: str, examples: list[Example]) -> GRPOTrainer:
     """A trainer of a preset, its model loaded from `folder`; LoRA, SGD, no checkpointing, completions of one length."""
     preset = PRESETS[options.preset]
@@ -83,7 +89,7 @@ def make_trainer(kind: type, options: Options, folder: str, examples: list[Examp
         per_device_train_batch_size=preset.prompts * options.group, num_generations=options.group,
         max_completion_length=options.tokens, gradient_checkpointing=False, use_cpu=options.device == "cpu",
         bf16=options.device != "cpu", dataloader_pin_memory=options.device != "cpu", logging_steps=1000,
-        generation_kwargs={"min_new_tokens": options.tokens},
+        generation_kwargs=_whole(model, options),
     )  # fmt: skip
     rows = training_rows(examples, options.mode, None)
     if kind is OurTrainer:
@@ -205,9 +211,9 @@ def _ratios(measured: dict[str, list[dict]], peaks: dict[str, int]) -> dict[str,
 def _equality_before(trainers: dict[str, GRPOTrainer], options: Options, examples: list[Example]) -> dict[str, Any]:
     """The same log-probs of the same completions, and the same greedy completions, by both trainers."""
     stock, ours = trainers["stock"], trainers["ours"]
-    config = GenerationConfig(max_new_tokens=options.tokens, min_new_tokens=options.tokens, do_sample=False,
-                              pad_token_id=stock.processing_class.tokenizer.pad_token_id)  # fmt: skip
     model = stock.model.eval()
+    config = GenerationConfig(max_new_tokens=options.tokens, do_sample=False, **_whole(model, options),
+                              pad_token_id=stock.processing_class.tokenizer.pad_token_id)  # fmt: skip
     batch = encode(stock.processing_class, examples, options.mode).to(model.device)
     greedy = model.generate(**batch, generation_config=config)
     vision = {name: value for name, value in batch.items() if name not in ("input_ids", "attention_mask")}
