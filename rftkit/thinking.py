@@ -19,6 +19,15 @@ def thought_of(completion: str) -> str | None:
     return rest.partition("</think>")[0].partition("<answer>")[0].strip() if opened else None
 
 
+def thoughts_said(runs: Sequence[dict[str, Any]], mode: str) -> dict[str, Any]:
+    """What test answers of runs in a mode have for thoughts: shares (0-1) with `words`, `empty` and `none`, and one."""
+    table = pd.concat([read_predictions(run["folder"]) for run in runs])
+    texts = table.loc[table["mode"] == mode, "completion"]
+    thoughts = [thought_of(text) for text in texts]
+    counts = {"words": sum(map(bool, thoughts)), "empty": thoughts.count(""), "none": thoughts.count(None)}
+    return {name: count / len(thoughts) for name, count in counts.items()} | {"for example": texts.iloc[0]}
+
+
 def interventions(
     model, processor, examples: Sequence[Example], rule: str, mode: str = "thinking", **options: Any
 ) -> dict[str, float]:

@@ -9,7 +9,7 @@ from rftkit import thinking as module
 from rftkit.evaluate import generate
 from rftkit.models import load
 from rftkit.tasks import Example
-from rftkit.thinking import _swapped, agreement, budget_curve, interventions, thinking_share, thought_of
+from rftkit.thinking import _swapped, agreement, budget_curve, interventions, thinking_share, thought_of, thoughts_said
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,15 @@ def test_answers_are_counted_by_their_thoughts(run):
         {"agrees": 1 / 3, "disagrees": 1 / 3, "no thought, or it names nothing": 1 / 3}
     )
     assert table["accuracy"].to_dict() == {"agrees": 1.0, "disagrees": 0.0, "no thought, or it names nothing": 1.0}
+
+
+def test_thoughts_with_words_and_without_are_counted(tmp_path):
+    texts = ["<think> it is a cat </think> <answer> cat </answer>", "<think> </think> <answer> cat </answer>",
+             "<think> <answer> cat </answer>", "<answer> cat </answer>"]  # fmt: skip
+    pd.DataFrame({"split": "base", "id": list("abcd"), "group": list("abcd"), "mode": "thinking",
+                  "completion": texts}).to_parquet(tmp_path / "predictions.parquet")  # fmt: skip
+    found = thoughts_said([{"folder": tmp_path}], "thinking")
+    assert found == {"words": 0.25, "empty": 0.5, "none": 0.25, "for example": texts[0]}
 
 
 def test_a_budget_cuts_answers_where_decoding_would_stop(run, nano):
