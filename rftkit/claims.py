@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from rftkit.errors import UserError
+from rftkit.paper import paper_numbers
 from rftkit.results import read_answers
-from rftkit.sections import by_dose, short_names
+from rftkit.sections import by_dose, families, short_names
 from rftkit.settings import METHODS, read_claims
 from rftkit.stats import holm, interval, resample, two_sided
 from rftkit.tasks.bundled import rule_of_task
@@ -55,6 +56,43 @@ def dose_rows(sections: dict) -> list[dict[str, Any]]:
         for vague, methods in doses.items()
         for row in decide(methods)
     ]
+
+
+def thinking_rows(sections: dict) -> list[dict[str, Any]]:
+    """Where thinking pays: thinking RL minus no-thinking RL (`sets` in `data/claims.yaml`), a row for each profile, set
+    and kind of base model that ran both.
+
+    `difference` is that of `measure` (H, or the mean of the parts) as in `decide`, with its `p` corrected over the rows
+    and a `verdict`; `parts` has those of the parts, uncorrected, and `paper` the paper's with Qwen2-VL-2B (0-1).
+    """
+    asked, rows = read_claims()["sets"], []
+    names = short_names(model for _, _, models in sections for model in models.split(", "))
+    for (profile, dataset, models), methods in families(sections).items():
+        first, second = (methods.get(asked[side], []) for side in ("first", "second"))
+        measures = [*(first[0]["eval"] if first else ()), "mean", "h"]
+        found = {measure: draws for measure in measures if (draws := compared(asked | {"measure": measure}, methods))}
+        if not found:
+            continue
+        *parts, overall = found
+        runs, mean, differences = found[overall]
+        rows.append({
+            "claim": f"{dataset}, {', '.join(names[model] for model in models.split(', '))}, profile {profile}",
+            "measure": overall, "runs": runs, "difference": (mean, *interval(differences)), "p": two_sided(differences),
+            "parts": {part: (found[part][1], *interval(found[part][2])) for part in parts},
+            "paper": _paper_difference(first[0], second[0]),
+        })  # fmt: skip
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        pays = "thinking pays" if row["difference"][0] > 0 else "thinking costs"
+        row |= {"p": p, "verdict": "undecided" if p > LEVEL else pays}
+    return rows
+
+
+def _paper_difference(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
+    """The paper's accuracies of a run's method minus those of another's (-1..1), by column."""
+    one, other = (
+        paper_numbers(run["task"], run.get("protocol"), METHODS[run["method"]].paper) for run in (first, second)
+    )
+    return {column: (value - other[column]) / 100 for column, value in one.items() if column in other}
 
 
 def compared(claim: dict[str, Any], methods: dict[str, list]) -> Paired | None:

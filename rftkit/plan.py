@@ -52,7 +52,7 @@ CHAPTERS = (
     Chapter(
         "05_math_spatial_puzzle",
         SET_METHODS,
-        datasets=("math", "spatial", "puzzle", "digits", "emoji", "flags", "textures"),
+        datasets=("math", "spatial", "puzzle", "shapes", "digits", "emoji", "flags", "textures"),
         parameters=(("methods", SET_METHODS),),
         headline=False,
     ),

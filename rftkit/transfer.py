@@ -20,22 +20,22 @@ def gains(folders: Sequence[Path], sets: Sequence[str], items: int) -> pd.DataFr
     """Points of accuracy (-1..1) that runs gained over their untrained model, in their own mode.
 
     Args:
-        folders: runs with an adapter, one a training set.
+        folders: runs with an adapter; of several of one training set the mean counts.
         sets: bundled sets to test on, each by its own rule; accuracy is the mean of a set's parts.
         items: test items a part.
 
     Returns:
         a row for each set trained on, a column for each set tested on.
     """
-    rows, before = {}, {}
+    rows, before = [], {}
     for folder in tqdm(folders, desc="matrix"):
         settings = read_settings(folder)
         untrained = settings.model, METHODS[settings.method].mode
         if untrained not in before:
             before[untrained] = _accuracies(settings, sets, items, None)
         trained = _accuracies(settings, sets, items, folder / "adapter")
-        rows[settings.dataset] = {name: trained[name] - before[untrained][name] for name in sets}
-    return pd.DataFrame(rows).T.reindex(columns=list(sets))
+        rows.append({"trained": settings.dataset} | {name: trained[name] - before[untrained][name] for name in sets})
+    return pd.DataFrame(rows).groupby("trained", sort=False).mean().rename_axis(None)
 
 
 def _accuracies(settings: Settings, sets: Sequence[str], items: int, adapter: Path | None) -> dict[str, float]:

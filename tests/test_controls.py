@@ -15,10 +15,10 @@ from rftkit.examples import test_splits as splits_to_test
 from rftkit.examples import training_examples
 from rftkit.models import load
 from rftkit.prompts import MODES
-from rftkit.report import claims_with_controls_table, controls_table, elicitation_table
 from rftkit.rewards import reward_functions
 from rftkit.run import execute
 from rftkit.settings import METHODS, load_settings, read_claims
+from rftkit.tables import claims_with_controls_table, controls_table, elicitation_table
 from rftkit.trainer import grpo_trainer
 from rftkit.vision import VisionFeatures
 

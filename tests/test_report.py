@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 
 from rftkit.archive import write_archive
-from rftkit.claims import decide, dose_rows
+from rftkit.claims import decide, dose_rows, thinking_rows
 from rftkit.errors import UserError
 from rftkit.evaluate import proportion
 from rftkit.paper import paper_numbers, paper_sets, paper_tables
-from rftkit.report import claims_table, dose_table, markdown_table, table_rows, write_report
+from rftkit.report import write_report
 from rftkit.results import write_results
 from rftkit.sections import load_runs, pooled, recipe_of
-from rftkit.settings import Settings
+from rftkit.settings import Settings, read_claims
+from rftkit.tables import claims_table, dose_table, markdown_table, table_rows, thinking_table
 
 # The least that a run writes about what came out.
 OUTCOME = {"mode": "thinking", "eval": {}, "measures": [], "completion_length": 3.0, "seconds": 10.0, "training": None}
@@ -143,9 +144,9 @@ def test_a_single_trained_run_is_not_taken_for_several_seeds(tmp_path, monkeypat
 def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp_path, monkeypatch):
     claim = {"name": "rl", "first": "sft", "second": "zero_shot", "measure": "base", "paper": "above"}
     design = {"dataset": "shapes", "bases": ["one", "two"]}
-    for module in ("claims", "sections", "report"):
+    for module in ("claims", "sections", "tables", "report"):
         monkeypatch.setattr(
-            f"rftkit.{module}.read_claims", lambda: {"primary": [claim], "design": design, "controls": {}}
+            f"rftkit.{module}.read_claims", lambda: read_claims() | {"primary": [claim], "design": design}
         )
     for model, right in (("one", 1), ("two", 0), ("third", 1)):
         make_run(tmp_path / f"zero-{model}", "zero_shot", 0, "no_thinking", [1, 0, 0, 0], [0] * 4, model=model)
@@ -164,7 +165,7 @@ def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp
 
 def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, monkeypatch):
     claim = {"name": "rl", "first": "cls_rl", "second": "sft", "measure": "h", "paper": "above"}
-    monkeypatch.setattr("rftkit.claims.read_claims", lambda: {"primary": [claim]})
+    monkeypatch.setattr("rftkit.claims.read_claims", lambda: read_claims() | {"primary": [claim]})
     runs = tmp_path / "runs"
     for number, (base, vague, right) in enumerate(((0, 0.5, 0), (1, 0.5, 0), (0, 1.0, 1))):
         model = tmp_path / f"model-{number}"
@@ -183,6 +184,25 @@ def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, 
     assert "| nano, shapes, size s | rl (h) | +100.0 [" in text and "vague 0.5 | vague 1 |" in text
     assert "## shapes, model-0, model-1, profile nano" in text and (runs / "report-doses.png").is_file()
     assert dose_table(json.loads((runs / "report-doses.json").read_text())) in text
+
+
+def test_where_thinking_pays_is_a_row_a_set_and_kind_of_base_model(tmp_path):
+    for model, thinking, without in (("one", 1, 0), ("two", 0, 1), ("three", 1, 1)):
+        for seed in range(8):
+            place = tmp_path / f"{model}-{seed}"
+            make_run(place / "cls", "cls_rl", seed, "thinking", [1, thinking] * 4, [1] * 4, model=model)
+            make_run(place / "no", "no_thinking_rl", seed, "no_thinking", [1, without] * 4, [1] * 4, model=model)
+    make_run(tmp_path / "alone", "cls_rl", 0, "thinking", [1] * 4, [1] * 4, model="alone")
+    one, three, two = rows = thinking_rows(load_runs(tmp_path))
+    assert [row["claim"] for row in rows] == [f"shapes, {name}, profile nano" for name in ("one", "three", "two")]
+    assert [row["verdict"] for row in rows] == ["thinking pays", "undecided", "thinking costs"]
+    assert one["measure"] == "h" and one["difference"][0] == pytest.approx(1 - 2 / 3)
+    assert one["parts"]["base"][0] == 0.5 and one["parts"]["new"] == (0, 0, 0) and len(one["runs"]) == 8
+    assert two["paper"] == pytest.approx({"base": -0.022, "new": -0.027, "H": -0.024}, abs=1e-3)
+    text, _ = write_report(tmp_path)
+    assert thinking_table(rows) in text and "| shapes, one, profile nano | 8 | H +33.3 [" in text
+    assert json.loads((tmp_path / "report-thinking.json").read_text())[1]["claim"] == three["claim"]
+    assert (tmp_path / "report-thinking.png").is_file()
 
 
 @pytest.mark.parametrize("recipe", ["", "[]", "{}", '{"vague": 1'])
