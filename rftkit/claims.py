@@ -10,7 +10,7 @@ import numpy as np
 from rftkit.errors import UserError
 from rftkit.paper import paper_numbers
 from rftkit.results import read_answers
-from rftkit.sections import by_dose, families, short_names
+from rftkit.sections import by_dose, short_names
 from rftkit.settings import METHODS, read_claims
 from rftkit.stats import holm, interval, resample, two_sided
 from rftkit.tasks.bundled import rule_of_task
@@ -26,24 +26,47 @@ def decide(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     `difference` is the first method's strict accuracy minus the second's with a 95 % interval, paired by seed and test
     item (a base model's zero-shot run is paired with each of its seeds); `p` its two-sided bootstrap p-value,
     Holm-corrected over the rows; `smallest` the difference this design would see in four of five repetitions, whatever
-    the other rows; `verdict` says whether the difference is in the paper's direction.
+    the other rows; `verdict` says whether the difference is in the paper's direction; `paper` is the paper's with
+    Qwen2-VL-2B on its own sets, None if it has none.
     """
     rows = []
     for claim in read_claims()["primary"]:
-        draws = compared(claim, methods)
-        if draws is None:
-            continue
-        runs, mean, differences = draws
-        row = {"claim": claim["name"], "measure": claim["measure"], "runs": runs, "above": claim["paper"] == "above"}
-        row["difference"] = (mean, *interval(differences))
-        row["smallest"] = float(differences.std())
-        rows.append(row | {"p": two_sided(differences)})
-    seen = NormalDist().inv_cdf(1 - LEVEL / 2 / max(1, len(rows))) + NormalDist().inv_cdf(POWER)
+        if draws := compared(claim, methods):
+            row = {"claim": claim["name"], "measure": claim["measure"], "above": claim["paper"] == "above"}
+            paper = paper_difference(methods[claim["first"]], methods[claim["second"]])
+            rows.append(row | summary(draws) | {"paper": paper.get({"h": "H"}.get(claim["measure"], claim["measure"]))})
+    correct(rows)
     for row in rows:
-        row["smallest"] *= seen
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row |= {"p": p, "verdict": verdict(row["difference"][0], p, row.pop("above"))}
+        row["verdict"] = verdict(row["difference"][0], row["p"], row.pop("above"))
     return rows
+
+
+def summary(draws: Paired) -> dict[str, Any]:
+    """What a row of a table says of a comparison, not yet one of several (`correct`)."""
+    runs, mean, differences = draws
+    return {
+        "runs": runs,
+        "difference": (mean, *interval(differences)),
+        "p": two_sided(differences),
+        "smallest": float(differences.std()),
+    }
+
+
+def correct(rows: list[dict[str, Any]]) -> None:
+    """Correct the rows of a table for how many they are: `p` by Holm; `smallest`, until now the spread of the draws, is
+    then the difference seen in POWER of all repetitions, whatever the other rows."""
+    seen = NormalDist().inv_cdf(1 - LEVEL / 2 / max(1, len(rows))) + NormalDist().inv_cdf(POWER)
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row |= {"p": p, "smallest": seen * row["smallest"]}
+
+
+def paper_difference(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> dict[str, float]:
+    """The paper's accuracy of these runs' method minus that of those (-1..1), with Qwen2-VL-2B, by column."""
+    one, other = (
+        paper_numbers(runs[0]["task"], runs[0].get("protocol"), METHODS[runs[0]["method"]].paper)
+        for runs in (first, second)
+    )
+    return {column: (value - other[column]) / 100 for column, value in one.items() if column in other}
 
 
 def dose_rows(sections: dict) -> list[dict[str, Any]]:
@@ -56,43 +79,6 @@ def dose_rows(sections: dict) -> list[dict[str, Any]]:
         for vague, methods in doses.items()
         for row in decide(methods)
     ]
-
-
-def thinking_rows(sections: dict) -> list[dict[str, Any]]:
-    """Where thinking pays: thinking RL minus no-thinking RL (`sets` in `data/claims.yaml`), a row for each profile, set
-    and kind of base model that ran both.
-
-    `difference` is that of `measure` (H, or the mean of the parts) as in `decide`, with its `p` corrected over the rows
-    and a `verdict`; `parts` has those of the parts, uncorrected, and `paper` the paper's with Qwen2-VL-2B (0-1).
-    """
-    asked, rows = read_claims()["sets"], []
-    names = short_names(model for _, _, models in sections for model in models.split(", "))
-    for (profile, dataset, models), methods in families(sections).items():
-        first, second = (methods.get(asked[side], []) for side in ("first", "second"))
-        measures = [*(first[0]["eval"] if first else ()), "mean", "h"]
-        found = {measure: draws for measure in measures if (draws := compared(asked | {"measure": measure}, methods))}
-        if not found:
-            continue
-        *parts, overall = found
-        runs, mean, differences = found[overall]
-        rows.append({
-            "claim": f"{dataset}, {', '.join(names[model] for model in models.split(', '))}, profile {profile}",
-            "measure": overall, "runs": runs, "difference": (mean, *interval(differences)), "p": two_sided(differences),
-            "parts": {part: (found[part][1], *interval(found[part][2])) for part in parts},
-            "paper": _paper_difference(first[0], second[0]),
-        })  # fmt: skip
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        pays = "thinking pays" if row["difference"][0] > 0 else "thinking costs"
-        row |= {"p": p, "verdict": "undecided" if p > LEVEL else pays}
-    return rows
-
-
-def _paper_difference(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
-    """The paper's accuracies of a run's method minus those of another's (-1..1), by column."""
-    one, other = (
-        paper_numbers(run["task"], run.get("protocol"), METHODS[run["method"]].paper) for run in (first, second)
-    )
-    return {column: (value - other[column]) / 100 for column, value in one.items() if column in other}
 
 
 def compared(claim: dict[str, Any], methods: dict[str, list]) -> Paired | None:

@@ -43,7 +43,7 @@ class Chapter:
 
 
 RL_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer")
-SET_METHODS = ("zero_shot", "sft", *RL_METHODS)
+SET_METHODS = ("zero_shot", "sft", *RL_METHODS, "adaptive")
 CHAPTERS = (
     Chapter("01_sft_baseline", ("zero_shot", "sft", "sft_all")),
     Chapter("02_cls_rl", ("cls_rl",)),

@@ -45,20 +45,19 @@ def accuracy_figure(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def claims_figure(rows: list[dict[str, Any]], label: str = "difference here, points") -> Figure:
+def claims_figure(rows: list[dict[str, Any]]) -> Figure:
     """The differences of decided claims (`rftkit.claims`) with their intervals, in points of per cent."""
-    colours = {"same direction": "#2f6db3", "thinking pays": "#2f6db3", "undecided": "#888888"}
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.2))
     for place, row in enumerate(rows):
         mean, low, high = (100 * value for value in row["difference"])
-        axes.errorbar(mean, place, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt="o", capsize=3,
-                      color=colours.get(row["verdict"], "#c0392b"))  # fmt: skip
+        colour = "#888888" if row["verdict"] == "undecided" else "#2f6db3" if mean > 0 else "#c0392b"
+        axes.errorbar(mean, place, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt="o", capsize=3, color=colour)
         axes.annotate(row["verdict"], (high, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
     axes.axvline(0, color="black", lw=0.8)
     axes.set_yticks(range(len(rows)), [f"{row['claim']} ({row['measure']})" for row in rows])
     axes.invert_yaxis()
     axes.margins(x=0.2)
-    axes.set_xlabel(label)
+    axes.set_xlabel("difference here, points")
     axes.grid(axis="x", alpha=0.3)
     plt.close(figure)
     return figure

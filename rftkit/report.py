@@ -13,7 +13,8 @@ from typing import Any
 import mistune
 
 from rftkit.archive import write_archive
-from rftkit.claims import decide, dose_rows, thinking_rows
+from rftkit.claims import decide, dose_rows
+from rftkit.comparisons import set_rows, size_rows
 from rftkit.controls import claims_with_controls, control_differences, elicitation_rows
 from rftkit.results import write_atomically
 from rftkit.sections import count_older, load_runs, pooled, short_names
@@ -26,8 +27,9 @@ from rftkit.tables import (
     dose_table,
     elicitation_table,
     markdown_table,
+    sets_table,
+    size_table,
     table_rows,
-    thinking_table,
 )
 
 
@@ -39,7 +41,7 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         out: where to write; None: into the folder of the runs, or the one that holds them all.
         keep: a folder to keep these runs in, small (`rftkit.archive`).
     """
-    from rftkit.plots import claims_figure, dose_figure
+    from rftkit.plots import dose_figure
 
     places = [places] if isinstance(places, Path) else list(places)
     sections = load_runs(*places)
@@ -55,11 +57,11 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         rows = table_rows(methods)
         numbers |= _numbers("/".join((profile, *title[:2])), rows)
         parts += _section(title, methods, rows, _is_headline(*key, together), runs)
-    if len(pays := thinking_rows(sections)) > 1:
-        figure = claims_figure(pays, "thinking minus no thinking, points")
-        figure.savefig(runs / "report-thinking.png", dpi=110, bbox_inches="tight")
-        write_atomically(runs / "report-thinking.json", json.dumps(pays, indent=1))
-        parts.append(f"## Where does thinking pay?\n\n{thinking_table(pays)}\n\n![thinking](report-thinking.png)\n")
+    if max(map(len, (compared := set_rows(sections)).values()), default=0) > 1:
+        parts += _sets_section(compared, runs)
+    if sizes := size_rows(sections):
+        write_atomically(runs / "report-sizes.json", json.dumps(sizes, indent=1))
+        parts.append(f"## Do larger models profit more from thinking?\n\n{size_table(sizes)}\n")
     if doses := dose_rows(sections):
         dose_figure(doses).savefig(runs / "report-doses.png", dpi=110, bbox_inches="tight")
         write_atomically(runs / "report-doses.json", json.dumps(doses, indent=1))
@@ -83,6 +85,19 @@ def _numbers(place: str, rows: list[dict[str, Any]]) -> dict[str, float]:
         for rule, cells in row["accuracy"].items()
         for split, cell in cells.items()
     }
+
+
+def _sets_section(compared: dict[str, list[dict[str, Any]]], folder: Path) -> list[str]:
+    """The tables of `comparisons.set_rows`; their figures go into the folder."""
+    from rftkit.plots import claims_figure
+
+    parts = ["## Set by set\n"]
+    for name, rows in compared.items():
+        figure = "report-sets-" + re.sub(r"[^a-z0-9]+", "-", name.lower()) + ".png"
+        claims_figure(rows).savefig(folder / figure, dpi=110, bbox_inches="tight")
+        parts.append(f"### {name}\n\n{sets_table(rows)}\n\n![{name}]({figure})\n")
+    write_atomically(folder / "report-sets.json", json.dumps(compared, indent=1))
+    return parts
 
 
 def _section(title: tuple[str, str, str], methods: dict, rows: list[dict], headline: bool, folder: Path) -> list[str]:

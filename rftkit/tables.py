@@ -14,6 +14,7 @@ from rftkit.tasks.bundled import rule_of_task
 
 Cell = tuple[float, float, float]  # accuracy and its interval, 0-1
 NAMES = {"h": "H"}  # of measures, in tables
+DECIDED = ("difference here", "p, corrected", "smallest visible", "seeds", "in the toy")
 
 
 def accuracies(runs: list[dict[str, Any]], mode: str, rule: str) -> dict[str, Cell]:
@@ -112,14 +113,17 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
 
 def claims_table(rows: list[dict[str, Any]]) -> str:
     """The decided claims (`rftkit.claims.decide`) as Markdown, differences in points of per cent."""
-    head = ["claim of the paper", "difference here", "p, corrected", "smallest visible", "seeds", "in the toy",
-            "at paper scale"]  # fmt: skip
     lines = []
     for row in rows:
-        cells = [row["claim"], f"{NAMES.get(row['measure'], row['measure'])} {_points(row['difference'])}"]
-        cells.append(f"{row['p']:.3f}")
-        lines.append([*cells, f"{100 * row['smallest']:.1f}", _counted(row["runs"]), row["verdict"], "untested"])
-    return _markdown(head, lines)
+        paper = "" if row["paper"] is None else f"{100 * row['paper']:+.1f}"
+        lines.append([row["claim"], paper, *_decided(row), "untested"])
+    return _markdown(["claim of the paper", "paper, 2B", *DECIDED, "at paper scale"], lines)
+
+
+def _decided(row: dict[str, Any]) -> list[str]:
+    """The cells under DECIDED of a row that `claims.correct` has corrected."""
+    difference = f"{NAMES.get(row['measure'], row['measure'])} {_points(row['difference'])}"
+    return [difference, f"{row['p']:.3f}", f"{100 * row['smallest']:.1f}", _counted(row["runs"]), row["verdict"]]
 
 
 def dose_table(rows: list[dict[str, Any]]) -> str:
@@ -133,16 +137,30 @@ def dose_table(rows: list[dict[str, Any]]) -> str:
     return _markdown(head, [[*place, *(cells.get(dose, "") for dose in doses)] for place, cells in lines.items()])
 
 
-def thinking_table(rows: list[dict[str, Any]]) -> str:
-    """The rows of `claims.thinking_rows` as Markdown, differences in points of per cent."""
-    head = ["set and models", "seeds", "thinking minus no thinking", "p, corrected", "in the toy", "parts, uncorrected",
-            "paper, 2B"]  # fmt: skip
+def sets_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of a comparison of `comparisons.set_rows` as Markdown, differences in points of per cent."""
     lines = []
     for row in rows:
-        cells = [row["claim"], _counted(row["runs"])]
-        cells += [f"{NAMES.get(row['measure'], row['measure'])} {_points(row['difference'])}", f"{row['p']:.3f}"]
-        cells += [row["verdict"], "; ".join(f"{part} {_points(cell)}" for part, cell in row["parts"].items())]
-        lines.append([*cells, ", ".join(f"{column} {100 * value:+.1f}" for column, value in row["paper"].items())])
+        paper = ", ".join(f"{column} {100 * value:+.1f}" for column, value in row["paper"].items())
+        parts = "; ".join(f"{part} {_points(cell)}" for part, cell in row["parts"].items())
+        lines.append([row["claim"], paper, *_decided(row), parts])
+    return _markdown(["set and models", "paper, 2B", *DECIDED, "parts, uncorrected"], lines)
+
+
+def size_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `comparisons.size_rows` as Markdown, differences in points of per cent."""
+    head = [
+        "set",
+        "parameters",
+        "seeds",
+        "what the larger gains by thinking, minus what the smaller does",
+        "p, uncorrected",
+    ]
+    lines = []
+    for row in rows:
+        cells = [row["claim"], " and ".join(f"{size / 1e6:.1f} M" for size in row["parameters"]), _counted(row["runs"])]
+        cells.append(f"{NAMES.get(row['measure'], row['measure'])} {_points(row['difference'])}")
+        lines.append([*cells, f"{row['p']:.3f}"])
     return _markdown(head, lines)
 
 

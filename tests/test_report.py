@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from rftkit.archive import write_archive
-from rftkit.claims import decide, dose_rows, thinking_rows
+from rftkit.claims import decide, dose_rows
+from rftkit.comparisons import set_rows, size_rows
 from rftkit.errors import UserError
 from rftkit.evaluate import proportion
 from rftkit.paper import paper_numbers, paper_sets, paper_tables
@@ -16,7 +17,7 @@ from rftkit.report import write_report
 from rftkit.results import write_results
 from rftkit.sections import load_runs, pooled, recipe_of
 from rftkit.settings import Settings, read_claims
-from rftkit.tables import claims_table, dose_table, markdown_table, table_rows, thinking_table
+from rftkit.tables import claims_table, dose_table, markdown_table, sets_table, table_rows
 
 # The least that a run writes about what came out.
 OUTCOME = {"mode": "thinking", "eval": {}, "measures": [], "completion_length": 3.0, "seconds": 10.0, "training": None}
@@ -121,6 +122,7 @@ def test_claims_are_decided_by_their_paired_difference(runs, monkeypatch):
     ]  # fmt: skip
     assert rows[0]["difference"][0] == pytest.approx(1 - 0.375)
     assert "H +62.5" in claims_table(rows)
+    assert rows[3]["paper"] == pytest.approx(0.792 - 0.663, abs=1e-3) and rows[0]["paper"] is None  # of sft it has none
 
 
 def test_of_two_runs_of_a_seed_the_newer_counts_and_a_selection_never(runs):
@@ -159,7 +161,7 @@ def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp
     assert row["runs"] == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
     assert row["difference"][0] == 0.125 and row["difference"][1] == 0  # one base gains a quarter, one nothing
     text, _ = write_report(tmp_path)
-    assert text.count("claim of the paper") == 1 and "| rl | base +12.5" in text and "4 on 2 bases" in text
+    assert text.count("claim of the paper") == 1 and "| rl |  | base +12.5" in text and "4 on 2 bases" in text
     assert pooled({key: methods for key, methods in sections.items() if key[2] != "two"}) == {}
 
 
@@ -186,23 +188,46 @@ def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, 
     assert dose_table(json.loads((runs / "report-doses.json").read_text())) in text
 
 
-def test_where_thinking_pays_is_a_row_a_set_and_kind_of_base_model(tmp_path):
+def test_each_comparison_has_a_row_a_set_and_kind_of_base_model(tmp_path):
     for model, thinking, without in (("one", 1, 0), ("two", 0, 1), ("three", 1, 1)):
         for seed in range(8):
             place = tmp_path / f"{model}-{seed}"
             make_run(place / "cls", "cls_rl", seed, "thinking", [1, thinking] * 4, [1] * 4, model=model)
             make_run(place / "no", "no_thinking_rl", seed, "no_thinking", [1, without] * 4, [1] * 4, model=model)
     make_run(tmp_path / "alone", "cls_rl", 0, "thinking", [1] * 4, [1] * 4, model="alone")
-    one, three, two = rows = thinking_rows(load_runs(tmp_path))
+    (rows,) = set_rows(load_runs(tmp_path)).values()  # one comparison has runs of both methods
+    one, three, two = rows
     assert [row["claim"] for row in rows] == [f"shapes, {name}, profile nano" for name in ("one", "three", "two")]
-    assert [row["verdict"] for row in rows] == ["thinking pays", "undecided", "thinking costs"]
+    assert [row["verdict"] for row in rows] == [
+        "CLS-RL (thinking) ahead", "undecided", "No-Thinking-RL ahead",
+    ]  # fmt: skip
     assert one["measure"] == "h" and one["difference"][0] == pytest.approx(1 - 2 / 3)
     assert one["parts"]["base"][0] == 0.5 and one["parts"]["new"] == (0, 0, 0) and len(one["runs"]) == 8
     assert two["paper"] == pytest.approx({"base": -0.022, "new": -0.027, "H": -0.024}, abs=1e-3)
     text, _ = write_report(tmp_path)
-    assert thinking_table(rows) in text and "| shapes, one, profile nano | 8 | H +33.3 [" in text
-    assert json.loads((tmp_path / "report-thinking.json").read_text())[1]["claim"] == three["claim"]
-    assert (tmp_path / "report-thinking.png").is_file()
+    assert sets_table(rows) in text and "| shapes, one, profile nano | base -2.2, new -2.7, H -2.5 | H +33.3 [" in text
+    ((name, kept),) = json.loads((tmp_path / "report-sets.json").read_text()).items()
+    assert name == "Thinking before the answer beats not thinking" and kept[1]["claim"] == three["claim"]
+    assert len(list(tmp_path.glob("report-sets-*.png"))) == 1
+
+
+def test_a_larger_model_profits_more_by_the_difference_of_differences(tmp_path):
+    runs = tmp_path / "runs"
+    for name, size, thinking in (("small", 10**6, 0), ("large", 4 * 10**6, 1), ("other", 8 * 10**6, 0)):
+        model = tmp_path / name
+        model.mkdir()
+        recipe = {"size": name, "seed": 0, "start": None, "vague": float(name == "other"), "parameters": size}
+        (model / "recipe.json").write_text(json.dumps(recipe))
+        for seed in range(3):
+            place = runs / f"{name}-{seed}"
+            make_run(place / "cls", "cls_rl", seed, "thinking", [1, thinking] * 4, [1] * 4, model=str(model))
+            make_run(place / "no", "no_thinking_rl", seed, "no_thinking", [1, 0] * 4, [1] * 4, model=str(model))
+    (row,) = size_rows(load_runs(runs))  # one of another mixture is compared with neither
+    assert row["difference"][0] == pytest.approx(1 - 2 / 3) and row["difference"][1] > 0
+    assert row["parameters"] == (10**6, 4 * 10**6) and len(row["runs"]) == 6
+    text, _ = write_report(runs)
+    assert "| shapes, profile nano | 1.0 M and 4.0 M | 6 on 2 bases | H +33.3 [" in text
+    assert json.loads((runs / "report-sizes.json").read_text())[0]["measure"] == "h"
 
 
 @pytest.mark.parametrize("recipe", ["", "[]", "{}", '{"vague": 1'])

@@ -1,0 +1,67 @@
+"""Where thinking pays, and for whom: comparisons of `data/claims.yaml` over sets (`sets`) and model sizes (`size`)."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+from rftkit.claims import LEVEL, Paired, compared, correct, paper_difference, summary
+from rftkit.sections import families, recipe_of, short_names
+from rftkit.settings import METHODS, read_claims
+from rftkit.stats import interval
+
+
+def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
+    """Each comparison's rows by its name: one for each profile, set and kind of base model that ran both methods.
+
+    A row says of `measure` (H, or the mean of the parts) what one of `claims.decide` does, corrected over the rows of
+    its comparison; `verdict` says who is ahead; `parts` has the differences of the parts with their 95 % intervals,
+    uncorrected, and `paper` the paper's with Qwen2-VL-2B (-1..1).
+    """
+    names = short_names(model for _, _, models in sections for model in models.split(", "))
+    tables = {}
+    for comparison in read_claims()["sets"]["comparisons"]:
+        rows = []
+        for (profile, dataset, models), methods in families(sections).items():
+            if found := _by_measure(comparison, methods):
+                *parts, overall = found
+                title = f"{dataset}, {', '.join(names[model] for model in models.split(', '))}, profile {profile}"
+                row = {"claim": title, "measure": overall} | summary(found[overall])
+                row["parts"] = {part: (found[part][1], *interval(found[part][2])) for part in parts}
+                rows.append(row | {"paper": paper_difference(*(methods[comparison[s]] for s in ("first", "second")))})
+        correct(rows)
+        for row in rows:
+            ahead = METHODS[comparison["first" if row["difference"][0] > 0 else "second"]].title
+            row["verdict"] = "undecided" if row["p"] > LEVEL else f"{ahead} ahead"
+        if rows:
+            tables[comparison["name"]] = rows
+    return tables
+
+
+def size_rows(sections: dict) -> list[dict[str, Any]]:
+    """Whether larger base models profit more from thinking: the first comparison of `set_rows` on the largest of one
+    recipe minus that on the smallest, a row for each profile and set; p uncorrected.
+    """
+    comparison, found, rows = read_claims()["sets"]["comparisons"][0], defaultdict(dict), []
+    for (profile, dataset, models), methods in families(sections).items():
+        made, draws = (
+            recipe_of(models.partition(", ")[0]),
+            _by_measure(comparison, methods),
+        )
+        if made and draws and "parameters" in made:
+            recipe = json.dumps({key: value for key, value in made.items() if key not in ("size", "parameters")})
+            found[profile, dataset, recipe][made["parameters"]] = list(draws.items())[-1]
+    for (profile, dataset, _), sizes in found.items():
+        if len(sizes) > 1:
+            (measure, (few, smaller, small)), (_, (many, larger, large)) = sizes[min(sizes)], sizes[max(sizes)]
+            row = {"claim": f"{dataset}, profile {profile}", "measure": measure, "parameters": (min(sizes), max(sizes))}
+            rows.append(row | summary((few + many, larger - smaller, large - small)))
+    return rows
+
+
+def _by_measure(comparison: dict[str, str], methods: dict[str, list[dict[str, Any]]]) -> dict[str, Paired]:
+    """A comparison on each part and, last, on their mean or H; empty if one of the methods did not run."""
+    runs = methods.get(comparison["first"])
+    measures = [*runs[0]["eval"], "mean", "h"] if runs else []
+    return {measure: draws for measure in measures if (draws := compared(comparison | {"measure": measure}, methods))}
