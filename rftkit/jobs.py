@@ -127,8 +127,9 @@ def execute_chapter(
     sets = [load_settings(profile, "zero_shot", dataset=name).dataset for name in datasets_of(chapter, dataset)]
     name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())
     parameters = {"profile": name, "seeds": seeds, "out": str(out.resolve())}
-    parameters |= {"datasets": sets} if len(chapter.datasets) > 1 else {"dataset": sets[0]}
-    parameters |= {"model": chapter.model} | dict(chapter.parameters)
+    parameters |= {"datasets": sets} if chapter.datasets else {"dataset": sets[0]}
+    parameters |= {"model": chapter.model} | ({"protocol": chapter.protocol} if chapter.protocol else {})
+    parameters |= dict(chapter.parameters)
     command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
     command += ["--kernel", "python3", "--cwd", str(NOTEBOOKS), "--log-output", "--no-progress-bar"]
     for key, value in parameters.items():

@@ -25,6 +25,7 @@ class Chapter:
     parameters: tuple[tuple[str, Any], ...] = ()  # of the notebook, beside profile, sets, seeds and out
     headline: bool = True  # part of the study if no notebooks are named
     model: str | None = None  # None: the profile's
+    protocol: str | None = None  # None: the profile's
 
     @property
     def number(self) -> str:
@@ -32,8 +33,8 @@ class Chapter:
 
     @property
     def title(self) -> str:
-        """The notebook's name, and the model if it is not the profile's."""
-        return self.notebook if self.model is None else f"{self.notebook}-{Path(self.model).name}"
+        """The notebook's name, and the protocol and the model if they are not the profile's."""
+        return "-".join(filter(None, (self.notebook, self.protocol, self.model and Path(self.model).name)))
 
     @property
     def weight(self) -> int:
@@ -56,6 +57,14 @@ CHAPTERS = (
         parameters=(("methods", SET_METHODS),),
         headline=False,
     ),
+    Chapter(
+        "05_math_spatial_puzzle",
+        SET_METHODS,
+        datasets=("shapes",),
+        parameters=(("methods", SET_METHODS), ("matrix_items", 0)),
+        headline=False,
+        protocol="few_shot",
+    ),
     Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
     Chapter("10_controls", (), every_control(), parameters=(("controls", None),), headline=False),
 )
@@ -63,13 +72,12 @@ CHAPTERS = (
 
 def chapters(only: tuple[str, ...] | None, models: Sequence[str | None] = (None,)) -> list[Chapter]:
     """The chapters with these numbers, in order, for each model; `all` of them; the headline if None."""
-    numbers = {chapter.number: chapter for chapter in CHAPTERS}
-    if only == ("all",):
-        return [replace(chapter, model=model) for model in models for chapter in CHAPTERS]
-    unknown = [number for number in only or () if number not in numbers]
+    numbers = dict.fromkeys(chapter.number for chapter in CHAPTERS)
+    unknown = [number for number in only or () if number not in numbers and only != ("all",)]
     if unknown:
         raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
-    chosen = [c for number, c in numbers.items() if (c.headline if only is None else number in only)]
+    named = numbers if only == ("all",) else only
+    chosen = [chapter for chapter in CHAPTERS if (chapter.headline if named is None else chapter.number in named)]
     return [replace(chapter, model=model) for model in models for chapter in chosen]
 
 
@@ -79,13 +87,18 @@ def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int
         settings
         for name in datasets_of(chapter, dataset)
         for method, control in (*((method, None) for method in chapter.methods), *chapter.controls)
-        for settings in with_seeds(profile, method, seeds, dataset=name, model=chapter.model, control=control)
+        for settings in with_seeds(
+            profile, method, seeds, dataset=name, control=control, model=chapter.model, protocol=chapter.protocol
+        )
     ]
     return {folder_of(settings, out): settings for settings in runs}
 
 
 def datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]:
-    """The sets a chapter runs: the one asked for, or its own, or the profile's (None)."""
+    """The sets a chapter runs: the one asked for, or its own, or the profile's (None); a chapter with a protocol of its
+    own has no others than its own."""
+    if chapter.protocol and dataset:
+        return tuple(name for name in chapter.datasets if name == dataset)
     return (dataset,) if dataset or not chapter.datasets else chapter.datasets
 
 

@@ -83,9 +83,9 @@ def dose_figure(rows: list[dict[str, Any]]) -> Figure:
 def training_figure(
     tables: dict[str, pd.DataFrame | list[dict]], columns: Sequence[str] = ("reward", "loss")
 ) -> Figure:
-    """Curves of a run's `metrics.csv` columns against steps, a line a run; columns no run has are left out."""
+    """Curves of a run's `metrics.csv` columns against steps, a line a run: those that any run has, or the loss."""
     frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
-    shown = [column for column in columns if any(column in frame for frame in frames.values())]
+    shown = [column for column in columns if any(column in frame for frame in frames.values())] or ["loss"]
     figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3), squeeze=False)
     for axis, column in zip(axes[0], shown, strict=True):
         for name, frame in frames.items():

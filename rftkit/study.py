@@ -17,7 +17,7 @@ from rftkit.errors import UserError, within
 from rftkit.jobs import devices, execute_chapters
 from rftkit.models import load_processor
 from rftkit.paths import KEPT
-from rftkit.plan import Chapter, dealt, runs_of
+from rftkit.plan import Chapter, datasets_of, dealt, runs_of
 from rftkit.profiles import study_seeds
 from rftkit.report import write_report
 from rftkit.results import complete_runs, is_complete, read_results, read_settings
@@ -59,6 +59,7 @@ def study(
     # Notebooks run in a folder of their own: paths are made absolute.
     bases = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models or [])]
     plan = dealt(only, range(first_seed, first_seed + count), bases, shard)
+    plan = {chapter: part for chapter, part in plan.items() if datasets_of(chapter, dataset)}
     missing = {c: _missing(runs_of(c, profile, dataset, part, out)) for c, part in plan.items()}
     _announce(missing, names=dry_run)
     every = [settings for runs in missing.values() for settings in runs.values()]

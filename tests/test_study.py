@@ -143,6 +143,9 @@ def test_all_and_single_notebooks_can_be_named(mine, capsys):
     assert main(["study", "--profile", mine, "--only", "05,06", "--seeds", "1", "--out", "out", "--dry-run"]) == 0
     planned = capsys.readouterr().out
     assert "digits-adaptive-nano-s-s0" in planned and "emoji-sft-nano-s-s0" in planned and "01_" not in planned
+    assert "05_math_spatial_puzzle-few_shot: 6 runs to do" in planned and "shapes-few_shot-sft-nano-s-s0" in planned
+    command = f"study --profile {mine} --only 05 --dataset math --seeds 1 --out out --dry-run".split()
+    assert main(command) == 0 and "few_shot" not in capsys.readouterr().out  # few shots are for classification
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/0"])
