@@ -16,6 +16,7 @@ from rftkit.stats import holm, interval, resample, two_sided
 from rftkit.tasks.bundled import rule_of_task
 
 LEVEL = 0.05  # of the corrected p-value
+NAMES = {"h": "H"}  # of measures, in tables and the paper's columns
 Paired = tuple[list[tuple[str, int]], float, np.ndarray]
 POWER = 0.8  # in so many repetitions a difference as large as `smallest` passes the strictest of Holm's corrections
 
@@ -34,7 +35,7 @@ def decide(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         if draws := compared(claim, methods):
             row = {"claim": claim["name"], "measure": claim["measure"], "above": claim["paper"] == "above"}
             paper = paper_difference(methods[claim["first"]], methods[claim["second"]])
-            rows.append(row | summary(draws) | {"paper": paper.get({"h": "H"}.get(claim["measure"], claim["measure"]))})
+            rows.append(row | summary(draws) | {"paper": paper.get(NAMES.get(claim["measure"], claim["measure"]))})
     correct(rows)
     for row in rows:
         row["verdict"] = verdict(row["difference"][0], row["p"], row.pop("above"))

@@ -45,11 +45,8 @@ def size_rows(sections: dict) -> list[dict[str, Any]]:
     """
     comparison, found, rows = read_claims()["sets"]["comparisons"][0], defaultdict(dict), []
     for (profile, dataset, models), methods in families(sections).items():
-        made, draws = (
-            recipe_of(models.partition(", ")[0]),
-            _by_measure(comparison, methods),
-        )
-        if made and draws and "parameters" in made:
+        made = recipe_of(models.partition(", ")[0])
+        if made and "parameters" in made and (draws := _by_measure(comparison, methods)):
             recipe = json.dumps({key: value for key, value in made.items() if key not in ("size", "parameters")})
             found[profile, dataset, recipe][made["parameters"]] = list(draws.items())[-1]
     for (profile, dataset, _), sizes in found.items():

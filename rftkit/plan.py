@@ -73,10 +73,10 @@ CHAPTERS = (
 def chapters(only: tuple[str, ...] | None, models: Sequence[str | None] = (None,)) -> list[Chapter]:
     """The chapters with these numbers, in order, for each model; `all` of them; the headline if None."""
     numbers = dict.fromkeys(chapter.number for chapter in CHAPTERS)
-    unknown = [number for number in only or () if number not in numbers and only != ("all",)]
+    named = tuple(numbers) if only == ("all",) else only
+    unknown = [number for number in named or () if number not in numbers]
     if unknown:
         raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
-    named = numbers if only == ("all",) else only
     chosen = [chapter for chapter in CHAPTERS if (chapter.headline if named is None else chapter.number in named)]
     return [replace(chapter, model=model) for model in models for chapter in chosen]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rftkit.claims import NAMES
 from rftkit.paper import paper_numbers, paper_sets
 from rftkit.results import read_answers
 from rftkit.settings import METHODS, read_claims
@@ -13,7 +14,6 @@ from rftkit.stats import estimates
 from rftkit.tasks.bundled import rule_of_task
 
 Cell = tuple[float, float, float]  # accuracy and its interval, 0-1
-NAMES = {"h": "H"}  # of measures, in tables
 DECIDED = ("difference here", "p, corrected", "smallest visible", "seeds", "in the toy")
 
 
