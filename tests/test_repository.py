@@ -60,9 +60,11 @@ def test_python_files_stay_readable():
     assert not long
 
 
-def test_links_of_the_readme_lead_somewhere():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
-    assert links and all((ROOT / link).exists() for link in links)
+def test_links_of_the_documents_lead_somewhere():
+    documents = [path for path in tracked() if path.suffix == ".md"]
+    links = [(path, link) for path in documents for link in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text())]
+    assert len(links) > 30
+    assert not [(path.name, link) for path, link in links if not (path.parent / link).exists()]
 
 
 def test_claims_name_known_methods():
