@@ -17,7 +17,7 @@ def tested_on(settings: Settings) -> str:
 def test_splits(settings: Settings) -> dict[str, list[Example]]:
     """The test examples of a run by part: base and new halves, or all classes, or the parts of a drawn task."""
     data = tested_on(settings)
-    load = _tests_once if data in datasets() else _tests  # the files of other sets may change between two runs
+    load = _tests_once if data in datasets() else _tests
     return load(data, settings.test_items, settings.test_seed, settings.protocol).copy()
 
 
@@ -25,7 +25,9 @@ def _tests(data: str, items: int, seed: int, protocol: str) -> dict[str, list[Ex
     return {part: load_part(data, "test", items, seed, part, protocol) for part in evaluated_parts(data, protocol)}
 
 
+# The bundled sets are read once: a study asks for them run after run. The files of other sets may change between two.
 _tests_once = lru_cache(maxsize=4)(_tests)
+_training_once = lru_cache(maxsize=16)(training_set)  # a set's of as many seeds
 
 
 def training_examples(settings: Settings) -> list[Example]:
@@ -33,7 +35,8 @@ def training_examples(settings: Settings) -> list[Example]:
     if METHODS[settings.method].trainer is None and is_table(settings.dataset):  # it may have a test split only
         return []
     seed = settings.seed if settings.shots_seed is None else settings.shots_seed
-    return training_set(settings.dataset, settings.protocol, settings.shots, settings.train_items, seed)
+    load = _training_once if settings.dataset in datasets() else training_set
+    return load(settings.dataset, settings.protocol, settings.shots, settings.train_items, seed).copy()
 
 
 def asked_examples(settings: Settings) -> list[Example]:

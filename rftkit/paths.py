@@ -6,5 +6,6 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
-KEPT = DATA / "logs" / "study"  # the kit's own study, as `rftkit report --keep` keeps runs
+LOGS = DATA / "logs"  # kept runs of the kit's own
+KEPT = LOGS / "study"  # as `rftkit report --keep` keeps them
 BUNDLED = DATA / "models"

@@ -16,7 +16,7 @@ from rftkit.archive import is_archive, kept_results
 from rftkit.errors import UserError, within
 from rftkit.jobs import devices, execute_chapters
 from rftkit.models import load_processor
-from rftkit.paths import KEPT
+from rftkit.paths import LOGS
 from rftkit.plan import Chapter, datasets_of, dealt, runs_of
 from rftkit.profiles import study_seeds
 from rftkit.report import write_report
@@ -99,7 +99,7 @@ def _estimate(missing: list[Settings], profile: str, out: Path, jobs: int) -> st
             took.setdefault(_kind(read_settings(folder)), []).append(read_results(folder)["seconds"])
     kept: dict[Settings, list[float]] = {}
     # They have no config.yaml: made with the profile as it is.
-    for run in kept_results(KEPT) if is_archive(KEPT) else ():
+    for run in (run for place in sorted(LOGS.glob("*")) if is_archive(place) for run in kept_results(place)):
         asked = {key: run.get(key) for key in ("dataset", "eval_dataset", "control", "protocol", "model")}
         with suppress(UserError):  # of a control, say, that is no more
             kept.setdefault(_kind(load_settings(run["profile"], run["method"], **asked)), []).append(run["seconds"])
