@@ -1,7 +1,7 @@
 """Runs kept small: what a report needs of many run folders, in three files that can be committed or handed in.
 
-`runs.jsonl` has the `results.json` of a run a line, `items.csv` the test items of each list of them, `answers.csv` what
-was right: a run, part, mode and rule a row, an item a bit.
+`runs.jsonl` has the `results.json` of a run a line (its measures as rows of `MEASURE`), `items.csv` the test items of
+each list of them, `answers.csv` what was right: a run, part, mode and rule a row, an item a bit.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import pandas as pd
 from rftkit.errors import UserError
 from rftkit.results import answers_of, checked_results, write_atomically
 from rftkit.rewards import RULES
+from rftkit.stats import proportion
 
 RUNS, ITEMS, ANSWERS = "runs.jsonl", "items.csv", "answers.csv"
+MEASURE = ("split", "mode", "measure", "n", "correct")  # what the rest of a measure follows from
 
 
 def is_archive(place: Path) -> bool:
@@ -31,7 +33,8 @@ def write_archive(runs: Iterable[dict[str, Any]], out: Path) -> None:
         raise UserError(f"--keep: '{out}' holds something else: name a new folder")
     lines, rows, lists = [], [], {}
     for number, run in enumerate(runs):
-        lines.append(json.dumps({key: value for key, value in run.items() if key not in ("folder", "answers")}))
+        short = {"measures": [[measure[key] for key in MEASURE] for measure in run["measures"]]}
+        lines.append(json.dumps({k: v for k, v in (run | short).items() if k not in ("folder", "answers")}))
         table = answers_of(run)
         for (split, mode), part in table.groupby(["split", "mode"], sort=False):
             items = lists.setdefault(tuple(zip(part["id"], part["group"], strict=True)), len(lists))
@@ -56,9 +59,13 @@ def _rules(part: pd.DataFrame) -> list[str]:
 def kept_results(place: Path) -> list[dict[str, Any]]:
     """What is in `results.json` of the runs of an archive; UserError if it is torn."""
     try:
-        return [checked_results(json.loads(line), place / RUNS) for line in (place / RUNS).read_text().splitlines()]
-    except (OSError, ValueError) as error:
+        runs = [json.loads(line) for line in (place / RUNS).read_text().splitlines()]
+        for run in runs:
+            rows = [dict(zip(MEASURE, row, strict=True)) for row in run["measures"]]
+            run["measures"] = [row | proportion(row["correct"], row["n"]) for row in rows]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise _torn(place) from error
+    return [checked_results(run, place / RUNS) for run in runs]
 
 
 def read_archive(place: Path) -> list[dict[str, Any]]:

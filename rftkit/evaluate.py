@@ -14,7 +14,7 @@ from rftkit.errors import within
 from rftkit.models import load, merged, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
-from rftkit.stats import wilson
+from rftkit.stats import proportion
 from rftkit.tasks import Example
 from rftkit.tasks.bundled import read_splits, rule_of_data
 from rftkit.tasks.sources import MAX_PIXELS, open_image
@@ -192,13 +192,6 @@ def pass_at_samples(model, processor, examples: Sequence[Example], mode: str, ru
     return [max(score(text, e, mode, rule).accuracy for text in a.texts) for e, a in zip(examples, said, strict=True)]
 
 
-def proportion(correct: Sequence[float]) -> dict[str, float]:
-    """n, correct, accuracy and its 95 % Wilson interval."""
-    n, total = len(correct), int(sum(correct))
-    low, high = wilson(total, n)
-    return {"n": n, "correct": total, "accuracy": total / n if n else 0.0, "ci_low": low, "ci_high": high}
-
-
 def at_least_one(**options: int | None) -> None:
     """Refuse an option of the command line that is given and below 1, or beyond all reason."""
     for name, value in options.items():
@@ -248,5 +241,5 @@ def evaluate_data(
             progress=name if progress else None,
         )
         head = {"split": name, "mode": mode, "scoring": scoring}
-        report["eval"][name] = head | proportion([row[scoring] for row in rows])
+        report["eval"][name] = head | proportion(int(sum(row[scoring] for row in rows)), len(rows))
     return report

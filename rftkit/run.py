@@ -19,12 +19,12 @@ from rftkit.divergence import BaseAnswers
 from rftkit.dpo import dpo_trainer
 from rftkit.errors import UserError, is_out_of_memory
 from rftkit.estimate import advice, refuse_what_will_not_fit
-from rftkit.evaluate import answer_rows, evaluated_modes, pass_at_samples, pass_batch, proportion
+from rftkit.evaluate import answer_rows, evaluated_modes, pass_at_samples, pass_batch
 from rftkit.examples import test_splits, tested_on, training_examples
 from rftkit.models import load, load_processor, pick_device, resolve, scale_up
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
 from rftkit.sft import sft_trainer
-from rftkit.stats import harmonic_mean
+from rftkit.stats import harmonic_mean, proportion
 from rftkit.tasks import Example
 from rftkit.tasks.bundled import load_part, rule_of, trained_parts
 from rftkit.tasks.classification import tell_of_other_classes
@@ -238,7 +238,7 @@ def evaluate_run(
 
 
 def _measure(split: str, mode: str, measure: str, correct: list[float]) -> dict[str, Any]:
-    return {"split": split, "mode": mode, "measure": measure} | proportion(correct)
+    return {"split": split, "mode": mode, "measure": measure} | proportion(int(sum(correct)), len(correct))
 
 
 def _summary(settings: Settings, measures: list[dict], answers: list[dict]) -> dict[str, Any]:

@@ -24,6 +24,12 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))  # rounding must not cut p off
 
 
+def proportion(correct: int, n: int) -> dict[str, float]:
+    """n, correct, accuracy (0-1; 0 without items) and its 95 % Wilson interval."""
+    low, high = wilson(correct, n)
+    return {"n": n, "correct": correct, "accuracy": correct / n if n else 0.0, "ci_low": low, "ci_high": high}
+
+
 def harmonic_mean(base: float, new: float) -> float:
     """H of base and new accuracy (0-1); 0 if one of them is."""
     return 2 * base * new / (base + new) if base > 0 and new > 0 else 0.0

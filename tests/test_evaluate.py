@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import get_peft_model
 
-from rftkit.evaluate import answer_rows, encode, generate, pass_at_samples, proportion
+from rftkit.evaluate import answer_rows, encode, generate, pass_at_samples
 from rftkit.models import load, lora_config, merged
 from rftkit.prompts import conversation
 from rftkit.tasks.classification import load_split
@@ -86,7 +86,3 @@ def test_pass_at_samples_is_zero_or_one_and_at_least_sometimes_right(nano, shape
     torch.manual_seed(0)
     passed = pass_at_samples(*nano, shapes, "no_thinking", "lenient", max_tokens=12, batch_size=6)
     assert set(passed) <= {0.0, 1.0} and sum(passed) > 0
-
-
-def test_proportion_of_nothing_is_unknown():
-    assert proportion([]) == {"n": 0, "correct": 0, "accuracy": 0.0, "ci_low": 0.0, "ci_high": 1.0}

@@ -11,12 +11,12 @@ from rftkit.archive import write_archive
 from rftkit.claims import decide, dose_rows
 from rftkit.comparisons import set_rows, size_rows
 from rftkit.errors import UserError
-from rftkit.evaluate import proportion
 from rftkit.paper import paper_numbers, paper_sets, paper_tables
 from rftkit.report import write_report
 from rftkit.results import write_results
 from rftkit.sections import load_runs, pooled, recipe_of
 from rftkit.settings import Settings, read_claims
+from rftkit.stats import proportion
 from rftkit.tables import claims_table, dose_table, markdown_table, sets_table, table_rows
 
 # The least that a run writes about what came out.
@@ -33,8 +33,8 @@ def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s"
                          "strict": float(right), "lenient": 1.0})  # fmt: skip
     pd.DataFrame(rows).to_parquet(folder / "predictions.parquet")
     content = {
-        "mode": mode, "eval": {"base": proportion(base), "new": proportion(new)},
-        "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood"} | proportion([1] * 9 + [0])],
+        "mode": mode, "eval": {"base": proportion(sum(base), len(base)), "new": proportion(sum(new), len(new))},
+        "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood"} | proportion(9, 10)],
         "training": {"seconds": seconds},
     }  # fmt: skip
     write_results(folder, Settings(method=method, seed=seed, model=model), OUTCOME | content, data_sha="")

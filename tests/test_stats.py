@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rftkit.stats import bootstrap, estimates, harmonic_mean, holm, interval, resample, two_sided, wilson
+from rftkit.stats import bootstrap, estimates, harmonic_mean, holm, interval, proportion, resample, two_sided, wilson
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,10 @@ def test_harmonic_mean_by_hand(base, new, h):
 
 def test_constant_data_have_an_interval_without_width():
     assert interval(bootstrap(np.ones((3, 20)), np.arange(20))) == (1, 1)
+
+
+def test_proportion_of_nothing_is_unknown():
+    assert proportion(0, 0) == {"n": 0, "correct": 0, "accuracy": 0.0, "ci_low": 0.0, "ci_high": 1.0}
 
 
 def test_the_bootstrap_has_the_standard_error_of_a_proportion():
