@@ -32,13 +32,14 @@ def decide(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """
     rows = []
     for claim in read_claims()["primary"]:
-        if draws := compared(claim, methods):
+        if draws := compared(claim, methods).get(claim["measure"]):
             row = {"claim": claim["name"], "measure": claim["measure"], "above": claim["paper"] == "above"}
             paper = paper_difference(methods[claim["first"]], methods[claim["second"]])
             rows.append(row | summary(draws) | {"paper": paper.get(NAMES.get(claim["measure"], claim["measure"]))})
     correct(rows)
     for row in rows:
-        row["verdict"] = verdict(row["difference"][0], row["p"], row.pop("above"))
+        same = (row["difference"][0] > 0) == row.pop("above")
+        row["verdict"] = undecided(row) or ("same direction" if same else "opposite")
     return rows
 
 
@@ -82,15 +83,15 @@ def dose_rows(sections: dict) -> list[dict[str, Any]]:
     ]
 
 
-def compared(claim: dict[str, Any], methods: dict[str, list]) -> Paired | None:
-    """What `paired` says of a comparison of `data/claims.yaml`; None where runs are missing."""
+def compared(claim: dict[str, Any], methods: dict[str, list]) -> dict[str, Paired]:
+    """What `paired` says of a comparison of `data/claims.yaml`; nothing where runs are missing."""
     names = claim["first"], claim["second"]
     modes = (claim.get(f"{side}_mode", METHODS[claim[side]].mode) for side in ("first", "second"))
-    return paired(*(methods.get(name, []) for name in names), *modes, claim["measure"])
+    return paired(*(methods.get(name, []) for name in names), *modes)
 
 
-def paired(first: list[dict], second: list[dict], first_mode: str, second_mode: str, measure: str) -> Paired | None:
-    """The difference of two methods' accuracy on a measure (a split, `h` or `mean`), paired by base, seed and item.
+def paired(first: list[dict], second: list[dict], first_mode: str, second_mode: str) -> dict[str, Paired]:
+    """The difference of two methods' accuracy by measure (a split; last `h` or `mean`), paired by base, seed and item.
 
     Accuracy is that of the rule their task trains with.
 
@@ -98,7 +99,7 @@ def paired(first: list[dict], second: list[dict], first_mode: str, second_mode: 
         first, second: runs, as of `sections.load_runs`; one of an untrained model stands for each of its seeds.
 
     Returns:
-        the (base, seed) that both have, mean difference (0-1) and its bootstrap draws; None if they have none.
+        the (base, seed) that both have, mean difference (0-1) and its bootstrap draws; nothing if they have none.
     """
     sides = [(runs, METHODS[runs[0]["method"]].trainer is not None) for runs in (first, second) if runs]
     several = [{(run["model"], run["seed"]) for run in runs} for runs, learns in sides if learns]
@@ -106,7 +107,7 @@ def paired(first: list[dict], second: list[dict], first_mode: str, second_mode: 
     bases = set.intersection(*({run["model"] for run in runs} for runs, _ in sides)) if sides else set()
     both = [(base, seed) for base, seed in both if base in bases]
     if len(sides) < 2 or not both:
-        return None
+        return {}
     answers = [
         read_answers(_chosen(runs, learns, both), mode, rule_of_task(runs[0]["task"]))
         for (runs, learns), mode in zip(sides, (first_mode, second_mode), strict=True)
@@ -114,11 +115,10 @@ def paired(first: list[dict], second: list[dict], first_mode: str, second_mode: 
     items = [set(zip(table["split"], table["id"], strict=True)) for table in answers]
     if items[0] != items[1]:
         raise UserError("two methods were tested on different items and cannot be compared: report their runs apart")
-    parts = [resample(table).get(measure) for table in answers]
-    if None in parts:
-        return None
-    (one, one_draws), (other, other_draws) = parts
-    return both, one - other, one_draws - other_draws
+    ones, others = map(resample, answers)
+    return {
+        measure: (both, one - others[measure][0], draws - others[measure][1]) for measure, (one, draws) in ones.items()
+    }
 
 
 def _chosen(runs: list[dict], learns: bool, both: list[tuple[str, int]]) -> list[dict]:
@@ -129,8 +129,8 @@ def _chosen(runs: list[dict], learns: bool, both: list[tuple[str, int]]) -> list
     return [untrained[base] | {"seed": seed} for base, seed in both]
 
 
-def verdict(difference: float, p: float, paper_above: bool) -> str:
-    """The words for a difference and its corrected p-value, given whether the paper's difference is above zero."""
-    if p > LEVEL:
-        return "undecided"
-    return "same direction" if (difference > 0) == paper_above else "opposite"
+def undecided(row: dict[str, Any]) -> str | None:
+    """The words for a corrected row that says neither the one nor the other; None if it does."""
+    if len(row["runs"]) < read_claims()["fewest_runs"]:
+        return "too few seeds"
+    return "undecided" if row["p"] > LEVEL else None

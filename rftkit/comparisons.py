@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from rftkit.claims import LEVEL, Paired, compared, correct, paper_difference, summary
+from rftkit.claims import compared, correct, paper_difference, summary, undecided
 from rftkit.sections import families, recipe_of, short_names
 from rftkit.settings import METHODS, read_claims
 from rftkit.stats import interval
@@ -24,7 +24,7 @@ def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
     for comparison in read_claims()["sets"]["comparisons"]:
         rows = []
         for (profile, dataset, models), methods in families(sections).items():
-            if found := _by_measure(comparison, methods):
+            if found := compared(comparison, methods):
                 *parts, overall = found
                 title = f"{dataset}, {', '.join(names[model] for model in models.split(', '))}, profile {profile}"
                 row = {"claim": title, "measure": overall} | summary(found[overall])
@@ -33,7 +33,7 @@ def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
         correct(rows)
         for row in rows:
             ahead = METHODS[comparison["first" if row["difference"][0] > 0 else "second"]].title
-            row["verdict"] = "undecided" if row["p"] > LEVEL else f"{ahead} ahead"
+            row["verdict"] = undecided(row) or f"{ahead} ahead"
         if rows:
             tables[comparison["name"]] = rows
     return tables
@@ -46,19 +46,13 @@ def size_rows(sections: dict) -> list[dict[str, Any]]:
     comparison, found, rows = read_claims()["sets"]["comparisons"][0], defaultdict(dict), []
     for (profile, dataset, models), methods in families(sections).items():
         made = recipe_of(models.partition(", ")[0])
-        if made and "parameters" in made and (draws := _by_measure(comparison, methods)):
+        if made and "parameters" in made and (draws := compared(comparison, methods)):
             recipe = json.dumps({key: value for key, value in made.items() if key not in ("size", "parameters")})
             found[profile, dataset, recipe][made["parameters"]] = list(draws.items())[-1]
     for (profile, dataset, _), sizes in found.items():
         if len(sizes) > 1:
             (measure, (few, smaller, small)), (_, (many, larger, large)) = sizes[min(sizes)], sizes[max(sizes)]
             row = {"claim": f"{dataset}, profile {profile}", "measure": measure, "parameters": (min(sizes), max(sizes))}
-            rows.append(row | summary((few + many, larger - smaller, large - small)))
+            row |= summary((few + many, larger - smaller, large - small))
+            rows.append({key: value for key, value in row.items() if key != "smallest"})  # of corrected rows only
     return rows
-
-
-def _by_measure(comparison: dict[str, str], methods: dict[str, list[dict[str, Any]]]) -> dict[str, Paired]:
-    """A comparison on each part and, last, on their mean or H; empty if one of the methods did not run."""
-    runs = methods.get(comparison["first"])
-    measures = [*runs[0]["eval"], "mean", "h"] if runs else []
-    return {measure: draws for measure in measures if (draws := compared(comparison | {"measure": measure}, methods))}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rftkit.claims import compared, paired
+from rftkit.claims import Paired, compared, paired
 from rftkit.results import answers_of
 from rftkit.settings import METHODS, read_claims
 from rftkit.stats import interval
@@ -16,24 +16,25 @@ from rftkit.tasks.bundled import rule_of_task
 Runs = dict[str, list[dict[str, Any]]]  # results by method, or METHOD+CONTROL, as of `sections.load_runs`
 
 
-def control_differences(methods: Runs, measures: tuple[str, ...] = ("base", "new", "h")) -> list[dict[str, Any]]:
+def control_differences(methods: Runs) -> list[dict[str, Any]]:
     """A row for each control whose method has runs of the same bases and seeds, paired by seed and item.
 
-    Each measure is (mean of control minus method, low, high) of accuracy by the task's rule, 0-1, with a 95 % interval.
+    `differences` are by part, and H or mean: (mean of control minus method, low, high) of accuracy by the task's rule,
+    0-1, with a 95 % interval.
     """
     rows = []
     for key in methods:
         method, _, control = key.partition("+")
-        if not control or method not in methods:
-            continue
-        row = {"method": method, "control": control}
-        for measure in measures:
-            found = paired(methods[key], methods[method], METHODS[method].mode, METHODS[method].mode, measure)
-            if found:
-                runs, mean, draws = found
-                row |= {"runs": runs, measure: (mean, *interval(draws))}
-        rows.append(row)
-    return [row for row in rows if "runs" in row]
+        if control and (found := paired(methods[key], methods.get(method, []), *[METHODS[method].mode] * 2)):
+            (runs, _, _), *_ = found.values()
+            differences = {measure: _cell(draws) for measure, draws in found.items()}
+            rows.append({"method": method, "control": control, "runs": runs, "differences": differences})
+    return rows
+
+
+def _cell(draws: Paired) -> tuple[float, float, float]:
+    _, mean, differences = draws
+    return (mean, *interval(differences))
 
 
 def claims_with_controls(methods: Runs) -> list[dict[str, Any]]:
@@ -49,8 +50,9 @@ def claims_with_controls(methods: Runs) -> list[dict[str, Any]]:
         trained = sum(METHODS[side].trainer is not None for side in sides)
         for control in [None, *dict.fromkeys(key.partition("+")[2] for key in methods if "+" in key)]:
             changed = {side: methods[f"{side}+{control}"] for side in sides if f"{side}+{control}" in methods}
-            if (changed or control is None) and (found := compared(claim, methods | changed)):
-                differences[control] = (found[1], *interval(found[2]))
+            found = compared(claim, methods | changed) if changed or control is None else {}
+            if claim["measure"] in found:
+                differences[control] = _cell(found[claim["measure"]])
                 mixed |= {control} if control and len(changed) < trained else set()
         if set(differences) > {None}:
             row = {"claim": claim["name"], "measure": claim["measure"]}

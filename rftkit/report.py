@@ -16,8 +16,9 @@ from rftkit.archive import write_archive
 from rftkit.claims import decide, dose_rows
 from rftkit.comparisons import set_rows, size_rows
 from rftkit.controls import claims_with_controls, control_differences, elicitation_rows
+from rftkit.errors import UserError
 from rftkit.results import write_atomically
-from rftkit.sections import count_older, load_runs, pooled, short_names
+from rftkit.sections import count_others, load_runs, pooled, short_names
 from rftkit.settings import read_claims
 from rftkit.tables import (
     LEGEND,
@@ -40,9 +41,10 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         places: folders of runs, pooled: several people's seeds count as so many seeds.
         out: where to write; None: into the folder of the runs, or the one that holds them all.
         keep: a folder to keep these runs in, small (`rftkit.archive`).
-    """
-    from rftkit.plots import dose_figure
 
+    Raises:
+        UserError: of parts that could not be made, such as runs tested on different items, once the rest is written.
+    """
     places = [places] if isinstance(places, Path) else list(places)
     sections = load_runs(*places)
     if keep:
@@ -50,30 +52,31 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     together, names = pooled(sections), short_names(model for _, _, model in sections)
     runs = out or Path(os.path.commonpath([place.resolve() for place in places]))
     runs.mkdir(parents=True, exist_ok=True)
-    parts, numbers = [], {}
+    parts, numbers, failed = [], {}, []
     for key, methods in (together | sections).items():
         profile, dataset, model = key
         title = dataset, ", ".join(names.get(name, name) for name in model.split(", ")), profile
-        rows = table_rows(methods)
-        numbers |= _numbers("/".join((profile, *title[:2])), rows)
-        parts += _section(title, methods, rows, _is_headline(*key, together), runs)
-    if max(map(len, (compared := set_rows(sections)).values()), default=0) > 1:
-        parts += _sets_section(compared, runs)
-    if sizes := size_rows(sections):
-        write_atomically(runs / "report-sizes.json", json.dumps(sizes, indent=1))
-        parts.append(f"## Do larger models profit more from thinking?\n\n{size_table(sizes)}\n")
-    if doses := dose_rows(sections):
-        dose_figure(doses).savefig(runs / "report-doses.png", dpi=110, bbox_inches="tight")
-        write_atomically(runs / "report-doses.json", json.dumps(doses, indent=1))
-        parts.append(f"## Effect against dose\n\n{dose_table(doses)}\n\n![doses](report-doses.png)\n")
-    if older := count_older(places, sections):
-        parts.append(f"{older} older runs of the same method and seed are not counted.\n")
-    text = "\n".join(parts)
+        try:
+            rows = table_rows(methods)
+            parts += _section(title, methods, rows, _is_headline(*key, together), runs)
+            numbers |= _numbers("/".join((profile, *title[:2])), rows)
+        except UserError as error:
+            failed.append(f"{dataset}, {title[1]}, profile {profile}: {error}")
+    for title, make in ACROSS.items():
+        try:
+            parts += [f"## {title}\n", *found] if (found := make(sections, runs)) else []
+        except UserError as error:
+            failed.append(f"{title}: {error}")
+    if others := count_others(places, sections):
+        parts.append(f"{others} runs are not counted: older ones of the same seed, or of other settings than most.\n")
+    text = "\n".join([*parts, *(f"**Not reported: {line}**\n" for line in failed)])
     path = runs / "report.md"
     whole = f"# rftkit report\n\n{LEGEND}\n\n{text}"
     write_atomically(path, whole)
     write_atomically(path.with_suffix(".html"), as_html(whole, runs))
     write_atomically(path.with_suffix(".json"), json.dumps(numbers, indent=1))
+    if failed:
+        raise UserError("; ".join(failed) + f"; the rest is in {path}")
     return text, path
 
 
@@ -87,17 +90,46 @@ def _numbers(place: str, rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _sets_section(compared: dict[str, list[dict[str, Any]]], folder: Path) -> list[str]:
-    """The tables of `comparisons.set_rows`; their figures go into the folder."""
+def _set_by_set(sections: dict, folder: Path) -> list[str]:
+    """The tables of `comparisons.set_rows`, if there are several sets or kinds of models."""
     from rftkit.plots import claims_figure
 
-    parts = ["## Set by set\n"]
+    compared, parts = set_rows(sections), []
+    if max(map(len, compared.values()), default=0) < 2:
+        return []
     for name, rows in compared.items():
         figure = "report-sets-" + re.sub(r"[^a-z0-9]+", "-", name.lower()) + ".png"
         claims_figure(rows).savefig(folder / figure, dpi=110, bbox_inches="tight")
         parts.append(f"### {name}\n\n{sets_table(rows)}\n\n![{name}]({figure})\n")
     write_atomically(folder / "report-sets.json", json.dumps(compared, indent=1))
     return parts
+
+
+def _sizes(sections: dict, folder: Path) -> list[str]:
+    """The table of `comparisons.size_rows`."""
+    if not (sizes := size_rows(sections)):
+        return []
+    write_atomically(folder / "report-sizes.json", json.dumps(sizes, indent=1))
+    return [f"{size_table(sizes)}\n"]
+
+
+def _doses(sections: dict, folder: Path) -> list[str]:
+    """The table of `claims.dose_rows`."""
+    from rftkit.plots import dose_figure
+
+    if not (doses := dose_rows(sections)):
+        return []
+    dose_figure(doses).savefig(folder / "report-doses.png", dpi=110, bbox_inches="tight")
+    write_atomically(folder / "report-doses.json", json.dumps(doses, indent=1))
+    return [f"{dose_table(doses)}\n\n![doses](report-doses.png)\n"]
+
+
+# What is compared across sections: what makes its tables, and its figures into a folder.
+ACROSS = {
+    "Set by set": _set_by_set,
+    "Do larger models profit more from thinking?": _sizes,
+    "Effect against dose": _doses,
+}
 
 
 def _section(title: tuple[str, str, str], methods: dict, rows: list[dict], headline: bool, folder: Path) -> list[str]:
@@ -107,7 +139,8 @@ def _section(title: tuple[str, str, str], methods: dict, rows: list[dict], headl
     dataset, model, profile = title
     parts = [f"## {dataset}, {model}, profile {profile}\n"]
     figure = "report-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{profile}-{dataset}-{model}") + ".png"
-    if plain := [row for row in rows if "+" not in row["method"]]:
+    # Controls stand beside their methods, if these ran.
+    if plain := [row for row in rows if "+" not in row["method"] or row["method"].partition("+")[0] not in methods]:
         accuracy_figure(plain).savefig(folder / figure, dpi=110, bbox_inches="tight")
         parts.append(f"{markdown_table(plain)}\n\n![{dataset}]({figure})\n")
     if headline and (decided := decide(methods)):

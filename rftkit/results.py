@@ -35,6 +35,9 @@ CODE = ("settings.py", "prompts.py", "rewards.py", "math_equal.py", "trainer.py"
         "examples.py", "run.py", "processes.py", "tasks", "nano/worlds")  # fmt: skip
 # A run is the same run under whatever name its profile has, and however often it is looked at on the way.
 NOT_IN_FINGERPRINT = ("profile", "eval_every", "eval_kl", "val_items", "check_memory", "report_to")
+# What may differ between runs that are pooled: their seeds and base models, and how the machine was used.
+NOT_IN_KIND = (*NOT_IN_FINGERPRINT, "seed", "model", "device", "micro_batch", "eval_batch", "save_every",
+               "gradient_checkpointing", "share_prefix")  # fmt: skip
 # What stands in a model's folder for people.
 NOT_THE_MODEL = (".md", ".csv", "recipe.json", "zero_shot.json")
 
@@ -82,11 +85,16 @@ def versions() -> dict[str, str]:
 
 def fingerprint(settings: Settings, model_sha: str, data_sha: str) -> str:
     """Twelve hex digits over configuration, model, data, code and library versions."""
-    config = {key: value for key, value in asdict(settings).items() if key not in NOT_IN_FINGERPRINT}
-    for name in ("dataset", "eval_dataset"):  # a folder may move
-        config[name] = config[name] and short_name(config[name])
+    config = _config(settings, NOT_IN_FINGERPRINT)
     code = sha256_files(ROOT / "rftkit" / name for name in CODE)
     return _sha256_json([config, model_sha, data_sha, code, versions()])[:12]
+
+
+def _config(settings: Settings, leave_out: Iterable[str]) -> dict[str, Any]:
+    config = {key: value for key, value in asdict(settings).items() if key not in leave_out}
+    for name in ("dataset", "eval_dataset"):  # a folder may move
+        config[name] = config[name] and short_name(config[name])
+    return config
 
 
 def _sha256_json(value: Any) -> str:
@@ -158,6 +166,7 @@ def write_results(folder: Path, settings: Settings, content: dict[str, Any], dat
         "versions": versions(),
         "git_revision": git_revision(),
         "config_sha256": _sha256_json(asdict(settings)),
+        "kind_sha256": _sha256_json(_config(settings, NOT_IN_KIND)),  # runs with the same can be pooled
         "data_sha256": data_sha,
     }
     write_atomically(folder / RESULTS, json.dumps(results, indent=1))

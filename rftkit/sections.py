@@ -27,21 +27,26 @@ def load_runs(*places: Path) -> dict[tuple[str, str, str], dict[str, list[dict[s
     """Complete runs under some folders by (profile, dataset, model) and method, each with its `folder`; those of an
     archive with their `answers`.
 
-    Of runs with the same method and seed (other settings or code) the newest counts; those of a selection never do.
+    Of a method's runs on a set those count that have the settings most of them have, of runs with the same seed the
+    newest; those of a selection never do. Runs kept before settings were (no `kind_sha256`) count as usual ones.
     """
     for place in places:
         if not place.is_dir():
             raise UserError(f"no folder '{place}': give the --out of a study")
     sections: dict = defaultdict(lambda: defaultdict(list))
-    newest = {}
+    by_method: dict = defaultdict(lambda: defaultdict(dict))  # and by settings: the newest by model and seed
     found = [found for place in places for found in _runs_under(place)]
     for _, result in sorted(found, key=lambda found: found[0]):
         dataset = data_title(result["dataset"], result.get("eval_dataset"))
         dataset += PROTOCOL_TITLES[result.get("protocol", "base_to_new")]
         method = "+".join(filter(None, (result["method"], result.get("control"))))
-        newest[result["profile"], dataset, result["model"], method, result["seed"]] = result
-    for (profile, dataset, model, method, _), result in sorted(newest.items(), key=lambda item: item[0]):
-        sections[profile, dataset, model][method].append(result)
+        of_kind = by_method[result["profile"], dataset, method][result.get("kind_sha256")]
+        of_kind[result["model"], result["seed"]] = result
+    for (profile, dataset, method), kinds in sorted(by_method.items()):
+        unknown = kinds.pop(None, {})
+        usual = max(reversed(kinds.values()), key=len, default={})  # of equally many the later begun
+        for (model, _), result in sorted((unknown | usual).items(), key=lambda item: item[0]):
+            sections[profile, dataset, model][method].append(result)
     if not sections:
         named = ", ".join(f"'{place}'" for place in places)
         raise UserError(f"no complete runs under {named}: start rftkit study or rftkit run first")
@@ -136,7 +141,8 @@ def short_names(models: Iterable[str]) -> dict[str, str]:
     return {model: "/".join(Path(model).parts[-2:]) if name in twice else name for model, name in names.items()}
 
 
-def count_older(places: Sequence[Path], sections: dict) -> int:
+def count_others(places: Sequence[Path], sections: dict) -> int:
+    """How many complete runs under some folders do not count (`load_runs`)."""
     counted = sum(len(runs) for methods in sections.values() for runs in methods.values())
     there = (kept_results(place) if is_archive(place) else _folders_under(place) for place in places)
     return sum(map(len, there)) - counted

@@ -171,12 +171,13 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def controls_table(rows: list[dict[str, Any]]) -> str:
     """The rows of `controls.control_differences` as Markdown, in points of per cent."""
-    head = ["control", "seeds", "base", "new", "H"]
-    lines = []
-    for row in rows:
-        cells = [title_of(f"{row['method']}+{row['control']}"), _counted(row["runs"])]
-        lines.append(cells + [_points(row.get(measure)) for measure in ("base", "new", "h")])
-    return _markdown(head, lines)
+    measures = list(rows[0]["differences"])
+    lines = [
+        [title_of(f"{row['method']}+{row['control']}"), _counted(row["runs"])]
+        + [_points(row["differences"].get(measure)) for measure in measures]
+        for row in rows
+    ]
+    return _markdown(["control", "seeds", *(NAMES.get(measure, measure) for measure in measures)], lines)
 
 
 def claims_with_controls_table(rows: list[dict[str, Any]]) -> str:
@@ -208,7 +209,7 @@ items, items clustered by the drawing they were made from; Wilson's over the dra
 *strict*: the tag content (or the whole completion) equals the label. *lenient*: the paper's evaluation, the label
 occurs in the answer. *choice_letter*: the choice by its letter or text. *math*: one number, equal by value. *mean*: of
 a task's parts. *knows*: accuracy by likelihood over the choices, whatever the model says. *pass@8*: any of eight
-samples is strictly right. *tokens*: mean completion length. *paper*: Qwen2-VL-2B on the paper's own sets (arXiv
-2503.16188; classification: mean of eleven or five, lenient rule): the toy's numbers stand beside them, they do not
-estimate them. Claims are decided by the paired difference, by the rule in data/claims.yaml; *smallest visible*: what
-this design would see in four of five repetitions, in points."""
+samples is right by the rule that was trained on. *tokens*: mean completion length. *paper*: Qwen2-VL-2B on the paper's
+own sets (arXiv 2503.16188; classification: mean of eleven or five, lenient rule): the toy's numbers stand beside them,
+they do not estimate them. Claims are decided by the paired difference, by the rule in data/claims.yaml; *smallest
+visible*: what this design would see in four of five repetitions, in points."""

@@ -23,7 +23,7 @@ from rftkit.tables import claims_table, dose_table, markdown_table, sets_table, 
 OUTCOME = {"mode": "thinking", "eval": {}, "measures": [], "completion_length": 3.0, "seconds": 10.0, "training": None}
 
 
-def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s"):
+def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s", **settings):
     """A run folder with given strict answers (0 or 1) on base and new items."""
     folder.mkdir(parents=True)
     rows = []
@@ -37,7 +37,7 @@ def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s"
         "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood"} | proportion(9, 10)],
         "training": {"seconds": seconds},
     }  # fmt: skip
-    write_results(folder, Settings(method=method, seed=seed, model=model), OUTCOME | content, data_sha="")
+    write_results(folder, Settings(method=method, seed=seed, model=model, **settings), OUTCOME | content, data_sha="")
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_claims_are_decided_by_their_paired_difference(runs, monkeypatch):
         {"name": "zero", "first": "cls_rl", "second": "zero_shot", "measure": "new", "paper": "above"},
         {"name": "no runs", "first": "cls_rl", "second": "no_thinking_rl", "measure": "h", "paper": "above"},
     ]
-    monkeypatch.setattr("rftkit.claims.read_claims", lambda: {"primary": claims})
+    monkeypatch.setattr("rftkit.claims.read_claims", lambda: read_claims() | {"primary": claims})
     make_run(runs / "zero", "zero_shot", 0, "no_thinking", [0] * 4, [0] * 4)
     (methods,) = load_runs(runs).values()
     rows = decide(methods)
@@ -135,12 +135,32 @@ def test_of_two_runs_of_a_seed_the_newer_counts_and_a_selection_never(runs):
 
 def test_a_single_trained_run_is_not_taken_for_several_seeds(tmp_path, monkeypatch):
     claim = {"name": "rl", "first": "cls_rl", "second": "sft", "measure": "h", "paper": "above"}
-    monkeypatch.setattr("rftkit.claims.read_claims", lambda: {"primary": [claim]})
+    monkeypatch.setattr("rftkit.claims.read_claims", lambda: read_claims() | {"primary": [claim]})
     for seed in range(3):
         make_run(tmp_path / f"sft-{seed}", "sft", seed, "no_thinking", [1, 1, 1, 0], [1, 0, 0, 0])
     make_run(tmp_path / "cls", "cls_rl", 0, "thinking", [1] * 4, [1] * 4)
     (methods,) = load_runs(tmp_path).values()
-    assert [len(row["runs"]) for row in decide(methods)] == [1]
+    assert [(len(row["runs"]), row["verdict"]) for row in decide(methods)] == [(1, "too few seeds")]
+
+
+def test_runs_of_other_settings_are_not_pooled(runs):
+    for seed in (3, 4):  # longer, and fewer
+        make_run(runs / f"long-{seed}", "sft", seed, "no_thinking", [0] * 4, [0] * 4, steps=500)
+    make_run(runs / "elsewhere", "sft", 5, "no_thinking", [0] * 4, [0] * 4, device="cpu", eval_every=5)  # as usual
+    (methods,) = load_runs(runs).values()
+    assert [run["seed"] for run in methods["sft"]] == [0, 1, 2, 5]
+    text, _ = write_report(runs)
+    assert "2 runs are not counted: older ones of the same seed, or of other settings than most." in text
+
+
+def test_a_section_that_cannot_be_made_does_not_take_the_others_with_it(runs):
+    for seed in range(3):
+        make_run(runs / f"few-{seed}", "sft", seed, "no_thinking", [1] * (2 + seed), [1] * 4, dataset="digits")
+    with pytest.raises(UserError, match="^digits, nano-s, profile nano: these runs were tested.*the rest"):
+        write_report(runs)
+    text = (runs / "report.md").read_text()
+    assert "## shapes, nano-s, profile nano" in text and "**Not reported: digits, nano-s, profile nano: these" in text
+    assert "nano/shapes/nano-s/sft/strict/base" in json.loads((runs / "report.json").read_text())
 
 
 def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp_path, monkeypatch):
@@ -173,14 +193,14 @@ def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, 
         model = tmp_path / f"model-{number}"
         model.mkdir()
         (model / "recipe.json").write_text(json.dumps({"seed": base, "vague": vague, "size": "s"}))
-        for seed in range(2):
+        for seed in range(3):
             make_run(
                 runs / f"sft-{number}-{seed}", "sft", seed, "no_thinking", [1] * 4, [right, right], model=str(model)
             )
             make_run(runs / f"cls-{number}-{seed}", "cls_rl", seed, "thinking", [1] * 4, [1, 1], model=str(model))
     half, whole = dose_rows(load_runs(runs))
-    assert (half["vague"], half["runs"], half["verdict"]) == (0.5, [("model-0", 0), ("model-0", 1)], "same direction")
-    assert (whole["vague"], len(whole["runs"]), whole["verdict"]) == (1.0, 2, "undecided")
+    assert (half["vague"], half["runs"], half["verdict"]) == (0.5, [("model-0", n) for n in range(3)], "same direction")
+    assert (whole["vague"], len(whole["runs"]), whole["verdict"]) == (1.0, 3, "undecided")
     assert half["difference"][0] == 1 and whole["difference"][0] == 0
     text, path = write_report(runs)
     assert "| nano, shapes, size s | rl (h) | +100.0 [" in text and "vague 0.5 | vague 1 |" in text
