@@ -28,9 +28,12 @@ def is_archive(place: Path) -> bool:
 
 
 def write_archive(runs: Iterable[dict[str, Any]], out: Path) -> None:
-    """Keep runs (as of `sections.load_runs`) in the folder `out`; UserError if something else is in it."""
+    """Keep runs (as of `sections.load_runs`) in the folder `out`; UserError if it holds others, or something else."""
+    runs = list(runs)
     if out.exists() and not is_archive(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--keep: '{out}' holds something else: name a new folder")
+    if is_archive(out) and (lost := {_name(run) for run in kept_results(out)} - {_name(run) for run in runs}):
+        raise UserError(f"--keep: {len(lost)} of the runs in '{out}' are not among these: name it with --runs too")
     lines, rows, lists = [], [], {}
     for number, run in enumerate(runs):
         short = {"measures": [[measure[key] for key in MEASURE] for measure in run["measures"]]}
@@ -43,12 +46,21 @@ def write_archive(runs: Iterable[dict[str, Any]], out: Path) -> None:
                 rows.append((number, split, mode, rule, items, bits))
     out.mkdir(parents=True, exist_ok=True)
     listed = [(number, *item) for items, number in lists.items() for item in items]
-    for name, content, columns in (
-        (ITEMS, listed, ["items", "id", "group"]),
-        (ANSWERS, rows, ["run", "split", "mode", "rule", "items", "right"]),
-    ):
-        write_atomically(out / name, pd.DataFrame(content, columns=columns).to_csv(index=False))
-    write_atomically(out / RUNS, "\n".join(lines) + "\n")
+    contents = {
+        ITEMS: pd.DataFrame(listed, columns=["items", "id", "group"]).to_csv(index=False),
+        ANSWERS: pd.DataFrame(rows, columns=["run", "split", "mode", "rule", "items", "right"]).to_csv(index=False),
+        RUNS: "\n".join(lines) + "\n",
+    }
+    for name, content in contents.items():
+        write_atomically(out / f"{name}.new", content)
+    for name in contents:  # they belong together: no time passes between them
+        (out / f"{name}.new").replace(out / name)
+
+
+def _name(run: dict[str, Any]) -> tuple:
+    """What tells runs apart in a report."""
+    known = ("profile", "dataset", "eval_dataset", "protocol", "method", "control", "model", "seed")
+    return tuple(run.get(key) for key in known)
 
 
 def _rules(part: pd.DataFrame) -> list[str]:
@@ -72,8 +84,11 @@ def read_archive(place: Path) -> list[dict[str, Any]]:
     """The runs of an archive as `sections.load_runs` has them, each with its `answers`; UserError if it is torn."""
     runs = kept_results(place)
     try:
-        lists = {number: part for number, part in pd.read_csv(place / ITEMS, dtype=str).groupby("items")}
-        rows = pd.read_csv(place / ANSWERS, dtype={"right": str, "items": str})
+        lists = {
+            number: part
+            for number, part in pd.read_csv(place / ITEMS, dtype=str, keep_default_na=False).groupby("items")
+        }
+        rows = pd.read_csv(place / ANSWERS, dtype={"right": str, "items": str}, keep_default_na=False)
         for number, part in rows.groupby("run"):
             runs[number]["answers"] = _answers(part, lists)
         whole = all("answers" in run for run in runs)

@@ -28,6 +28,7 @@ from rftkit.plan import Chapter, datasets_of
 from rftkit.results import is_complete
 from rftkit.run import execute
 from rftkit.settings import Settings, load_settings, settings_of
+from rftkit.tasks.bundled import short_name
 
 WORTH_A_HELPER = 3  # missing runs from which on one is started; some are being made, and its start takes ten seconds
 
@@ -122,7 +123,9 @@ def execute_chapter(
     time_limit: float | None = None,
 ) -> bool:
     """Run a notebook through papermill in a process of its own; the executed copy is kept beside the runs."""
-    executed = out / Path(profile).stem / "notebooks" / f"{chapter.title}.ipynb"
+    first = f"s{seeds[0]}" if seeds[0] else None  # parts of a study do not overwrite each other's
+    title = "-".join(filter(None, (chapter.title, dataset and short_name(dataset), first)))
+    executed = out / Path(profile).stem / "notebooks" / f"{title}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
     sets = [load_settings(profile, "zero_shot", dataset=name).dataset for name in datasets_of(chapter, dataset)]
     name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())

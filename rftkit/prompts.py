@@ -152,6 +152,15 @@ def parse_answer(text: str, mode: str, rule: str = "strict") -> str | None:
     return text.strip()
 
 
+def thought_of(completion: str) -> str | None:
+    """What stands in the think tag of a completion, or its reason tag; one that is never closed ends at the answer.
+    None without one."""
+    opened, tag, rest = completion.partition("<think>")
+    if not tag:
+        _, tag, rest = opened.partition("<reason>")
+    return re.split(r"</think>|</reason>|<answer>", rest, maxsplit=1)[0].strip() if tag else None
+
+
 def _only_answer(text: str, tags: tuple[str, ...]) -> str | None:
     place = tags.index("answer")
     for before in tags[:place]:

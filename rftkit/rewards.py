@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from rftkit.errors import UserError
 from rftkit.math_equal import math_equal
-from rftkit.prompts import completion_text, get_mode, is_well_formed, parse_answer
+from rftkit.prompts import completion_text, get_mode, is_well_formed, parse_answer, thought_of
 from rftkit.tasks import Example
 
 Completion = str | list[dict[str, Any]]
@@ -117,21 +117,33 @@ def score(completion: Completion, example: Example, mode: str, rule: str = "stri
 def agrees(completion: Completion, example: Example, mode: str) -> bool | None:
     """Whether the thought of a completion ends at its answer: the last choice, or the last number, that it names.
 
-    None where there is no thought or no answer, or the thought names neither (paper, section 5: inconsistent pairs).
+    None where there is no thought or no answer, or the thought names neither; and where the true steps of the example
+    end elsewhere too, so that nothing follows from it (paper, section 5: inconsistent pairs).
     """
     text = completion_text(completion)
-    parsed = parse_answer(text, mode)
-    opened = next((tag for tag in ("<think>", "<reason>") if tag in text), None)
-    if parsed is None or opened is None:
+    parsed, thought = parse_answer(text, mode), thought_of(text)
+    if parsed is None or not thought:
         return None
-    thought = text.partition(opened)[2].partition(opened.replace("<", "</"))[0].casefold()
+    if example.steps and not _ends_at(", ".join(example.steps), example.answer, example, mode):
+        return None
+    return _ends_at(thought, parsed, example, mode)
+
+
+def _ends_at(thought: str, answer: str, example: Example, mode: str) -> bool | None:
+    """Whether a thought names an answer last, by the rules `choice_letter` and `math`; None if it names none."""
     if example.choices:
+        named = [(place, len(choice), choice) for number, choice in enumerate(example.choices)
+                 for place in _places(thought, choice, chr(ord("A") + number))]  # fmt: skip
         # Of choices that end at one place the longest is meant: "red star", not "star".
-        named = [(thought.rfind(choice.casefold()) + len(choice), len(choice), choice) for choice in example.choices
-                 if choice.casefold() in thought]  # fmt: skip
-        return max(named)[2].casefold() == parsed.casefold() if named else None
+        return _choice_letter(answer, answer, replace(example, answer=max(named)[2]), mode) if named else None
     numbers = NUMBER.findall(thought)
-    return numbers[-1] == parsed if numbers else None
+    return _math(answer, answer, replace(example, answer=numbers[-1]), mode) if numbers else None
+
+
+def _places(thought: str, choice: str, letter: str) -> list[int]:
+    """Where a choice's name ends in a thought, as whole words in any case, and its letter in brackets."""
+    name = rf"(?<!\w){re.escape(choice.strip())}(?!\w)|\({letter}\)"
+    return [found.end() for found in re.finditer(name, thought, re.IGNORECASE)]
 
 
 def reward_functions(

@@ -156,16 +156,19 @@ def _train(settings: Settings, model, processor, shots: list[Example], folder: P
         if not settings.lora_rank:
             processor.save_pretrained(folder / "model")
         if trainer.accelerator.distributed_type in ("FSDP", "DEEPSPEED"):  # this process holds only a part of it
-            return _trained_again(settings, folder)
+            return load_run(settings, folder)[0]
     return trained.eval().requires_grad_(False)
 
 
-def _trained_again(settings: Settings, folder: Path):
-    """The trained model of a run folder, loaded whole."""
-    if settings.lora_rank:
-        adapter = str(folder / "adapter")
-        return load(settings.model, adapter=adapter, quantize=settings.quantize, device=settings.device)[0]
-    return load(str(folder / "model"), device=settings.device)[0]
+def load_run(settings: Settings, folder: Path | None):
+    """The trained model of a run folder, loaded whole, and its processor; without a folder the untrained one."""
+    if folder is None or settings.lora_rank:
+        adapter = None if folder is None else folder / "adapter"
+        model, processor = load(settings.model, adapter=adapter, quantize=settings.quantize, device=settings.device)
+    else:
+        model, processor = load(str(folder / "model"), device=settings.device)
+    scale_up(processor, settings.min_pixels)
+    return model, processor
 
 
 def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]] | None:

@@ -119,8 +119,11 @@ def _estimate(missing: list[Settings], profile: str, out: Path, jobs: int) -> st
 def _estimate_command(settings: Settings, profile: str) -> str:
     """The `rftkit estimate` of a run."""
     names = {"dataset": settings.dataset, "method": settings.method, "model": settings.model}
-    names |= {"control": settings.control} if settings.control else {}
-    return shlex.join(["rftkit", "estimate", "--profile", profile, *(f"--{k}={v}" for k, v in names.items())])
+    names |= {name: value for name in ("control", "eval_dataset") if (value := getattr(settings, name))}
+    names |= {} if settings.protocol == Settings.protocol else {"protocol": settings.protocol}
+    return shlex.join(
+        ["rftkit", "estimate", "--profile", profile, *(f"--{k.replace('_', '-')}={v}" for k, v in names.items())]
+    )
 
 
 def _kind(settings: Settings) -> Settings:

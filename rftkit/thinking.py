@@ -8,15 +8,10 @@ from typing import Any
 import pandas as pd
 
 from rftkit.evaluate import generate
+from rftkit.prompts import thought_of
 from rftkit.results import read_predictions
 from rftkit.rewards import score
 from rftkit.tasks import Example
-
-
-def thought_of(completion: str) -> str | None:
-    """What stands in the think tag of a completion; one that is never closed ends at the answer. None without one."""
-    _, opened, rest = completion.partition("<think>")
-    return rest.partition("</think>")[0].partition("<answer>")[0].strip() if opened else None
 
 
 def thoughts_said(runs: Sequence[dict[str, Any]], mode: str) -> dict[str, Any]:

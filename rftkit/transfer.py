@@ -9,9 +9,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from rftkit.evaluate import answer_rows
-from rftkit.models import load
 from rftkit.results import read_settings
-from rftkit.run import generation_options
+from rftkit.run import generation_options, load_run
 from rftkit.settings import METHODS, Settings, room_for_thoughts
 from rftkit.tasks.bundled import read_splits, rule_of
 
@@ -20,31 +19,32 @@ def gains(folders: Sequence[Path], sets: Sequence[str], items: int) -> pd.DataFr
     """Points of accuracy (-1..1) that runs gained over their untrained model, in their own mode.
 
     Args:
-        folders: runs with an adapter; of several of one training set the mean counts.
+        folders: trained runs; of several of one training set the mean counts. The longest completion that one of them
+            may write is that of all, and of the untrained.
         sets: bundled sets to test on, each by its own rule; accuracy is the mean of a set's parts.
         items: test items a part.
 
     Returns:
         a row for each set trained on, a column for each set tested on.
     """
-    rows, before = [], {}
-    for folder in tqdm(folders, desc="matrix"):
-        settings = read_settings(folder)
+    rows, before, every = [], {}, {folder: read_settings(folder) for folder in folders}
+    room = max((settings.max_completion_tokens for settings in every.values()), default=0)
+    for folder, settings in tqdm(every.items(), desc="matrix"):
         untrained = settings.model, METHODS[settings.method].mode
         if untrained not in before:
-            before[untrained] = _accuracies(settings, sets, items, None)
-        trained = _accuracies(settings, sets, items, folder / "adapter")
+            before[untrained] = _accuracies(settings, sets, items, None, room)
+        trained = _accuracies(settings, sets, items, folder, room)
         rows.append({"trained": settings.dataset} | {name: trained[name] - before[untrained][name] for name in sets})
     return pd.DataFrame(rows).groupby("trained", sort=False).mean().rename_axis(None)
 
 
-def _accuracies(settings: Settings, sets: Sequence[str], items: int, adapter: Path | None) -> dict[str, float]:
-    network, processor = load(settings.model, adapter=adapter, quantize=settings.quantize, device=settings.device)
+def _accuracies(settings: Settings, sets: Sequence[str], items: int, run: Path | None, room: int) -> dict[str, float]:
+    network, processor = load_run(settings, run)
     mode, found = METHODS[settings.method].mode, {}
     for name in sets:
         options = generation_options(settings, mode)
         if mode != "no_thinking":
-            options["max_tokens"] = max(options["max_tokens"], room_for_thoughts(name))
+            options["max_tokens"] = max(room, room_for_thoughts(name))
         parts = [answer_rows(network, processor, examples, mode, rules=[rule_of(name)], **options)
                  for examples in read_splits(name, None, items).values()]  # fmt: skip
         found[name] = sum(sum(row[rule_of(name)] for row in rows) / len(rows) for rows in parts) / len(parts)

@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from rftkit.archive import write_archive
+from rftkit.archive import kept_results, read_archive, write_archive
 from rftkit.claims import decide, dose_rows
 from rftkit.comparisons import set_rows, size_rows
 from rftkit.errors import UserError
@@ -69,9 +70,22 @@ def test_a_torn_archive_is_one_line(runs, tmp_path, name, spoil):
         load_runs(tmp_path / "kept")
 
 
-def test_nothing_else_is_written_over_by_keeping(runs):
+def test_nothing_else_is_written_over_by_keeping(runs, tmp_path_factory):
     with pytest.raises(UserError, match="holds something else"):
         write_report(runs, keep=runs)
+    kept = tmp_path_factory.mktemp("kept")
+    write_report(runs, keep=kept)
+    shutil.rmtree(runs / "sft-0")
+    with pytest.raises(UserError, match="--keep: 1 of the runs in '.*' are not among these"):
+        write_report(runs, keep=kept)
+    assert len(kept_results(kept)) == 6
+
+
+def test_items_called_na_are_kept_by_their_names(runs, tmp_path):
+    run = load_runs(runs)["nano", "shapes", "nano-s"]["sft"][0]
+    answers = pd.read_parquet(run["folder"] / "predictions.parquet").assign(group="NA")
+    write_archive([run | {"answers": answers}], tmp_path / "kept")
+    assert set(read_archive(tmp_path / "kept")[0]["answers"]["group"]) == {"NA"}
 
 
 def test_rows_hold_means_over_seeds_and_items(runs):

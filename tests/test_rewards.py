@@ -232,6 +232,7 @@ def test_rewards_are_the_scores(completions, mode, rule):
 
 LETTERED = Example("", (), "Which?", "red star", ("blue star", "red star", "green heart"), "spatial")
 NUMBERED = Example("", (), "", "12", None, "math")
+LOWER = Example("", (), "Which is nearer?", "star", ("star", "cross"), steps=("the star is lower", "the cross is not"))
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,12 @@ NUMBERED = Example("", (), "", "12", None, "math")
         (LETTERED, "thinking", "<think> blue star far, red star near </think> <answer> red star </answer>", True),
         (LETTERED, "thinking", "<think> red star far, blue star near </think> <answer> red star </answer>", False),
         (LETTERED, "thinking", "<think> it is near </think> <answer> red star </answer>", None),
+        (LETTERED, "thinking", "<think> red star near </think> <answer> B </answer>", True),
+        (LETTERED, "thinking", "<think> it is (A) </think> <answer> (b) red star </answer>", False),
+        (LETTERED, "thinking", "<think> red stars, blue starfish </think> <answer> red star </answer>", None),
+        (NUMBERED, "thinking", "<think> 7 plus 5 is 12 </think> <answer> 12.0 </answer>", True),
+        # Even what is true does not end at the answer.
+        (LOWER, "thinking", "<think> the star is lower, the cross is not </think> <answer> star </answer>", None),
     ],
 )
 def test_whether_thought_and_answer_agree(example, mode, text, expected):

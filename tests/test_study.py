@@ -119,7 +119,7 @@ def test_the_time_is_that_of_runs_that_differ_only_by_the_seed(mine, tmp_path):
         write_results(folder, settings, OUTCOME | {"seconds": seconds}, "")
 
     asked = load_settings(mine, "sft", seed=0, eval_dataset="digits")
-    estimate = "rftkit estimate --profile mine.yaml --dataset=digits --method=sft --model=nano-s"
+    estimate = "rftkit estimate --profile mine.yaml --dataset=digits --method=sft --model=nano-s --eval-dataset=digits"
     unknown = f"1 runs take an unknown time, as none of their kind was made before; of the last: {estimate}\n"
     assert module._estimate([asked], mine, tmp_path, 1) == unknown
     assert main(shlex.split(estimate)[1:]) == 0

@@ -8,8 +8,9 @@ import pytest
 from rftkit import thinking as module
 from rftkit.evaluate import generate
 from rftkit.models import load
+from rftkit.prompts import thought_of
 from rftkit.tasks import Example
-from rftkit.thinking import _swapped, agreement, budget_curve, interventions, thinking_share, thought_of, thoughts_said
+from rftkit.thinking import _swapped, agreement, budget_curve, interventions, thinking_share, thoughts_said
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,7 @@ def test_thoughts_are_swapped_within_their_kind():
         ("<think> a <answer> c", "a"),
         ("c", None),
         ("<think></think>", ""),
+        ("<answer> c </answer> <reason> a b </reason>", "a b"),
     ],
 )
 def test_thoughts_are_found(text, thought):

@@ -35,6 +35,15 @@ def test_thoughts_have_the_room_of_the_run_or_of_the_set(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "answer_rows", spy)
     gains([folder], ["shapes", "math"], items=1)
     assert set(seen) == {50, 64}
+    short = execute(load_settings("smoke", "cls_rl", steps=1, pass_items=0, seed=1), tmp_path)
+    seen.clear()
+    gains([short, folder], ["shapes"], items=1)  # one room for all: a gain is no matter of the room
+    assert set(seen) == {50}
+
+
+def test_a_run_of_all_weights_is_loaded_as_it_was_trained(tmp_path):
+    folder = execute(load_settings("smoke", "no_thinking_rl", steps=1, pass_items=0, lora_rank=0), tmp_path)
+    assert gains([folder], ["shapes"], items=2).shape == (1, 1)
 
 
 @pytest.mark.parametrize("method", ["cls_rl", "no_thinking_rl"])
