@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
+from string import ascii_uppercase
 from typing import Any
 
 from rftkit.errors import UserError
@@ -133,7 +134,7 @@ def _ends_at(thought: str, answer: str, example: Example, mode: str) -> bool | N
     """Whether a thought names an answer last, by the rules `choice_letter` and `math`; None if it names none."""
     if example.choices:
         named = [(place, len(choice), choice) for number, choice in enumerate(example.choices)
-                 for place in _places(thought, choice, chr(ord("A") + number))]  # fmt: skip
+                 for place in _places(thought, choice, ascii_uppercase[number : number + 1])]  # fmt: skip
         # Of choices that end at one place the longest is meant: "red star", not "star".
         return _choice_letter(answer, answer, replace(example, answer=max(named)[2]), mode) if named else None
     numbers = NUMBER.findall(thought)
@@ -141,8 +142,8 @@ def _ends_at(thought: str, answer: str, example: Example, mode: str) -> bool | N
 
 
 def _places(thought: str, choice: str, letter: str) -> list[int]:
-    """Where a choice's name ends in a thought, as whole words in any case, and its letter in brackets."""
-    name = rf"(?<!\w){re.escape(choice.strip())}(?!\w)|\({letter}\)"
+    """Where a choice ends in a thought: by its name, in whole words, or its letter, if it has one, in brackets."""
+    name = rf"(?<!\w){re.escape(choice.strip())}(?!\w)" + (rf"|\({letter}\)" if letter else "")
     return [found.end() for found in re.finditer(name, thought, re.IGNORECASE)]
 
 

@@ -98,6 +98,14 @@ def test_turned_and_reordered_polygons_are_one_scene():
     assert all(len(splits) == 1 for splits in found.values())
 
 
+@pytest.mark.parametrize("kind", ["colours", "shapes", "sizes"])
+def test_patterns_that_look_alike_are_one_scene(kind):
+    found = {}
+    for scene in scenes("puzzle", kind, 1, "pretrain", 2000) + scenes("puzzle", kind, 1, "test", 2000):
+        found.setdefault(scene.marks, set()).add(split_of(f"puzzle {scene.content}"))
+    assert all(len(splits) == 1 for splits in found.values()) and len(set.union(*found.values())) == 2
+
+
 @pytest.mark.parametrize(("task", "kind"), KINDS)
 def test_a_true_completion_has_room(task, kind):
     limit = load_settings("nano", "cls_rl", task=task).max_completion_tokens

@@ -232,6 +232,7 @@ def test_rewards_are_the_scores(completions, mode, rule):
 
 LETTERED = Example("", (), "Which?", "red star", ("blue star", "red star", "green heart"), "spatial")
 NUMBERED = Example("", (), "", "12", None, "math")
+MANY = Example("", (), "Which?", "thing 7", tuple(f"thing {n}" for n in range(40)))  # more than there are letters
 LOWER = Example("", (), "Which is nearer?", "star", ("star", "cross"), steps=("the star is lower", "the cross is not"))
 
 
@@ -253,6 +254,7 @@ LOWER = Example("", (), "Which is nearer?", "star", ("star", "cross"), steps=("t
         (LETTERED, "thinking", "<think> it is (A) </think> <answer> (b) red star </answer>", False),
         (LETTERED, "thinking", "<think> red stars, blue starfish </think> <answer> red star </answer>", None),
         (NUMBERED, "thinking", "<think> 7 plus 5 is 12 </think> <answer> 12.0 </answer>", True),
+        (MANY, "thinking", "<think> thing 31, then (h) </think> <answer> thing 7 </answer>", True),
         # Even what is true does not end at the answer.
         (LOWER, "thinking", "<think> the star is lower, the cross is not </think> <answer> star </answer>", None),
     ],

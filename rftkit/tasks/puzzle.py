@@ -34,6 +34,7 @@ def _cycle(values: list[str], concept: str, level: int, rng: random.Random, all_
     row = [values[k % length] for k in range(9)]
     sketch = Sketch(rng)
     plain, tint = rng.choice(FIGURES), rng.choice(sorted(COLOURS))
+    seen = {"colour": plain, "shape": tint}.get(concept, f"{plain} {tint}")  # beside the values
     for k, (place, value) in enumerate(zip(PLACES, row, strict=True)):
         if k == hidden:
             sketch.write(place, "?")
@@ -50,7 +51,7 @@ def _cycle(values: list[str], concept: str, level: int, rng: random.Random, all_
         row[hidden],
         options(row[hidden], all_values, rng),
         (f"the pattern is {' '.join(values[:length])}", f"number {hidden + 1} is {row[hidden]}"),
-        f"{concept} {values[:length]} {hidden} {sorted({plain, tint} - set(values))}",
+        f"{concept} {values[:length]} {hidden} {seen}",
     )
 
 
