@@ -85,7 +85,7 @@ def test_zero_shot_meets_the_requirements_of_the_claims(name):
     assert unmet(json.loads((BUNDLED / name / "zero_shot.json").read_text())) == []
 
 
-def test_base_models_are_of_one_recipe_and_started_from_what_is_kept():
+def test_base_models_are_of_one_recipe_and_each_has_a_start_of_its_own():
     bases = read_claims()["design"]["bases"]
     assert len({json.dumps(recipe_of(name)) for name in bases}) == 1
     made = [json.loads((BUNDLED / name / "recipe.json").read_text()) for name in bases]
