@@ -45,13 +45,19 @@ def decide(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 def summary(draws: Paired) -> dict[str, Any]:
     """What a row of a table says of a comparison, not yet one of several (`correct`)."""
-    runs, mean, differences = draws
+    runs, _, differences = draws
     return {
         "runs": runs,
-        "difference": (mean, *interval(differences)),
+        "difference": cell(draws),
         "p": two_sided(differences),
         "smallest": float(differences.std()),
     }
+
+
+def cell(draws: Paired) -> tuple[float, float, float]:
+    """The mean of a difference (-1..1) and its 95 % interval."""
+    _, mean, differences = draws
+    return (mean, *interval(differences))
 
 
 def correct(rows: list[dict[str, Any]]) -> None:

@@ -6,10 +6,9 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from rftkit.claims import compared, correct, paper_difference, summary, undecided
+from rftkit.claims import cell, compared, correct, paper_difference, summary, undecided
 from rftkit.sections import families, recipe_of, short_names
 from rftkit.settings import METHODS, read_claims
-from rftkit.stats import interval
 
 
 def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
@@ -28,7 +27,7 @@ def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
                 *parts, overall = found
                 title = f"{dataset}, {', '.join(names[model] for model in models.split(', '))}, profile {profile}"
                 row = {"claim": title, "measure": overall} | summary(found[overall])
-                row["parts"] = {part: (found[part][1], *interval(found[part][2])) for part in parts}
+                row["parts"] = {part: cell(found[part]) for part in parts}
                 rows.append(row | {"paper": paper_difference(*(methods[comparison[s]] for s in ("first", "second")))})
         correct(rows)
         for row in rows:
@@ -42,17 +41,22 @@ def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
 def size_rows(sections: dict) -> list[dict[str, Any]]:
     """Whether larger base models profit more from thinking: the first comparison of `set_rows` on the largest of one
     recipe minus that on the smallest, a row for each profile and set; p uncorrected.
+
+    `alone` has the comparison on each of these models by itself: (mean, low, high), 0-1, with a 95 % interval.
     """
     comparison, found, rows = read_claims()["sets"]["comparisons"][0], defaultdict(dict), []
     for (profile, dataset, models), methods in families(sections).items():
         made = recipe_of(models.partition(", ")[0])
         if made and "parameters" in made and (draws := compared(comparison, methods)):
             recipe = json.dumps({key: value for key, value in made.items() if key not in ("size", "parameters")})
-            found[profile, dataset, recipe][made["parameters"]] = list(draws.items())[-1]
+            found[profile, dataset, recipe][made["parameters"]] = models.split(", "), *list(draws.items())[-1]
+    names = short_names(model for _, _, model in sections)
     for (profile, dataset, _), sizes in found.items():
         if len(sizes) > 1:
-            (measure, (few, smaller, small)), (_, (many, larger, large)) = sizes[min(sizes)], sizes[max(sizes)]
+            (few, measure, one), (many, _, other) = sizes[min(sizes)], sizes[max(sizes)]
             row = {"claim": f"{dataset}, profile {profile}", "measure": measure, "parameters": (min(sizes), max(sizes))}
-            row |= summary((few + many, larger - smaller, large - small))
+            row |= summary((one[0] + other[0], other[1] - one[1], other[2] - one[2]))
+            alone = {model: compared(comparison, sections[profile, dataset, model]) for model in (*few, *many)}
+            row["alone"] = {names[model]: cell(draws[measure]) for model, draws in alone.items() if draws}
             rows.append({key: value for key, value in row.items() if key != "smallest"})  # of corrected rows only
     return rows

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rftkit.claims import Paired, compared, paired
+from rftkit.claims import cell, compared, paired
 from rftkit.results import answers_of
 from rftkit.settings import METHODS, read_claims
-from rftkit.stats import interval
 from rftkit.tasks.bundled import rule_of_task
 
 Runs = dict[str, list[dict[str, Any]]]  # results by method, or METHOD+CONTROL, as of `sections.load_runs`
@@ -27,14 +26,9 @@ def control_differences(methods: Runs) -> list[dict[str, Any]]:
         method, _, control = key.partition("+")
         if control and (found := paired(methods[key], methods.get(method, []), *[METHODS[method].mode] * 2)):
             (runs, _, _), *_ = found.values()
-            differences = {measure: _cell(draws) for measure, draws in found.items()}
+            differences = {measure: cell(draws) for measure, draws in found.items()}
             rows.append({"method": method, "control": control, "runs": runs, "differences": differences})
     return rows
-
-
-def _cell(draws: Paired) -> tuple[float, float, float]:
-    _, mean, differences = draws
-    return (mean, *interval(differences))
 
 
 def claims_with_controls(methods: Runs) -> list[dict[str, Any]]:
@@ -52,7 +46,7 @@ def claims_with_controls(methods: Runs) -> list[dict[str, Any]]:
             changed = {side: methods[f"{side}+{control}"] for side in sides if f"{side}+{control}" in methods}
             found = compared(claim, methods | changed) if changed or control is None else {}
             if claim["measure"] in found:
-                differences[control] = _cell(found[claim["measure"]])
+                differences[control] = cell(found[claim["measure"]])
                 mixed |= {control} if control and len(changed) < trained else set()
         if set(differences) > {None}:
             row = {"claim": claim["name"], "measure": claim["measure"]}

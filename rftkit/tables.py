@@ -155,12 +155,14 @@ def size_table(rows: list[dict[str, Any]]) -> str:
         "seeds",
         "what the larger gains by thinking, minus what the smaller does",
         "p, uncorrected",
+        "what each gains by thinking",
     ]
     lines = []
     for row in rows:
         cells = [row["claim"], " and ".join(f"{size / 1e6:.1f} M" for size in row["parameters"]), _counted(row["runs"])]
         cells.append(f"{NAMES.get(row['measure'], row['measure'])} {_points(row['difference'])}")
-        lines.append([*cells, f"{row['p']:.3f}"])
+        alone = "; ".join(f"{model} {_points(cell)}" for model, cell in row["alone"].items())
+        lines.append([*cells, f"{row['p']:.3f}", alone])
     return _markdown(head, lines)
 
 

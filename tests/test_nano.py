@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel as VisionTower
 
 from rftkit.errors import UserError
-from rftkit.models import BUNDLED
+from rftkit.models import BUNDLED, load
 from rftkit.nano import corpus
 from rftkit.nano import pretrain as module
 from rftkit.nano.build import IMAGE_TOKENS, build_model, build_processor
@@ -144,6 +144,15 @@ def test_manners_alone_are_taught_to_a_model_that_has_none(tmp_path, small_corpu
     assert changed and not any("visual" in name for name in changed)
     with pytest.raises(UserError, match="is no model of size 'm' that rftkit nano pretrain made"):
         pretrain(replace(TINY, size="m", start=str(plain)), tmp_path / "other")
+
+
+@pytest.mark.parametrize("place", sorted(BUNDLED.glob("plain/*/config.json")), ids=lambda place: place.parent.name)
+def test_a_bundled_model_can_be_taught_its_manners_with_the_tokens_it_knows(place):
+    made = json.loads((place.parent / "recipe.json").read_text())
+    model, processor = module._first_model(Recipe(size=made["size"], start=str(place.parent)))
+    known, its_own = load(str(place.parent))
+    assert processor.tokenizer.get_vocab() == its_own.tokenizer.get_vocab()
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in known.state_dict().items())
 
 
 def test_drills_give_way_to_questions_and_end_before_manners(small_corpus):

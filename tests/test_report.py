@@ -259,6 +259,7 @@ def test_a_larger_model_profits_more_by_the_difference_of_differences(tmp_path):
     (row,) = size_rows(load_runs(runs))  # one of another mixture is compared with neither
     assert row["difference"][0] == pytest.approx(1 - 2 / 3) and row["difference"][1] > 0
     assert row["parameters"] == (10**6, 4 * 10**6) and len(row["runs"]) == 6
+    assert {model: cell[0] for model, cell in row["alone"].items()} == pytest.approx({"small": 0, "large": 1 / 3})
     text, _ = write_report(runs)
     assert "| shapes, profile nano | 1.0 M and 4.0 M | 6 on 2 bases | H +33.3 [" in text
     assert json.loads((runs / "report-sizes.json").read_text())[0]["measure"] == "h"

@@ -191,18 +191,20 @@ def _check(recipe: Recipe) -> None:
 
 
 def _first_model(recipe: Recipe) -> tuple[nn.Module, ProcessorMixin]:
-    """A new model, or the one to start from, and its processor."""
-    processor = build_processor()
-    model = build_model(recipe.size, processor)
-    if recipe.start is not None:
-        begun, its_own = load(recipe.start, device="cpu")
-        try:
-            model.load_state_dict(begun.state_dict())
-            known = its_own.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
-        except RuntimeError:  # other shapes
-            known = False
-        if not known:
-            raise UserError(f"'{recipe.start}' is no model of size '{recipe.size}' that rftkit nano pretrain made")
+    """A new model, or the one to start from, and its processor.
+
+    A model keeps its own tokenizer: one made anew cuts words elsewhere once a drawn task has changed.
+    """
+    if recipe.start is None:
+        processor = build_processor()
+        return build_model(recipe.size, processor), processor
+    begun, processor = load(recipe.start, device="cpu")
+    try:
+        model = build_model(recipe.size, processor)
+        model.load_state_dict(begun.state_dict())
+    except (RuntimeError, TypeError) as error:  # other shapes; tokens that there are not
+        line = f"'{recipe.start}' is no model of size '{recipe.size}' that rftkit nano pretrain made"
+        raise UserError(line) from error
     return model, processor
 
 
