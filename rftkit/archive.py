@@ -100,7 +100,7 @@ def read_archive(place: Path) -> list[dict[str, Any]]:
 
 
 def _torn(place: Path) -> UserError:
-    return UserError(f"'{place}' is no whole archive: keep the runs again (rftkit report --keep)")
+    return UserError(f"'{place}' is no whole archive: remove it and keep the runs again (rftkit report --keep)")
 
 
 def _answers(rows: pd.DataFrame, lists: dict[str, pd.DataFrame]) -> pd.DataFrame:

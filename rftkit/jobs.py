@@ -127,11 +127,15 @@ def execute_chapter(
     title = "-".join(filter(None, (chapter.title, dataset and short_name(dataset), first)))
     executed = out / Path(profile).stem / "notebooks" / f"{title}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    sets = [load_settings(profile, "zero_shot", dataset=name).dataset for name in datasets_of(chapter, dataset)]
+    every = [load_settings(profile, "zero_shot", dataset=name) for name in datasets_of(chapter, dataset)]
+    sets = [settings.dataset for settings in every]
     name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())
     parameters = {"profile": name, "seeds": seeds, "out": str(out.resolve())}
-    parameters |= {"datasets": sets} if chapter.datasets else {"dataset": sets[0]}
-    parameters |= {"model": chapter.model} | ({"protocol": chapter.protocol} if chapter.protocol else {})
+    parameters |= {"model": chapter.model}
+    if chapter.datasets:
+        parameters |= {"datasets": sets, "protocol": chapter.protocol or every[0].protocol}
+    else:
+        parameters |= {"dataset": sets[0]}
     parameters |= dict(chapter.parameters)
     command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
     command += ["--kernel", "python3", "--cwd", str(NOTEBOOKS), "--log-output", "--no-progress-bar"]

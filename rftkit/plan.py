@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rftkit.errors import UserError
+from rftkit.paths import BUNDLED
+from rftkit.profiles import load_profile
 from rftkit.prompts import MODES
 from rftkit.run import folder_of, with_seeds
-from rftkit.settings import METHODS, Settings, every_control
+from rftkit.settings import METHODS, Settings, every_control, read_claims
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Chapter:
     headline: bool = True  # part of the study if no notebooks are named
     model: str | None = None  # None: the profile's
     protocol: str | None = None  # None: the profile's
+    seeds: int | None = None  # the first of the study's, so many; None: all
 
     @property
     def number(self) -> str:
@@ -45,6 +48,7 @@ class Chapter:
 
 RL_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer")
 SET_METHODS = ("zero_shot", "sft", *RL_METHODS, "adaptive")
+LARGER = read_claims()["size"]  # a model beside those of the design: its sets and seeds
 CHAPTERS = (
     Chapter("01_sft_baseline", ("zero_shot", "sft", "sft_all")),
     Chapter("02_cls_rl", ("cls_rl",)),
@@ -65,20 +69,37 @@ CHAPTERS = (
         headline=False,
         protocol="few_shot",
     ),
+    Chapter(
+        "05_math_spatial_puzzle",
+        SET_METHODS,
+        datasets=tuple(LARGER["sets"]),
+        parameters=(("methods", SET_METHODS), ("matrix_items", 0)),
+        headline=False,
+        model=LARGER["model"],
+        seeds=LARGER["seeds"],
+    ),
     Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
     Chapter("10_controls", (), every_control(), parameters=(("controls", None),), headline=False),
 )
 
 
-def chapters(only: tuple[str, ...] | None, models: Sequence[str | None] = (None,)) -> list[Chapter]:
-    """The chapters with these numbers, in order, for each model; `all` of them; the headline if None."""
+def chapters(profile: str, only: tuple[str, ...] | None, models: Sequence[str] = ()) -> list[Chapter]:
+    """The chapters with these numbers, in order; `all` of them; the headline if None.
+
+    They are run with each model if some are named. A chapter that brings its own is part of a study that starts from
+    the design's base models.
+    """
     numbers = dict.fromkeys(chapter.number for chapter in CHAPTERS)
     named = tuple(numbers) if only == ("all",) else only
     unknown = [number for number in named or () if number not in numbers]
     if unknown:
         raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
     chosen = [chapter for chapter in CHAPTERS if (chapter.headline if named is None else chapter.number in named)]
-    return [replace(chapter, model=model) for model in models for chapter in chosen]
+    if not models and load_profile(profile).get("model") == read_claims()["design"]["bases"]:
+        # Not before that model is measured, as data/claims.yaml asks: until then it is not among the bundled ones.
+        return [c for c in chosen if c.model is None or (BUNDLED / c.model / "config.json").is_file()]
+    chosen = [chapter for chapter in chosen if chapter.model is None]
+    return [replace(chapter, model=model) for model in models or [None] for chapter in chosen]
 
 
 def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
@@ -95,15 +116,15 @@ def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int
 
 
 def datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]:
-    """The sets a chapter runs: the one asked for, or its own, or the profile's (None); a chapter with a protocol of its
-    own has no others than its own."""
-    if chapter.protocol and dataset:
+    """The sets a chapter runs: the one asked for, or its own, or the profile's (None); a chapter with a protocol or a
+    number of seeds of its own has no others than its own."""
+    if (chapter.protocol or chapter.seeds) and dataset:
         return tuple(name for name in chapter.datasets if name == dataset)
     return (dataset,) if dataset or not chapter.datasets else chapter.datasets
 
 
 def dealt(
-    only: tuple[str, ...] | None, seeds: Sequence[int], models: Sequence[str], shard: str | None
+    profile: str, only: tuple[str, ...] | None, seeds: Sequence[int], models: Sequence[str], shard: str | None
 ) -> dict[Chapter, list[int]]:
     """The chapters of a study (`chapters`) and the seeds of each.
 
@@ -111,7 +132,7 @@ def dealt(
         models: what to start from, each with all seeds; none: what the profile says.
         shard: `i/n`: the i-th of n parts of the work only.
     """
-    pairs = [(chapter, seed) for chapter in chapters(only, list(models) or [None]) for seed in seeds]
+    pairs = [(chapter, seed) for chapter in chapters(profile, only, models) for seed in seeds[: chapter.seeds]]
     if shard is not None:
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
         if not found or not 1 <= int(found[1]) <= int(found[2]):

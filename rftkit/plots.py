@@ -50,7 +50,7 @@ def claims_figure(rows: list[dict[str, Any]]) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.2))
     for place, row in enumerate(rows):
         mean, low, high = (100 * value for value in row["difference"])
-        colour = "#888888" if row["verdict"] == "undecided" else "#2f6db3" if mean > 0 else "#c0392b"
+        colour = "#888888" if row["verdict"] in ("undecided", "too few seeds") else "#2f6db3" if mean > 0 else "#c0392b"
         axes.errorbar(mean, place, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt="o", capsize=3, color=colour)
         axes.annotate(row["verdict"], (high, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
     axes.axvline(0, color="black", lw=0.8)

@@ -58,12 +58,12 @@ def study(
         within(f"--{name}", value, least, most)
     # Notebooks run in a folder of their own: paths are made absolute.
     bases = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models or [])]
-    plan = dealt(only, range(first_seed, first_seed + count), bases, shard)
+    plan = dealt(profile, only, range(first_seed, first_seed + count), bases, shard)
     plan = {chapter: part for chapter, part in plan.items() if datasets_of(chapter, dataset)}
     missing = {c: _missing(runs_of(c, profile, dataset, part, out)) for c, part in plan.items()}
     _announce(missing, names=dry_run)
-    every = [settings for runs in missing.values() for settings in runs.values()]
-    print(_estimate(every, profile, out, jobs), end="", flush=True)
+    every = {folder: settings for runs in missing.values() for folder, settings in runs.items()}  # chapters share some
+    print(_estimate(list(every.values()), profile, out, jobs), end="", flush=True)
     if dry_run:
         return 0
     todo = {chapter: runs for chapter, runs in missing.items() if runs}

@@ -16,8 +16,9 @@ def judge(completions: Sequence[str], example: Example, mode: str, rule: str = "
     """A row a completion: the parsed answer, each reward of the mode, and their sum."""
     table = pd.DataFrame({"completion": list(completions)})
     table["parsed"] = [score(text, example, mode, rule).parsed for text in completions]
+    given = {"answer": [example.answer] * len(completions), "choices": [example.choices] * len(completions)}
     for reward in reward_functions(mode, rule):
-        table[reward.__name__] = reward(completions, [example.answer] * len(completions))
+        table[reward.__name__] = reward(completions, **given)
     table["reward"] = table.filter(like="_reward").sum(axis=1)
     return table
 

@@ -297,3 +297,8 @@ def test_bundled_sets_pass_the_check(name, capsys):
 def test_data_check_of_nothing_is_one_line(capsys):
     assert main(["data", "check", "nowhere"]) == 2
     assert "unknown dataset 'nowhere'" in capsys.readouterr().err
+
+
+def test_pictures_of_one_name_in_several_classes_are_not_one_cluster(coop):
+    examples = load_part(str(coop), "test", 100, 0, "base")
+    assert len({example.group for example in examples}) == len(examples) > 3

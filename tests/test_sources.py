@@ -160,3 +160,10 @@ def test_no_damage_to_a_picture_raises_anything_else(pictures):
             assert open_image(path).mode == "RGB"
         except UserError as error:
             assert "\n" not in str(error)
+
+
+def test_a_photograph_is_turned_as_its_camera_was_held(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: a quarter turn
+    Image.new("RGB", (20, 10)).save(tmp_path / "held.jpg", exif=exif)
+    assert open_image(tmp_path / "held.jpg").size == (10, 20)

@@ -16,12 +16,12 @@ import psutil
 import pytest
 from test_report import OUTCOME
 
-from rftkit import jobs
+from rftkit import jobs, plan
 from rftkit import study as module
 from rftkit.cli import main
 from rftkit.errors import UserError
 from rftkit.models import BUNDLED
-from rftkit.plan import CHAPTERS, dealt, runs_of
+from rftkit.plan import CHAPTERS, datasets_of, dealt, runs_of
 from rftkit.results import complete_runs, is_complete, locked, read_results, run_folder, write_config, write_results
 from rftkit.settings import load_settings
 from rftkit.study import study
@@ -148,6 +148,23 @@ def test_all_and_single_notebooks_can_be_named(mine, capsys):
     assert main(command) == 0 and "few_shot" not in capsys.readouterr().out  # few shots are for classification
 
 
+def test_the_larger_model_is_part_of_the_study_of_the_designs_base_models_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "BUNDLED", tmp_path)
+
+    def larger(profile, *models):
+        every = dealt(profile, ("05",), range(10), models, None)
+        return {chapter: seeds for chapter, seeds in every.items() if chapter.seeds}
+
+    assert not larger("nano")  # it is not there
+    (tmp_path / "nano-m").mkdir()
+    (tmp_path / "nano-m" / "config.json").touch()
+    ((chapter, seeds),) = larger("nano").items()
+    assert chapter.title == "05_math_spatial_puzzle-nano-m" and seeds == [0, 1, 2, 3, 4]
+    assert datasets_of(chapter, None) == ("math", "spatial", "puzzle", "shapes")
+    assert datasets_of(chapter, "math") == ("math",) and datasets_of(chapter, "emoji") == ()
+    assert not larger("nano-swapped") and not larger("gpu-2b") and not larger("nano", "nano-s")
+
+
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/0"])
 def test_a_shard_that_is_none_is_one_line(mine, shard, capsys):
     assert main(["study", "--profile", mine, "--shard", shard]) == 2
@@ -190,8 +207,8 @@ def test_several_base_models_are_run_one_after_the_other(mine, tmp_path, capsys)
 
 
 def test_models_of_a_profile_take_the_seeds_in_turn_and_named_ones_have_all(mine, tmp_path, capsys):
-    assert all(seeds == [0, 1] for seeds in dealt(("01", "02"), range(2), ["a", "b"], None).values())
-    parts = [dealt(("01", "02"), range(4), ["a", "b"], f"{i}/3") for i in (1, 2, 3)]
+    assert all(seeds == [0, 1] for seeds in dealt(mine, ("01", "02"), range(2), ["a", "b"], None).values())
+    parts = [dealt(mine, ("01", "02"), range(4), ["a", "b"], f"{i}/3") for i in (1, 2, 3)]
     assert sum(len(seeds) for part in parts for seeds in part.values()) == 16
     shutil.copytree(BUNDLED / "nano-s", tmp_path / "second")
     listed = MINE.replace("model: nano-s", "model: [nano-s, second]").replace("study: {seeds: 1}", "")

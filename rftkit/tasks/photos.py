@@ -110,7 +110,8 @@ def read_photos(name: str) -> PhotoSet:
 
     def draw(label: str, split: str, count: int, rng: random.Random) -> list[Drawing]:
         paths = sorted(items[SPLITS[split]].get(label, []))
-        return [Drawing(path, label, (), path.name) for path in rng.sample(paths, min(count, len(paths)))]
+        # Names such as image_0001.jpg come again in every class.
+        return [Drawing(path, label, (), f"{label}/{path.name}") for path in rng.sample(paths, min(count, len(paths)))]
 
     return PhotoSet(known or folder.resolve().name, question, dict.fromkeys(labels, ""), draw, labels)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rftkit.errors import UserError
 from rftkit.tasks import Example, ImageRef
@@ -32,7 +32,7 @@ def open_image(image: ImageRef, max_pixels: int | None = None, item: str = "") -
     """An image in RGB, scaled down to `max_pixels` if it has more; UserError naming `item` if it cannot be used."""
     if isinstance(image, Path | bytes):
         with _opened(image, item) as file:
-            image = file.convert("RGB")
+            image = ImageOps.exif_transpose(file).convert("RGB")
     image = image.convert("RGB")
     if max_pixels and image.width * image.height > max_pixels:
         scale = (max_pixels / (image.width * image.height)) ** 0.5
