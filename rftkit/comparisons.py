@@ -42,7 +42,7 @@ def size_rows(sections: dict) -> list[dict[str, Any]]:
     """Whether larger base models profit more from thinking: the first comparison of `set_rows` on the largest of one
     recipe minus that on the smallest, a row for each profile and set; p uncorrected.
 
-    `alone` has the comparison on each of these models by itself: (mean, low, high), 0-1, with a 95 % interval.
+    `alone` has the comparison on each of these models by itself: (mean, low, high), -1..1, with a 95 % interval.
     """
     comparison, found, rows = read_claims()["sets"]["comparisons"][0], defaultdict(dict), []
     for (profile, dataset, models), methods in families(sections).items():
