@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rftkit.errors import UserError
-from rftkit.paths import BUNDLED
 from rftkit.profiles import load_profile
 from rftkit.prompts import MODES
 from rftkit.run import folder_of, with_seeds
@@ -36,8 +35,9 @@ class Chapter:
 
     @property
     def title(self) -> str:
-        """The notebook's name, and the protocol and the model if they are not the profile's."""
-        return "-".join(filter(None, (self.notebook, self.protocol, self.model and Path(self.model).name)))
+        """The notebook's name, and the set, the protocol and the model if they are its own."""
+        own = dict(self.parameters).get("dataset"), self.protocol, self.model and Path(self.model).name
+        return "-".join(filter(None, (self.notebook, *own)))
 
     @property
     def weight(self) -> int:
@@ -79,6 +79,17 @@ CHAPTERS = (
         seeds=LARGER["seeds"],
     ),
     Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
+    *(
+        Chapter(
+            "06_when_to_think",
+            (*RL_METHODS, "adaptive"),
+            datasets=(name,),
+            parameters=(("dataset", name),),
+            headline=False,
+            seeds=3,
+        )
+        for name in ("math", "puzzle")
+    ),
     Chapter("10_controls", (), every_control(), parameters=(("controls", None),), headline=False),
 )
 
@@ -96,8 +107,7 @@ def chapters(profile: str, only: tuple[str, ...] | None, models: Sequence[str] =
         raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
     chosen = [chapter for chapter in CHAPTERS if (chapter.headline if named is None else chapter.number in named)]
     if not models and load_profile(profile).get("model") == read_claims()["design"]["bases"]:
-        # Not before that model is measured, as data/claims.yaml asks: until then it is not among the bundled ones.
-        return [c for c in chosen if c.model is None or (BUNDLED / c.model / "config.json").is_file()]
+        return chosen
     chosen = [chapter for chapter in chosen if chapter.model is None]
     return [replace(chapter, model=model) for model in models or [None] for chapter in chosen]
 

@@ -80,7 +80,7 @@ def test_bundled_models_are_bf16_safetensors_with_a_card(name):
     assert (folder / "MODEL_CARD.md").exists() and (folder / "pretrain.csv").exists()
 
 
-@pytest.mark.parametrize("name", read_claims()["design"]["bases"])
+@pytest.mark.parametrize("name", [*read_claims()["design"]["bases"], read_claims()["size"]["model"]])
 def test_zero_shot_meets_the_requirements_of_the_claims(name):
     assert unmet(json.loads((BUNDLED / name / "zero_shot.json").read_text())) == []
 
