@@ -8,10 +8,8 @@ import statistics
 import tempfile
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from rftkit.errors import UserError, within
 from rftkit.evaluate import encode
 from rftkit.models import load, lora_config, quieten
 from rftkit.nano.worlds import get_world
+from rftkit.pools import pool
 from rftkit.results import versions
 from rftkit.tasks import Example
 from rftkit.tasks.classification import question
@@ -188,8 +187,8 @@ def check(options: Options) -> None:
 
 
 def _elsewhere(function: Callable, *arguments) -> Any:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+    with pool(1) as workers:
+        return workers.submit(function, *arguments).result()
 
 
 def _summary(rows: list[dict], peak: int) -> dict[str, float]:

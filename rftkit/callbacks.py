@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from rftkit.errors import UserError
+from rftkit.errors import Diverged
 from rftkit.prompts import completion_text
 from rftkit.results import write_atomically
 
@@ -137,7 +137,7 @@ class RunLog(TrainerCallback):
     def _stop_on_nan(self, row: dict) -> None:
         for name in ("loss", "grad_norm"):
             if not math.isfinite(row.get(name, 0.0)):
-                raise UserError(
+                raise Diverged(
                     f"training stopped: {name} is {row[name]} at step {row['step']}; lower the learning rate "
                     f"({row['learning_rate']:g}) or train in fp32"
                 )

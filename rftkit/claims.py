@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
@@ -89,20 +90,29 @@ def dose_rows(sections: dict) -> list[dict[str, Any]]:
     ]
 
 
-def compared(claim: dict[str, Any], methods: dict[str, list]) -> dict[str, Paired]:
+def compared(
+    claim: dict[str, Any], methods: dict[str, list], part_of: Callable[[str], str] | None = None
+) -> dict[str, Paired]:
     """What `paired` says of a comparison of `data/claims.yaml`; nothing where runs are missing."""
     names = claim["first"], claim["second"]
     modes = (claim.get(f"{side}_mode", METHODS[claim[side]].mode) for side in ("first", "second"))
-    return paired(*(methods.get(name, []) for name in names), *modes)
+    return paired(*(methods.get(name, []) for name in names), *modes, part_of)
 
 
-def paired(first: list[dict], second: list[dict], first_mode: str, second_mode: str) -> dict[str, Paired]:
+def paired(
+    first: list[dict],
+    second: list[dict],
+    first_mode: str,
+    second_mode: str,
+    part_of: Callable[[str], str] | None = None,
+) -> dict[str, Paired]:
     """The difference of two methods' accuracy by measure (a split; last `h` or `mean`), paired by base, seed and item.
 
     Accuracy is that of the rule their task trains with.
 
     Args:
         first, second: runs, as of `sections.load_runs`; one of an untrained model stands for each of its seeds.
+        part_of: the part an item's id belongs to, in place of the run's splits.
 
     Returns:
         the (base, seed) that both have, mean difference (0-1) and its bootstrap draws; nothing if they have none.
@@ -118,6 +128,8 @@ def paired(first: list[dict], second: list[dict], first_mode: str, second_mode: 
         read_answers(_chosen(runs, learns, both), mode, rule_of_task(runs[0]["task"]))
         for (runs, learns), mode in zip(sides, (first_mode, second_mode), strict=True)
     ]
+    if part_of:
+        answers = [table.assign(split=table["id"].map(part_of)) for table in answers]
     items = [set(zip(table["split"], table["id"], strict=True)) for table in answers]
     if items[0] != items[1]:
         raise UserError("two methods were tested on different items and cannot be compared: report their runs apart")

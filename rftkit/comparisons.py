@@ -7,8 +7,11 @@ from collections import defaultdict
 from typing import Any
 
 from rftkit.claims import cell, compared, correct, paper_difference, summary, undecided
+from rftkit.paper import paper_size_difference
 from rftkit.sections import families, recipe_of, short_names
 from rftkit.settings import METHODS, read_claims
+from rftkit.tasks.bundled import DRAWN
+from rftkit.tasks.drawn import LEVELS, kind_of, level_of
 
 
 def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
@@ -26,7 +29,8 @@ def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
             if found := compared(comparison, methods):
                 *parts, overall = found
                 title = f"{dataset}, {', '.join(names[model] for model in models.split(', '))}, profile {profile}"
-                row = {"claim": title, "measure": overall} | summary(found[overall])
+                row = {"claim": title, "profile": profile, "set": dataset, "measure": overall}
+                row |= summary(found[overall])
                 row["parts"] = {part: cell(found[part]) for part in parts}
                 rows.append(row | {"paper": paper_difference(*(methods[comparison[s]] for s in ("first", "second")))})
         correct(rows)
@@ -38,11 +42,28 @@ def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
     return tables
 
 
+def kind_rows(sections: dict) -> list[dict[str, Any]]:
+    """The first comparison of `set_rows` by kind and level of scene, a row for each profile, drawn task, family of base
+    models and kind; `all` and `levels` are (mean, low, high), -1..1, with 95 % intervals, uncorrected."""
+    comparison, rows = read_claims()["sets"]["comparisons"][0], []
+    names = short_names(model for _, _, model in sections)
+    for (profile, dataset, models), methods in families(sections).items():
+        if dataset in DRAWN and (found := compared(comparison, methods, kind_of)):
+            cells = compared(comparison, methods, lambda name: f"{kind_of(name)} {level_of(name)}")
+            title = f"{dataset}, {', '.join(names[model] for model in models.split(', '))}, profile {profile}"
+            for kind in (part for part in found if part != "mean"):
+                levels = {level: cell(cells[f"{kind} {level}"]) for level in LEVELS if f"{kind} {level}" in cells}
+                row = {"section": title, "kind": kind, "untrained": kind in DRAWN[dataset].untrained}
+                rows.append(row | {"runs": found[kind][0], "all": cell(found[kind]), "levels": levels})
+    return rows
+
+
 def size_rows(sections: dict) -> list[dict[str, Any]]:
     """Whether larger base models profit more from thinking: the first comparison of `set_rows` on the largest of one
     recipe minus that on the smallest, a row for each profile and set; p uncorrected.
 
-    `alone` has the comparison on each of these models by itself: (mean, low, high), -1..1, with a 95 % interval.
+    `alone` has the comparison on each of these models by itself: (mean, low, high), -1..1, with a 95 % interval;
+    `paper` is what the paper's 7B model gains by thinking minus what its 2B model does, None if unknown.
     """
     comparison, found, rows = read_claims()["sets"]["comparisons"][0], defaultdict(dict), []
     for (profile, dataset, models), methods in families(sections).items():
@@ -54,7 +75,10 @@ def size_rows(sections: dict) -> list[dict[str, Any]]:
     for (profile, dataset, _), sizes in found.items():
         if len(sizes) > 1:
             (few, measure, one), (many, _, other) = sizes[min(sizes)], sizes[max(sizes)]
-            row = {"claim": f"{dataset}, profile {profile}", "measure": measure, "parameters": (min(sizes), max(sizes))}
+            row = {"claim": f"{dataset}, profile {profile}", "set": dataset, "measure": measure}
+            run = sections[profile, dataset, few[0]][comparison["first"]][0]
+            paper = paper_size_difference(run["task"], run.get("protocol"))
+            row |= {"parameters": (min(sizes), max(sizes)), "paper": paper}
             row |= summary((one[0] + other[0], other[1] - one[1], other[2] - one[2]))
             alone = {model: compared(comparison, sections[profile, dataset, model]) for model in (*few, *many)}
             row["alone"] = {names[model]: cell(draws[measure]) for model, draws in alone.items() if draws}

@@ -10,6 +10,7 @@ import pandas as pd
 from rftkit.claims import cell, compared, paired
 from rftkit.results import answers_of
 from rftkit.settings import METHODS, read_claims
+from rftkit.tables import measured
 from rftkit.tasks.bundled import rule_of_task
 
 Runs = dict[str, list[dict[str, Any]]]  # results by method, or METHOD+CONTROL, as of `sections.load_runs`
@@ -57,18 +58,18 @@ def claims_with_controls(methods: Runs) -> list[dict[str, Any]]:
 def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
     """Where a trained method's gain over zero-shot comes from, by part; empty without a zero-shot run.
 
-    `said` and `knows` are (before, after) training: accuracy in its mode by its task's rule, and by likelihood.
-    `gain_known` and `gain_unknown` add up to the gain in `said`: what came from test items whose answer the untrained
-    model already found likeliest (elicited), and from the others (learnt). All 0-1; each run beside its own base model.
+    `said`, `passed` and `knows` are (before, after) training: accuracy in its mode by its task's rule, any of eight
+    samples right (on fewer items), and accuracy by likelihood. `gain_known` and `gain_unknown` add up to the gain in
+    `said`: what came from test items whose answer the untrained model already found likeliest (elicited), and from the
+    others (learnt). All 0-1; each run beside its own base model. `knows` and the split are None for tasks without
+    choices, `passed` where nothing was sampled.
     """
     if not methods.get("zero_shot"):
         return []
     rows, place = [], ["base", "split", "id"]
     before = _answers(methods["zero_shot"]).drop_duplicates([*place, "mode"])
     rule = rule_of_task(methods["zero_shot"][0]["task"])
-    knew = before[before["mode"] == "no_thinking"].set_index(place)
-    if "likelihood" not in knew:  # a task without choices
-        return []
+    knew = before[before["mode"] == "no_thinking"].set_index(place).get("likelihood")
     for key, runs in methods.items():
         method = METHODS[key.partition("+")[0]]
         if method.trainer is None:
@@ -79,17 +80,20 @@ def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
         own = after[after["mode"] == method.mode].set_index(place)[rule]
         if own.empty or not set(own.index) <= set(said_before.index):
             continue  # the untrained model was not asked this, or not in this mode
-        knows = after[after["mode"] == "no_thinking"].groupby("split")["likelihood"].mean()
+        bases = set(own.index.get_level_values("base"))
+        both = [[run for run in of if run["model"] in bases] for of in (methods["zero_shot"], runs)]
         for split, part in own.groupby("split", sort=False):
             gain = part - said_before.loc[part.index].to_numpy()
-            known = (knew.loc[part.index, "likelihood"] == 1).to_numpy()
-            rows.append({
-                "method": key, "split": split,
-                "said": (float(said_before.loc[part.index].mean()), float(part.mean())),
-                "knows": (float(known.mean()), float(knows[split])),
-                "gain_known": float(gain[known].sum() / len(gain)),
-                "gain_unknown": float(gain[~known].sum() / len(gain)),
-            })  # fmt: skip
+            passed = tuple(measured(of, split, "pass@8", method.mode) for of in both)
+            row = {"method": key, "split": split, "said": (float((part - gain).mean()), float(part.mean()))}
+            row |= {"passed": None if None in passed else passed, "knows": None, "gain": float(gain.mean())}
+            if knew is not None:
+                known = (knew.loc[part.index] == 1).to_numpy()
+                knows = after[(after["mode"] == "no_thinking") & (after["split"] == split)]["likelihood"]
+                row |= {"knows": (float(known.mean()), float(knows.mean()))}
+                row |= {"gain_known": float(gain[known].sum() / len(gain))}
+                row |= {"gain_unknown": float(gain[~known].sum() / len(gain))}
+            rows.append(row)
     return rows
 
 

@@ -28,6 +28,10 @@ class UserError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+class Diverged(UserError):
+    """Training went beyond all numbers; with other settings it may not."""
+
+
 def within(name: str, value: float | None, least: float, most: float) -> None:
     """UserError if a number that is given lies outside of its bounds."""
     if value is not None and not least <= value <= most:

@@ -206,9 +206,8 @@ def mends(settings: Settings, shape: Shape, examples: Sequence[Example], device:
     for change in MENDS:
         ((name, factor),) = change.items()
         value = factor if factor is True else int((getattr(settings, name) or 0) * factor)
-        if name == "micro_batch":  # whole groups, or prompts cannot be shared
-            value = min(value, settings.prompts_per_step * settings.num_generations // 2)
-            value = max(value // settings.num_generations, 1) * settings.num_generations
+        if name == "micro_batch":
+            value = _smaller_micro_batch(settings)
         if not value or value == getattr(settings, name) or (name == "quantize" and not settings.lora_rank):
             continue
         changes = {name: value}
@@ -217,6 +216,15 @@ def mends(settings: Settings, shape: Shape, examples: Sequence[Example], device:
         text = ", ".join(f"{key}: {str(new).lower()}" for key, new in changes.items())
         found.append((now - peak(replace(settings, **changes)), text))
     return [text for less, text in sorted(found, reverse=True) if less > now / 100][:3]
+
+
+def _smaller_micro_batch(settings: Settings) -> int:
+    """The largest micro-batch that divides a step's sequences and has at most half of the present one's; 0: none."""
+    grpo = METHODS[settings.method].trainer == "grpo"
+    total = settings.prompts_per_step * settings.num_generations if grpo else settings.sft_batch
+    least = settings.num_generations if grpo else 1  # whole groups, or prompts cannot be shared
+    sizes = range(least, min(settings.micro_batch, total) // 2 + 1, least)
+    return max((size for size in sizes if total % size == 0), default=0)
 
 
 def advice(settings: Settings, examples: Sequence[Example], evaluating: bool) -> str:

@@ -187,7 +187,7 @@ def answer_rows(
 
 
 def pass_at_samples(model, processor, examples: Sequence[Example], mode: str, rule: str, **options) -> list[float]:
-    """For each example 1 if any of eight samples at temperature 1 is right (pass@8), else 0."""
+    """For each example 1 if any of eight samples is right (pass@8), else 0; `options` are those of `generate`."""
     said = generate(model, processor, examples, mode, samples=PASS_SAMPLES, **options)
     return [max(score(text, e, mode, rule).accuracy for text in a.texts) for e, a in zip(examples, said, strict=True)]
 
@@ -215,10 +215,10 @@ def evaluate_data(
     device: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Greedy accuracy of a model on a bundled set or a JSONL file, with a 95 % Wilson interval for each split.
+    """Greedy accuracy of a model on whatever `read_splits` reads, with a 95 % Wilson interval for each split.
 
-    `scoring` is a bundled set's own rule if None, `strict` for a file. Everything the user named is checked before the
-    model is loaded.
+    `scoring` is the rule of the set's task if None, `strict` for a file. Names, numbers and data are checked before the
+    model is loaded, pictures when they are opened.
     """
     scoring = scoring or rule_of_data(data)
     get_mode(mode), get_rule(scoring)

@@ -15,7 +15,7 @@ def tested_on(settings: Settings) -> str:
 
 
 def test_splits(settings: Settings) -> dict[str, list[Example]]:
-    """The test examples of a run by part: base and new halves, or all classes, or the parts of a drawn task."""
+    """The test examples of a run by part: halves or all classes, a drawn task's parts, a table's `test`."""
     data = tested_on(settings)
     load = _tests_once if data in datasets() else _tests
     return load(data, settings.test_items, settings.test_seed, settings.protocol).copy()
@@ -25,13 +25,16 @@ def _tests(data: str, items: int, seed: int, protocol: str) -> dict[str, list[Ex
     return {part: load_part(data, "test", items, seed, part, protocol) for part in evaluated_parts(data, protocol)}
 
 
-# The bundled sets are read once: a study asks for them run after run. The files of other sets may change between two.
+# What was asked of the bundled sets last is kept: a study asks run after run. Files of other sets may change meanwhile.
 _tests_once = lru_cache(maxsize=4)(_tests)
 _training_once = lru_cache(maxsize=16)(training_set)  # a set's of as many seeds
 
 
 def training_examples(settings: Settings) -> list[Example]:
-    """What a run is trained on, if it trains: drawn anew for each seed unless `shots_seed` holds it fixed."""
+    """What a run is trained on: drawn anew for each seed unless `shots_seed` holds it fixed.
+
+    For a method that does not train it is what others of these settings are trained on, but nothing of a table.
+    """
     if METHODS[settings.method].trainer is None and is_table(settings.dataset):  # it may have a test split only
         return []
     seed = settings.seed if settings.shots_seed is None else settings.shots_seed

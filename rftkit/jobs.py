@@ -19,6 +19,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from queue import SimpleQueue
 
+import psutil
 import torch
 from tqdm.auto import tqdm
 
@@ -31,6 +32,7 @@ from rftkit.settings import Settings, load_settings, settings_of
 from rftkit.tasks.bundled import short_name
 
 WORTH_A_HELPER = 3  # missing runs from which on one is started; some are being made, and its start takes ten seconds
+GRACE = 10.0  # seconds that a process has to end when it is told to
 
 
 def devices() -> list[str]:
@@ -70,11 +72,11 @@ class Jobs:
             )  # fmt: skip
             self._running.add(process)
             if self._ended:
-                process.terminate()
+                _stop([process])
             try:
                 written = process.communicate(given, timeout=None if minutes is None else 60 * minutes)[0]
             except subprocess.TimeoutExpired:
-                process.terminate()
+                _stop([process])
                 written = f"{process.communicate()[0]}\nstopped: the time limit of {minutes:g} minutes was reached"
             self._running.discard(process)
         return process.returncode, written
@@ -82,8 +84,28 @@ class Jobs:
     def end(self) -> None:
         """End what still runs, and what starts from now on."""
         self._ended = True
-        for process in list(self._running):
-            process.terminate()
+        _stop(list(self._running))
+
+
+def _module(name: str) -> list[str]:
+    """The start of a command: `python -m NAME` in a process that does not outlive this one."""
+    return [sys.executable, "-m", "rftkit.child", str(os.getpid()), name]
+
+
+def _stop(processes: list[subprocess.Popen]) -> None:
+    """End processes; of those that have not ended in time, and of all that any of them started, nothing is left."""
+    family = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            family += psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+    until = time.monotonic() + GRACE
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, until - time.monotonic()))
+    for process in (*processes, *family):  # a kernel holds the pipe that is read to its end
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def execute_chapters(
@@ -132,27 +154,28 @@ def execute_chapter(
     name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())
     parameters = {"profile": name, "seeds": seeds, "out": str(out.resolve())}
     parameters |= {"model": chapter.model}
-    if chapter.datasets:
+    if chapter.datasets and "dataset" not in dict(chapter.parameters):
         parameters |= {"datasets": sets, "protocol": chapter.protocol or every[0].protocol}
     else:
         parameters |= {"dataset": sets[0]}
     parameters |= dict(chapter.parameters)
-    command = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
+    command = [*_module("papermill"), str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
     command += ["--kernel", "python3", "--cwd", str(NOTEBOOKS), "--log-output", "--no-progress-bar"]
     for key, value in parameters.items():
         command += ["-y", json.dumps({key: value})]  # JSON is YAML
     began = time.perf_counter()
     status, written = jobs.run(command, minutes=time_limit)
     if status:
-        _say_last_lines(written)
+        _say_last_lines(chapter.title, written)
     tqdm.write(
         f"{chapter.title}: {'failed' if status else 'done'} after {time.perf_counter() - began:.0f} s, see {executed}"
     )
     return status == 0
 
 
-def _say_last_lines(written: str) -> None:
-    tqdm.write("\n".join(written.splitlines()[-30:]), file=sys.stderr)
+def _say_last_lines(what: str, written: str) -> None:
+    """In one piece: others may write at the same time."""
+    tqdm.write("\n".join([f"{what} failed; its last lines:", *written.splitlines()[-30:]]), file=sys.stderr)
 
 
 def _help(
@@ -168,9 +191,9 @@ def _help(
     if len(missing) < WORTH_A_HELPER:
         return
     lines = [json.dumps([asdict(settings), str(out)]) for settings in reversed(missing)]
-    status, written = jobs.run([sys.executable, "-m", __name__], "\n".join(lines), time_limit)
+    status, written = jobs.run(_module(__name__), "\n".join(lines), time_limit)
     if status > 0:  # the notebook will come to the same run, and says what is wrong with it
-        _say_last_lines(f"a helper gave up; its last lines:\n{written}")
+        _say_last_lines("a helper", written)
 
 
 def make_runs(lines: Iterable[str]) -> None:

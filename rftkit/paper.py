@@ -41,6 +41,24 @@ def paper_numbers(task: str, protocol: str | None, row: str | None) -> dict[str,
     return {ours: part[row][theirs] for theirs, ours in columns.items()} if row in part else {}
 
 
+def paper_size_difference(task: str, protocol: str | None) -> float | None:
+    """What Qwen2-VL-7B gains by thinking before the answer minus what the 2B model does (-1..1), in the first column of
+    `paper_numbers`; few-shot over four sets; None where the paper has one size."""
+    if protocol == "few_shot":
+        table, sizes, column = paper_tables()["few_shot_7b"], ("2B", "7B"), "Average"
+    elif task in ("spatial", "math", "puzzle"):
+        name, columns = COLUMNS[task]
+        table, sizes, column = (
+            paper_tables()[name],
+            ("Qwen2-VL-2B-Instruct", "Qwen2-VL-7B-Instruct"),
+            next(iter(columns)),
+        )
+    else:
+        return None
+    small, large = (table[size]["Thinking-RFT"][column] - table[size]["No-Thinking-RFT"][column] for size in sizes)
+    return (large - small) / 100
+
+
 def paper_sets(task: str, protocol: str | None) -> int | None:
     """Of how many sets `paper_numbers` are the mean; None: each is one set's, named by its column."""
     return AVERAGED.get(_place(task, protocol)[0])

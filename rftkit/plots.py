@@ -103,17 +103,17 @@ def training_figure(
     return figure
 
 
-def curve_figure(tables: dict[str, pd.DataFrame], rule: str = "strict") -> Figure:
-    """Accuracy on held-out items of base and new classes against steps, a panel a run."""
+def curve_figure(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Strict accuracy on held-out items of base and new classes against steps, a panel a run."""
     figure, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3), squeeze=False, sharey=True)
     for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
         for half, part in table.groupby("half"):
-            axis.plot(part["step"], 100 * part[rule], "o-", ms=3, color=COLOURS[half], label=half)
+            axis.plot(part["step"], 100 * part["strict"], "o-", ms=3, color=COLOURS[half], label=half)
         axis.set_title(name, fontsize=10)
         axis.set_xlabel("step")
         axis.set_ylim(0, 100)
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel(f"{rule} accuracy, %")
+    axes[0][0].set_ylabel("strict accuracy, %")
     axes[0][0].legend(fontsize=8)
     figure.tight_layout()
     plt.close(figure)

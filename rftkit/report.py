@@ -14,12 +14,12 @@ import mistune
 
 from rftkit.archive import write_archive
 from rftkit.claims import decide, dose_rows
-from rftkit.comparisons import set_rows, size_rows
+from rftkit.comparisons import kind_rows, set_rows, size_rows
 from rftkit.controls import claims_with_controls, control_differences, elicitation_rows
 from rftkit.errors import UserError
+from rftkit.paper_claims import claim_rows
 from rftkit.results import write_atomically
-from rftkit.sections import count_others, load_runs, pooled, short_names
-from rftkit.settings import read_claims
+from rftkit.sections import count_others, is_headline, load_runs, pooled, short_names
 from rftkit.tables import (
     LEGEND,
     claims_table,
@@ -27,7 +27,9 @@ from rftkit.tables import (
     controls_table,
     dose_table,
     elicitation_table,
+    kinds_table,
     markdown_table,
+    paper_claims_table,
     sets_table,
     size_table,
     table_rows,
@@ -58,13 +60,13 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         title = dataset, ", ".join(names.get(name, name) for name in model.split(", ")), profile
         try:
             rows = table_rows(methods)
-            parts += _section(title, methods, rows, _is_headline(*key, together), runs)
+            parts += _section(title, methods, rows, is_headline(*key, together), runs)
             numbers |= _numbers("/".join((profile, *title[:2])), rows)
         except UserError as error:
             failed.append(f"{dataset}, {title[1]}, profile {profile}: {error}")
     for title, make in ACROSS.items():
         try:
-            parts += [f"## {title}\n", *found] if (found := make(sections, runs)) else []
+            parts += [f"## {title}\n", *found] if (found := make(sections, runs, places)) else []
         except UserError as error:
             failed.append(f"{title}: {error}")
     if others := count_others(places, sections):
@@ -90,7 +92,7 @@ def _numbers(place: str, rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _set_by_set(sections: dict, folder: Path) -> list[str]:
+def _set_by_set(sections: dict, folder: Path, _) -> list[str]:
     """The tables of `comparisons.set_rows`, if there are several sets or kinds of models."""
     from rftkit.plots import claims_figure
 
@@ -105,7 +107,15 @@ def _set_by_set(sections: dict, folder: Path) -> list[str]:
     return parts
 
 
-def _sizes(sections: dict, folder: Path) -> list[str]:
+def _kind_by_kind(sections: dict, folder: Path, _) -> list[str]:
+    """The table of `comparisons.kind_rows`."""
+    if not (kinds := kind_rows(sections)):
+        return []
+    write_atomically(folder / "report-kinds.json", json.dumps(kinds, indent=1))
+    return [f"Thinking before the answer, minus not thinking:\n\n{kinds_table(kinds)}\n"]
+
+
+def _sizes(sections: dict, folder: Path, _) -> list[str]:
     """The table of `comparisons.size_rows`."""
     if not (sizes := size_rows(sections)):
         return []
@@ -113,7 +123,7 @@ def _sizes(sections: dict, folder: Path) -> list[str]:
     return [f"{size_table(sizes)}\n"]
 
 
-def _doses(sections: dict, folder: Path) -> list[str]:
+def _doses(sections: dict, folder: Path, _) -> list[str]:
     """The table of `claims.dose_rows`."""
     from rftkit.plots import dose_figure
 
@@ -124,9 +134,19 @@ def _doses(sections: dict, folder: Path) -> list[str]:
     return [f"{dose_table(doses)}\n\n![doses](report-doses.png)\n"]
 
 
-# What is compared across sections: what makes its tables, and its figures into a folder.
+def _claims(sections: dict, folder: Path, places: Sequence[Path]) -> list[str]:
+    """The table of `paper_claims.claim_rows`."""
+    if not (rows := claim_rows(sections, places)):
+        return []
+    write_atomically(folder / "report-claims.json", json.dumps(rows, indent=1))
+    return [f"{paper_claims_table(rows)}\n"]
+
+
+# What is compared across sections: what makes its tables, and its figures into a folder, of runs in some places.
 ACROSS = {
+    "Every claim of the paper with a number": _claims,
     "Set by set": _set_by_set,
+    "Kind by kind": _kind_by_kind,
     "Do larger models profit more from thinking?": _sizes,
     "Effect against dose": _doses,
 }
@@ -155,15 +175,6 @@ def _section(title: tuple[str, str, str], methods: dict, rows: list[dict], headl
     if elicited := elicitation_rows(methods):
         parts.append(f"Elicited or learnt?\n\n{elicitation_table(elicited)}\n")
     return parts
-
-
-def _is_headline(profile: str, dataset: str, models: str, together: dict) -> bool:
-    """Whether the claims are decided here: on the design's set, its halves swapped or not, over all of its base models
-    that ran."""
-    design, names = read_claims()["design"], set(models.split(", "))
-    wider = (set(key[2].split(", ")) for key in together if key[:2] == (profile, dataset))
-    on_it = profile in ("nano", "nano-swapped") and dataset.partition(",")[0] == design["dataset"]
-    return on_it and names <= set(design["bases"]) and not any(names < others for others in wider)
 
 
 def as_html(text: str, folder: Path) -> str:

@@ -62,7 +62,7 @@ def sha256_files(paths: Iterable[Path], leave_out: tuple[str, ...] = (".pyc",)) 
 
 
 def sha256_examples(examples: Iterable[Example]) -> str:
-    """One digest over everything the examples hold, pixels included."""
+    """One digest over what is asked and answered: texts, splits, groups, and pictures as files or as pixels."""
     digest = hashlib.sha256()
     for example in examples:
         fields = [example.id, example.question, example.answer, example.choices, example.split, example.group]

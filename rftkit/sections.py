@@ -119,6 +119,15 @@ def _together(of: dict[str, dict[str, list]]) -> dict[str, list]:
     return {name: [run for methods in of.values() for run in methods.get(name, [])] for name in names}
 
 
+def is_headline(profile: str, dataset: str, models: str, together: dict) -> bool:
+    """Whether the claims are decided here: on the design's set, its halves swapped or not, over all of its base models
+    that ran."""
+    design, names = read_claims()["design"], set(models.split(", "))
+    wider = (set(key[2].split(", ")) for key in together if key[:2] == (profile, dataset))
+    on_it = profile in ("nano", "nano-swapped") and dataset.partition(",")[0] == design["dataset"]
+    return on_it and names <= set(design["bases"]) and not any(names < others for others in wider)
+
+
 def recipe_of(model: str) -> dict[str, Any] | None:
     """What a model was made by (`rftkit nano pretrain`), but for what tells base models of one recipe apart; None if
     that is not known."""

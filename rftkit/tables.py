@@ -143,8 +143,19 @@ def sets_table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         paper = ", ".join(f"{column} {100 * value:+.1f}" for column, value in row["paper"].items())
         parts = "; ".join(f"{part} {_points(cell)}" for part, cell in row["parts"].items())
-        lines.append([row["claim"], paper, *_decided(row), parts])
-    return _markdown(["set and models", "paper, 2B", *DECIDED, "parts, uncorrected"], lines)
+        lines.append([row["claim"], paper, *_decided(row), "untested", parts])
+    return _markdown(["set and models", "paper, 2B", *DECIDED, "at paper scale", "parts, uncorrected"], lines)
+
+
+def kinds_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `comparisons.kind_rows` as Markdown, differences in points of per cent."""
+    levels = sorted({level for row in rows for level in row["levels"]})
+    lines = []
+    for row in rows:
+        kind = row["kind"] + " (not trained on)" * row["untrained"]
+        cells = [_points(row["levels"].get(level)) for level in levels]
+        lines.append([row["section"], kind, _counted(row["runs"]), _points(row["all"]), *cells])
+    return _markdown(["set and models", "kind", "seeds", "all levels", *(f"level {n}" for n in levels)], lines)
 
 
 def size_table(rows: list[dict[str, Any]]) -> str:
@@ -155,6 +166,8 @@ def size_table(rows: list[dict[str, Any]]) -> str:
         "seeds",
         "what the larger gains by thinking, minus what the smaller does",
         "p, uncorrected",
+        "paper, 7B minus 2B",
+        "at paper scale",
         "what each gains by thinking",
     ]
     lines = []
@@ -162,8 +175,31 @@ def size_table(rows: list[dict[str, Any]]) -> str:
         cells = [row["claim"], " and ".join(f"{size / 1e6:.1f} M" for size in row["parameters"]), _counted(row["runs"])]
         cells.append(f"{NAMES.get(row['measure'], row['measure'])} {_points(row['difference'])}")
         alone = "; ".join(f"{model} {_points(cell)}" for model, cell in row["alone"].items())
-        lines.append([*cells, f"{row['p']:.3f}", alone])
+        paper = "" if row["paper"] is None else f"{100 * row['paper']:+.1f}"
+        lines.append([*cells, f"{row['p']:.3f}", paper, "untested", alone])
     return _markdown(head, lines)
+
+
+def paper_claims_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `paper_claims.claim_rows` as Markdown; differences in points of per cent."""
+    head = ["claim of the paper", "on; in the paper", "paper", "here", "smallest visible", "seeds", "by", "in the toy",
+            "at paper scale"]  # fmt: skip
+    lines = []
+    for row in rows:
+        paper, here = row["paper"], _measure(row["here"], row["unit"])
+        cells = [row["claim"], row["set"], paper if isinstance(paper, str) else _measure((paper,), row["unit"]), here]
+        cells.append(f"{100 * row['smallest']:.1f}" if "smallest" in row else "")
+        cells += [_counted(row["runs"]) if "runs" in row else "", row["by"], row["verdict"], "untested"]
+        lines.append(cells)
+    return _markdown(head, lines)
+
+
+def _measure(numbers: tuple[float, ...], unit: str) -> str:
+    """A number, with its interval if it has one, in `points`, `%` or `times`."""
+    form, scale = {"points": ("+.1f", 100), "%": (".1f", 100), "times": (".1f", 1)}[unit]
+    first, *ends = (f"{scale * number:{form}}" for number in numbers)
+    first += {"points": "", "%": " %", "times": " times"}[unit]
+    return f"{first} [{', '.join(ends)}]" if ends else first
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -196,13 +232,14 @@ def claims_with_controls_table(rows: list[dict[str, Any]]) -> str:
 
 def elicitation_table(rows: list[dict[str, Any]]) -> str:
     """The rows of `controls.elicitation_rows` as Markdown, in per cent and points."""
-    head = ["method", "part", "says, before and after", "knows, before and after", "gained on known items",
-            "gained on unknown items"]  # fmt: skip
+    head = ["method", "part", "says, before and after", "pass@8, before and after", "knows, before and after", "gained",
+            "on known items", "on unknown items"]  # fmt: skip
     lines = []
     for row in rows:
         cells = [title_of(row["method"]), row["split"]]
-        cells += [" / ".join(_share(value) for value in row[name]) for name in ("said", "knows")]
-        lines.append(cells + [f"{100 * row[name]:+.1f}" for name in ("gain_known", "gain_unknown")])
+        cells += [" / ".join(_share(value) for value in row[name] or ()) for name in ("said", "passed", "knows")]
+        gains = [f"{100 * row[name]:+.1f}" if name in row else "" for name in ("gain", "gain_known", "gain_unknown")]
+        lines.append(cells + gains)
     return _markdown(head, lines)
 
 

@@ -23,12 +23,12 @@ def judge(completions: Sequence[str], example: Example, mode: str, rule: str = "
     return table
 
 
-def playground(example: Example, completion: str, mode: str = "thinking", rule: str = "strict") -> ipywidgets.VBox:
+def playground(example: Example, completion: str) -> ipywidgets.VBox:
     """Type a completion of an example, choose mode and rule, and see how it is judged."""
     wide = ipywidgets.Layout(width="95%")
     text = ipywidgets.Textarea(completion, description="completion", layout=wide)
-    modes = ipywidgets.Dropdown(options=list(MODES), value=mode, description="mode")
-    rules = ipywidgets.Dropdown(options=list(RULES), value=rule, description="rule")
+    modes = ipywidgets.Dropdown(options=list(MODES), value="thinking", description="mode")
+    rules = ipywidgets.Dropdown(options=list(RULES), value="strict", description="rule")
     shown = ipywidgets.HTML()
 
     def update(_=None) -> None:

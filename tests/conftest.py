@@ -1,4 +1,4 @@
-"""Fixtures: the bundled model, loaded once for tests that do not train it."""
+"""Fixtures: the bundled model, loaded once for tests that do not train it; a small profile; bad pictures."""
 
 import os
 
@@ -13,6 +13,17 @@ from hypothesis import settings
 
 settings.register_profile("kit", deadline=None)  # a busy machine is not a failure
 settings.load_profile("kit")
+
+MINE = """
+model: nano-s
+dataset: digits
+steps: 2
+prompts_per_step: 2
+num_generations: 4
+sft_batch: 4
+test_items: 8
+pass_items: 0
+"""
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +49,11 @@ def pictures(tmp_path_factory):
     folder.mkdir()
     bad_data.write_images(folder)
     return folder
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A profile by relative path, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(MINE)
+    return "mine.yaml"

@@ -133,7 +133,7 @@ def _run(folder, method, seed, answers, control=None):
     table = pd.DataFrame(answers, columns=columns).assign(group=lambda rows: rows["id"])
     table.to_parquet(folder / "predictions.parquet")
     return {"method": method, "control": control, "seed": seed, "model": "nano-s", "task": "classification",
-            "folder": folder}  # fmt: skip
+            "folder": folder, "measures": []}  # fmt: skip
 
 
 def test_gains_are_split_by_what_was_known_before(tmp_path):
@@ -157,6 +157,19 @@ def test_gains_are_split_by_what_was_known_before(tmp_path):
               for name, runs in methods.items()}  # fmt: skip
     (row,) = elicitation_rows(second)
     assert row["said"] == (0.625, 0.875) and (row["gain_known"], row["gain_unknown"]) == (0.125, 0.125)
+
+
+def test_without_choices_gains_stand_beside_what_eight_samples_find(tmp_path):
+    passed = {"split": "level 1", "measure": "pass@8", "mode": "thinking"}
+    methods = {}
+    for method, right, share in (("zero_shot", 0.0, 0.6), ("cls_rl", 1.0, 0.8)):
+        run = _run(tmp_path / method, method, 0, [("level 1", "a", "thinking", right, None)])
+        table = pd.read_parquet(run["folder"] / "predictions.parquet").drop(columns="likelihood")
+        table.rename(columns={"strict": "math"}).to_parquet(run["folder"] / "predictions.parquet")
+        methods[method] = [run | {"task": "math", "measures": [passed | {"accuracy": share}]}]
+    (row,) = elicitation_rows(methods)
+    assert row["said"] == (0, 1) and row["passed"] == (0.6, 0.8) and row["knows"] is None and row["gain"] == 1
+    assert "0.0 / 100.0 | 60.0 / 80.0 |  | +100.0 |  |  |" in elicitation_table([row])
 
 
 def test_a_control_is_compared_with_its_method_by_seed(tmp_path):

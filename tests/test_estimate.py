@@ -110,6 +110,23 @@ def test_a_larger_run_needs_more_and_each_mend_less():
     assert 2 <= len(found["mends"]) <= 3 and found["memory"]["total"] == plain["total"]
 
 
+@pytest.mark.parametrize(
+    ("method", "changes", "smaller"),
+    [
+        ("cls_rl", {"prompts_per_step": 9, "num_generations": 8, "micro_batch": 72}, 24),  # 32 does not divide 72
+        ("cls_rl", {"prompts_per_step": 5, "num_generations": 8, "micro_batch": 40}, 8),
+        ("cls_rl", {"prompts_per_step": 8, "num_generations": 8, "micro_batch": 8}, None),  # less than a group
+        ("sft_all", {"sft_batch": 36, "micro_batch": 18}, 9),  # of SFT, no groups
+        ("sft_all", {"sft_batch": 4, "micro_batch": 64}, 2),
+        ("sft_all", {"sft_batch": 3, "micro_batch": 1}, None),
+    ],
+)
+def test_a_smaller_micro_batch_is_one_that_a_run_takes(method, changes, smaller):
+    found = estimate(*_run("nano", method, device="cpu", eval_batch=1, pass_items=0, **changes), with_time=False)
+    assert [m for m in found["mends"] if "micro" in m] == [f"micro_batch: {smaller}"] * (smaller is not None)
+    load_settings("nano", method, **changes | {"micro_batch": smaller or 1})
+
+
 def _run(*given, **changes):
     settings = load_settings(*given, **changes)
     return settings, training_examples(settings)

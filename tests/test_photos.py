@@ -197,6 +197,19 @@ def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tm
     assert list(splits_to_test(replace(settings, protocol="few_shot"))) == ["all"]
 
 
+def test_photographs_that_are_left_out_unasked_are_told_of(plain, monkeypatch, capsys):
+    name, most = str(plain), sum(map(len, read_splits(str(plain)).values()))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("rftkit.tasks.bundled.TEST_ITEMS", 4)
+    base, new = (len(load_part(name, "test", 100, 0, part)) for part in ("base", "new"))
+    assert base + new == most > 8
+    read_splits(name, limit=4)
+    assert capsys.readouterr().err == ""
+    read_splits(name)
+    line = f"{name}: test items asked: 4 of {base} (base), 4 of {new} (new); a larger --limit asks more\n"
+    assert capsys.readouterr().err == line
+
+
 def test_a_bundled_name_is_never_a_folder(plain, tmp_path, monkeypatch):
     (tmp_path / "shapes").mkdir()
     monkeypatch.chdir(tmp_path)

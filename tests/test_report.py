@@ -10,15 +10,15 @@ import pytest
 
 from rftkit.archive import kept_results, read_archive, write_archive
 from rftkit.claims import decide, dose_rows
-from rftkit.comparisons import set_rows, size_rows
+from rftkit.comparisons import kind_rows, set_rows, size_rows
 from rftkit.errors import UserError
-from rftkit.paper import paper_numbers, paper_sets, paper_tables
+from rftkit.paper import paper_numbers, paper_sets, paper_size_difference, paper_tables
 from rftkit.report import write_report
 from rftkit.results import write_results
 from rftkit.sections import load_runs, pooled, recipe_of
 from rftkit.settings import Settings, read_claims
 from rftkit.stats import proportion
-from rftkit.tables import claims_table, dose_table, markdown_table, sets_table, table_rows
+from rftkit.tables import claims_table, dose_table, kinds_table, markdown_table, sets_table, table_rows
 
 # The least that a run writes about what came out.
 OUTCOME = {"mode": "thinking", "eval": {}, "measures": [], "completion_length": 3.0, "seconds": 10.0, "training": None}
@@ -180,7 +180,7 @@ def test_a_section_that_cannot_be_made_does_not_take_the_others_with_it(runs):
 def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp_path, monkeypatch):
     claim = {"name": "rl", "first": "sft", "second": "zero_shot", "measure": "base", "paper": "above"}
     design = {"dataset": "shapes", "bases": ["one", "two"]}
-    for module in ("claims", "sections", "tables", "report"):
+    for module in ("claims", "sections", "tables", "paper_claims"):
         monkeypatch.setattr(
             f"rftkit.{module}.read_claims", lambda: read_claims() | {"primary": [claim], "design": design}
         )
@@ -263,6 +263,34 @@ def test_a_larger_model_profits_more_by_the_difference_of_differences(tmp_path):
     text, _ = write_report(runs)
     assert "| shapes, profile nano | 1.0 M and 4.0 M | 6 on 2 bases | H +33.3 [" in text
     assert json.loads((runs / "report-sizes.json").read_text())[0]["measure"] == "h"
+
+
+def test_drawn_tasks_are_compared_kind_by_kind_and_level_by_level(tmp_path):
+    ids = [
+        f"puzzle-test-{kind}-{level}-{number}" for kind in ("clock", "numbers") for level in (1, 2) for number in "ab"
+    ]
+    for seed in range(3):
+        for method, mode, right in (("cls_rl", "thinking", "clock"), ("no_thinking_rl", "no_thinking", "numbers-1")):
+            run = tmp_path / f"{method}-{seed}"
+            make_run(run, method, seed, mode, [], [], dataset="puzzle", task="puzzle", scoring="choice_letter")
+            rows = {"split": "patterns", "id": ids, "group": ids, "mode": mode,
+                    "choice_letter": [float(right in name) for name in ids]}  # fmt: skip
+            pd.DataFrame(rows).to_parquet(run / "predictions.parquet")
+    clock, numbers = kind_rows(load_runs(tmp_path))
+    assert (clock["kind"], clock["untrained"]) == ("clock", True) and not numbers["untrained"]
+    assert clock["all"][0] == 1 and {level: found[0] for level, found in clock["levels"].items()} == {1: 1, 2: 1}
+    assert numbers["all"][0] == -0.5 and {n: found[0] for n, found in numbers["levels"].items()} == {1: -1, 2: 0}
+    assert "| numbers | 3 | -50.0 [" in kinds_table([clock, numbers])
+
+
+@pytest.mark.parametrize(
+    ("task", "protocol", "points"),
+    [("math", None, 9.4), ("spatial", "base_to_new", 6.09), ("puzzle", None, 4.3), ("classification", "few_shot", 2.72),
+     ("classification", "base_to_new", None)],
+)  # fmt: skip
+def test_what_the_papers_larger_model_gains_more_by_thinking(task, protocol, points):
+    found = paper_size_difference(task, protocol)
+    assert found is None if points is None else 100 * found == pytest.approx(points)
 
 
 @pytest.mark.parametrize("recipe", ["", "[]", "{}", '{"vague": 1'])

@@ -100,6 +100,23 @@ def test_a_root_is_for_real_sets(name, capsys):
     )
 
 
+def test_pictures_of_one_name_in_several_folders_are_held_out_and_grouped_apart(tmp_path):
+    images = [f"{number}/view.png" for number in range(60)]
+    row = {"question": "What is it?", "answer": "cat", "choices": ["cat", "dog"]}
+    formats.json_file(
+        tmp_path / "mine", "train.jsonl", [row | {"image": image} for image in images], images, lines=True
+    )
+    held_out = tables.load(str(tmp_path / "mine"), "val", None, 0)
+    assert 0 < len(held_out) < len(images) / 4
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    assert tables.load(str(tmp_path / "moved"), "val", None, 0)[0].id == held_out[0].id
+    asked = {"from": "human", "value": "<image>\nHow many legs are there?"}
+    rows = [{"image": i, "conversations": [asked, {"from": "gpt", "value": "The answer is 4"}]} for i in images]
+    formats.json_file(tmp_path / "real", "train_samples_all_tuning.json", rows, images)
+    shots = tables.load(f"mathv360k@{tmp_path / 'real'}", "shots", None, 0)
+    assert len({example.group for example in shots}) == len(shots) > 20
+
+
 def test_ids_that_name_several_items_are_refused_before_a_run(tmp_path, capsys):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     row = json.dumps({"image": "a.png", "question": "What?", "answer": "a", "choices": ["a", "b"], "id": "x"})

@@ -7,12 +7,17 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from test_cli import one_line
 from test_report import make_run
+from transformers import PreTrainedModel
 
 from rftkit.cli import main
+from rftkit.errors import UserError
 from rftkit.models import BUNDLED
+from rftkit.nano import corpus, pretrain
+from rftkit.nano.worlds import worlds
 from rftkit.results import read_predictions, read_results
 from rftkit.run import execute
 from rftkit.settings import load_settings
@@ -201,6 +206,28 @@ def test_a_torn_checkpoint_of_pretraining(tmp_path, capsys):
     (tmp_path / "checkpoint.pt").write_bytes(b"torn")
     line = one_line(capsys, "nano", "pretrain", "--out", str(tmp_path))
     assert "checkpoint.pt' is torn: delete it to start from the beginning" in line
+
+
+def test_pretraining_goes_on_where_its_last_save_was_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "CLASSES_IN_MEMORY", dict.fromkeys(worlds(), 2))
+    steps = dict.fromkeys(pretrain.STEPS, 1)
+    recipe = corpus.Recipe(**steps, sets=("shapes",), vision_batch=4, language_batch=4)
+    whole = load_file(pretrain.pretrain(recipe, tmp_path / "whole") / "model.safetensors")
+    save = PreTrainedModel.save_pretrained
+
+    def interrupted(self, folder):
+        save(self, folder)
+        (folder / "model.safetensors").write_bytes(b"torn")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain(recipe, tmp_path / "torn")
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", save)
+    resumed = load_file(pretrain.pretrain(recipe, tmp_path / "torn") / "model.safetensors")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    with pytest.raises(UserError, match="already holds a model"):
+        pretrain.pretrain(recipe, tmp_path / "torn")
 
 
 def test_a_place_that_cannot_be_written(run, trained, capsys):

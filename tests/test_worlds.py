@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rftkit.nano.card import thought_is_true
+from rftkit.nano.card import LEAST_PASSED, MOST_STRICT, thought_is_true
 from rftkit.nano.corpus import CLASSES_IN_MEMORY
-from rftkit.nano.speech import Habit, completion, habits, scene_habits
+from rftkit.nano.speech import THOUGHTS, Habit, completion, habits, scene_habits
 from rftkit.nano.worlds import SIDE, emoji, flags, get_world, worlds
 from rftkit.prompts import question_text
+from rftkit.settings import read_claims
 from rftkit.tasks.bundled import DRAWN, load_part, training_set
 from rftkit.tasks.classification import load_split
 
@@ -101,6 +102,17 @@ def test_habits_treat_base_and_new_alike(vague):
     assert all(0 <= habit.share <= 1 for habit in dealt.values())
     kinds = scene_habits(DRAWN["math"], vague, seed=3)
     assert sum(habit.share for habit in kinds.values()) / len(kinds) == pytest.approx(vague)
+
+
+def test_the_mixture_is_that_of_the_claims():
+    mixture = read_claims()["mixture"]
+    said = dict(mixture["thoughts"])
+    assert {"true": said.pop("correct"), **said} == THOUGHTS
+    shares = {habit.share for habit in habits(get_world("shapes"), mixture["vague"], seed=0).values()}
+    assert [min(shares), max(shares)] == pytest.approx(mixture["shares"])  # of an odd number one is in between
+    requirements = mixture["requirements"]
+    assert f"strict accuracy at most {100 * MOST_STRICT:.0f} %" in requirements
+    assert sum(f"pass@8 of {100 * LEAST_PASSED:.0f} % or more on every level" in line for line in requirements) == 1
 
 
 @pytest.mark.parametrize(("name", "half", "size"), [("shapes", "base", 9), ("digits", "new", 5)])

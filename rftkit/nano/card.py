@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import permutations
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from rftkit.evaluate import answer_rows, pass_at_samples
 from rftkit.models import load, resolve
 from rftkit.nano.speech import THOUGHTS, habits
 from rftkit.nano.worlds import worlds
+from rftkit.pools import pool
 from rftkit.prompts import MODES
 from rftkit.results import write_atomically
 from rftkit.tasks import Example
@@ -44,9 +43,8 @@ def zero_shot_rows(name: str, sets: Sequence[str]) -> list[dict]:
     thoughts that are true (`thought_is_true`). One part a core at once.
     """
     parts = [(name, dataset, part) for dataset in sets for part in parts_of(dataset)]
-    # Started anew, not forked: torch's threads do not survive a fork.
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(tqdm(pool.map(_row, *zip(*parts, strict=True)), total=len(parts), desc="parts"))
+    with pool(threads=1) as workers:
+        return list(tqdm(workers.map(_row, *zip(*parts, strict=True)), total=len(parts), desc="parts"))
 
 
 def _row(name: str, dataset: str, part: str) -> dict:

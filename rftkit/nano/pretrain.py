@@ -156,7 +156,7 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     stage, step, loss and seconds.
     """
     _check(recipe)
-    if (out / "model.safetensors").exists():
+    if (out / "model.safetensors").exists() and not (out / "checkpoint.pt").exists():  # with one it may be torn
         raise UserError(f"'{out}' already holds a model: choose another --out")
     torch.manual_seed(recipe.seed)
     model, processor = _first_model(recipe)

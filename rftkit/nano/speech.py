@@ -189,10 +189,10 @@ def question_about(drawing: Drawing, world: World, rng: random.Random) -> Exampl
     return question(drawing, world, pool, share, rng, split="pretrain")
 
 
-def scene_vocabulary(task: DrawnTask, count: int = 150) -> list[str]:
+def scene_vocabulary(task: DrawnTask) -> list[str]:
     """Texts of a drawn task, for training the tokenizer; each number up to 99, angle and place becomes a token."""
     texts, rng = [], random.Random(task.name)
-    for number, (kind, level, scene) in zip(range(count), task.scenes(task.pairs, "pretrain", 0), strict=False):
+    for number, (kind, level, scene) in zip(range(150), task.scenes(task.pairs, "pretrain", 0), strict=False):
         example = task.example("pretrain", number, kind, level, scene)
         texts += [question_text(example, mode) for mode in MODES]
         texts += [f" {scene.answer} ", f" {', '.join(scene.steps)} ", f"The answer is {scene.answer}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,11 +134,14 @@ def read_splits(data: str, split: str | None = None, limit: int | None = None) -
     Args:
         data: a set's name or a path.
         split: a part of a set, such as `base`, `new` or `all` (None: its usual ones); tables and files have `test`.
-        limit: at most this many examples a split.
+        limit: at most this many examples a split (None: TEST_ITEMS of what is drawn and of photographs, else all).
     """
     if data in datasets() or is_photo_folder(data):
         parts = (split,) if split else evaluated_parts(data, "base_to_new")
-        return {part: load_part(data, "test", limit or TEST_ITEMS, 0, part) for part in parts}
+        found = {part: load_part(data, "test", limit or TEST_ITEMS, 0, part) for part in parts}
+        if limit is None and data not in datasets():
+            _tell_of_left_out(data, found)
+        return found
     if not is_table(data) and not Path(data).exists():
         raise UserError(
             f"no data '{data}': name a bundled set ({', '.join(datasets())}), a folder, a JSONL file, or a real set as "
@@ -146,6 +150,14 @@ def read_splits(data: str, split: str | None = None, limit: int | None = None) -
     if split not in (None, "test"):
         raise UserError(f"'{data}' has no split '{split}', only 'test'")
     return {"test": tables.load(data, "test", limit, 0) if is_table(data) else read_jsonl(Path(data))[:limit]}
+
+
+def _tell_of_left_out(data: str, asked: dict[str, list[Example]]) -> None:
+    """A line on stderr if a folder of photographs has more test items than are asked when nobody says how many."""
+    there = {part: len(load_part(data, "test", 10**6, 0, part)) for part in asked}
+    parts = [f"{len(asked[part])} of {most} ({part})" for part, most in there.items() if most > len(asked[part])]
+    if parts:
+        print(f"{data}: test items asked: {', '.join(parts)}; a larger --limit asks more", file=sys.stderr)
 
 
 def why_not(dataset: str, eval_dataset: str | None, trains: bool) -> str | None:

@@ -182,10 +182,20 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def options(answer: str, others: list[str], rng: random.Random, count: int = 4) -> tuple[str, ...]:
-    """A shuffled choice list of at most `count`: the answer and some of the others."""
+def kind_of(name: str) -> str:
+    """The kind of scene of a drawn example's id."""
+    return name.split("-")[2]
+
+
+def level_of(name: str) -> int:
+    """The level of a drawn example's id."""
+    return int(name.split("-")[3])
+
+
+def options(answer: str, others: list[str], rng: random.Random) -> tuple[str, ...]:
+    """A shuffled choice list of at most four: the answer and some of the others."""
     wrong = [other for other in dict.fromkeys(others) if other != answer]
-    chosen = [answer, *rng.sample(wrong, min(count - 1, len(wrong)))]
+    chosen = [answer, *rng.sample(wrong, min(3, len(wrong)))]
     rng.shuffle(chosen)
     return tuple(chosen)
 

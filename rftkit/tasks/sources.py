@@ -71,16 +71,16 @@ def check_size(size: tuple[int, int], name: str, item: str) -> None:
         raise UserError(f"{item}: image '{name}' is {width} x {height} pixels; {ALLOWED}")
 
 
-def read_jsonl(path: Path, task: str = "classification") -> list[Example]:
+def read_jsonl(path: Path) -> list[Example]:
     """Examples of a JSONL file (`read_lines`); the first line that is none is a UserError."""
-    found = read_lines(path, task)
+    found = read_lines(path)
     for line in found:
         if isinstance(line, UserError):
             raise line
     return found
 
 
-def read_lines(path: Path, task: str = "classification") -> list[Example | UserError]:
+def read_lines(path: Path) -> list[Example | UserError]:
     """The lines of a JSONL file of `{image, question, answer, choices?, id?, group?}` beside its images.
 
     `image` is a path, or a list of paths, relative to the file and inside its folder. A line is an example, or what is
@@ -99,13 +99,13 @@ def read_lines(path: Path, task: str = "classification") -> list[Example | UserE
     found: list[Example | UserError] = []
     for number, line in lines:
         try:
-            found.append(_example(line, path, number, task))
+            found.append(_example(line, path, number))
         except UserError as error:
             found.append(error)
     return found
 
 
-def _example(line: str, path: Path, number: int, task: str) -> Example:
+def _example(line: str, path: Path, number: int) -> Example:
     item = f"{path.name} line {number}"
     try:
         row = json.loads(line)
@@ -117,14 +117,14 @@ def _example(line: str, path: Path, number: int, task: str) -> Example:
     for column in ("image", "question", "answer"):
         if column not in row:
             raise UserError(f"{item}: column '{column}' is missing (needed: image, question, answer; choices if any)")
-    question, answer, choices = check_texts(row["question"], row["answer"], row.get("choices"), item, task)
+    question, answer, choices = check_texts(row["question"], row["answer"], row.get("choices"), item)
     images = read_images(row["image"], path.parent, item)
     for image in images:
         with _opened(image, item):  # reads the header only
             pass
     name = f"{path.stem}-{number}" if row.get("id") is None else str(row["id"])
     group = name if row.get("group") is None else str(row["group"])
-    return Example(name, images, question, answer, choices, task, path.stem, "test", group)
+    return Example(name, images, question, answer, choices, dataset=path.stem, split="test", group=group)
 
 
 def check_texts(

@@ -26,11 +26,11 @@ def _things(count: int, rng: random.Random) -> list[Thing]:
     return list(zip(rng.sample(sorted(COLOURS), count), rng.sample(FIGURES, count), strict=True))
 
 
-def _spread(count: int, least: float, rng: random.Random, margin: float = 16) -> list[Place]:
+def _spread(count: int, least: float, rng: random.Random) -> list[Place]:
     """Places on the canvas, each at least so many pixels from the others."""
     places: list[Place] = []
     while len(places) < count:
-        place = tuple(rng.uniform(margin, CANVAS - margin) for _ in range(2))
+        place = tuple(rng.uniform(16, CANVAS - 16) for _ in range(2))
         if all(math.dist(place, other) >= least for other in places):
             places.append(place)
         elif rng.random() < 0.02:

@@ -98,29 +98,29 @@ def read(name: str, split: str, count: int | None = None, seed: int = 0) -> Iter
     if stored is None:
         raise UserError(f"'{name}' has no rows for '{split}', only for {', '.join(stored_splits(name))}")
     if not is_real(name):
-        lines = enumerate(read_lines(Path(name) / JSONL[stored]))
-        chosen = sample((pair for pair in lines if _line_belongs(pair[1], split)), count, seed)
-        place = {"dataset": Path(name).resolve().name, "split": split}
+        folder, lines = Path(name), enumerate(read_lines(Path(name) / JSONL[stored]))
+        chosen = sample((pair for pair in lines if _line_belongs(pair[1], split, folder)), count, seed)
+        place = {"dataset": folder.resolve().name, "split": split}
         return (replace(line, **place) if isinstance(line, Example) else line for _, line in chosen)
     known, entry, folder = find(name)
     rows = (row for row in _rows(name, entry, folder, stored) if split == "test" or _wanted(entry, row[1], split))
     return (_example(known, entry, row, split) for row in sample(rows, count, seed))
 
 
-def _line_belongs(line: Example | UserError, split: str) -> bool:
-    return _belongs(line.images[0], split) if isinstance(line, Example) else split != "val"
+def _line_belongs(line: Example | UserError, split: str, folder: Path) -> bool:
+    return _belongs(line.images[0], split, folder) if isinstance(line, Example) else split != "val"
 
 
-def _belongs(image: Any, split: str) -> bool:
+def _belongs(image: Any, split: str, folder: Path | None) -> bool:
     """Whether a picture is of this split: it is held out whatever is asked about it."""
-    return split == "test" or (_digest(image)[0] % HELD_OUT == 0) == (split == "val")
+    return split == "test" or (_digest(image, folder)[0] % HELD_OUT == 0) == (split == "val")
 
 
-def _digest(image: Any) -> bytes:
-    """What a picture is known by: the content that a row holds, or its name."""
+def _digest(image: Any, folder: Path | None) -> bytes:
+    """What a picture is known by: the content that a row holds, or its path in the folder of the images."""
     image = (image.get("bytes") or image.get("path")) if isinstance(image, dict) else image
-    content = image if isinstance(image, bytes) else str(getattr(image, "name", image)).encode(errors="replace")
-    return hashlib.sha256(content).digest()
+    name = image.relative_to(folder.resolve()).as_posix() if isinstance(image, Path) else image
+    return hashlib.sha256(name if isinstance(name, bytes) else str(name).encode(errors="replace")).digest()
 
 
 def _wanted(entry: RealSet, row: Row, split: str) -> bool:
@@ -128,7 +128,7 @@ def _wanted(entry: RealSet, row: Row, split: str) -> bool:
     images = row.get(entry.image)
     images = images if isinstance(images, list) else [images]
     alone = not entry.one_image or len(images) == 1
-    return alone and (not entry.held_out or _belongs(images[0] if images else None, split))
+    return alone and (not entry.held_out or _belongs(images[0] if images else None, split, None))
 
 
 def sample(rows: Iterable[tuple], count: int | None, seed: int) -> list[tuple]:
@@ -237,5 +237,5 @@ def _example(known: str, entry: RealSet, numbered: Numbered, split: str) -> Exam
         return error
     if entry.shuffled and choices:
         choices = tuple(random.Random(item).sample(choices, len(choices)))
-    group = _digest(images[0]).hex()[:16]  # questions about one picture are not independent
+    group = _digest(images[0], folder).hex()[:16]  # questions about one picture are not independent
     return Example(item, images, question, answer, choices, entry.task, known, split, group)

@@ -1,0 +1,64 @@
+"""Processes beside this one: one that is killed is one line, and none is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from rftkit.errors import UserError
+from rftkit.pools import pool
+
+WORKING = """
+import os, time
+from rftkit.pools import pool
+with pool(1) as workers:
+    print(workers.submit(os.getpid).result(), flush=True)
+    workers.submit(time.sleep, 600).result()
+"""
+
+
+def test_a_worker_that_is_killed_is_a_user_error():
+    with pytest.raises(UserError, match="was killed, most likely because memory ran out"), pool(1) as workers:
+        workers.submit(os._exit, 9).result()
+
+
+def killed(*_):
+    os._exit(9)
+
+
+@pytest.mark.parametrize("command", ["bench", "card", "select"])
+def test_all_that_work_in_processes_say_so(command, tmp_path, monkeypatch):
+    from rftkit import bench, selection  # not above, or each worker would load them too
+    from rftkit.nano import card
+
+    monkeypatch.setattr(card, "_row", killed)
+    monkeypatch.setattr(selection, "_run", killed)
+    with pytest.raises(UserError, match="was killed"):
+        {
+            "bench": lambda: bench._elsewhere(killed),
+            "card": lambda: card.zero_shot_rows("nano-s", ["shapes"]),
+            "select": lambda: selection.select("smoke", "shapes", tmp_path),
+        }[command]()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_parent(end):
+    parent = subprocess.Popen([sys.executable, "-c", WORKING], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    worker = psutil.Process(int(parent.stdout.readline()))
+    parent.send_signal(end)
+    parent.wait(60)
+    until = time.monotonic() + 60
+    while is_at_work(worker) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not is_at_work(worker)
+
+
+def is_at_work(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
