@@ -74,7 +74,12 @@ WRONG = {
         "corrected = [0.01, 0.03, 0.04]",
     ],
     ("09", 2): ["times = 10", "times = 1", "times = 0.1**0.5"],
-    ("09", 3): ["mean_difference = 0.15", "mean_difference, share_above = -mean_difference, 0.0", "share_above = 0.75"],
+    ("09", 3): [
+        "mean_difference = 0.15",
+        "mean_difference = 0.035",
+        "mean_difference, share_above = -mean_difference, 0.0",
+        "share_above = 0.75",
+    ],
     ("10", 1): ["in_grpo, in_self_training = 1.0, 0.0", "in_grpo = 1 / 8", "in_self_training = 0.0"],
     ("10", 2): [
         "def my_front(points): return [max(points), max(points, key=lambda point: point[1])]",

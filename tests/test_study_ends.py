@@ -120,7 +120,7 @@ def test_a_study_that_is_killed_leaves_no_process_and_goes_on_with_what_is_missi
         family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         process.wait()
-        assert len(family) == 2  # papermill and its kernel
+        assert len(family) >= 2  # papermill and its kernel
         assert wait_for(lambda: all(map(ended, family)), 30)
     finally:
         for one in [process, *family]:
