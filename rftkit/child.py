@@ -1,6 +1,6 @@
 """`python -m rftkit.child PARENT MODULE ...` does what `python -m MODULE ...` does, and ends when process PARENT has.
 
-A study that is killed outright (no memory left, say) cannot end what it started; that would go on unseen.
+What is killed outright (no memory left, say) cannot end what it started; that would go on unseen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ import psutil
 
 
 def end_with(parent: int) -> None:
-    """End this process within seconds of another's end, whatever either is doing."""
+    """From now on end this process within seconds of another's end, whatever either is doing."""
+    Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(parent)
         # A zombie has ended too: whoever started it has not asked yet.
@@ -26,7 +30,6 @@ def end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv = sys.argv[1:]
-    Thread(target=end_with, args=(int(sys.argv[0]),), daemon=True).start()
-    sys.argv = sys.argv[1:]
+    _, parent, *sys.argv = sys.argv
+    end_with(int(parent))
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

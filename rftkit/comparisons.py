@@ -63,20 +63,20 @@ def size_rows(sections: dict) -> list[dict[str, Any]]:
     recipe minus that on the smallest, a row for each profile and set; p uncorrected.
 
     `alone` has the comparison on each of these models by itself: (mean, low, high), -1..1, with a 95 % interval;
-    `paper` is what the paper's 7B model gains by thinking minus what its 2B model does, None if unknown.
+    `paper` is what the paper's 7B model gains by thinking minus what its 2B model does, by column.
     """
     comparison, found, rows = read_claims()["sets"]["comparisons"][0], defaultdict(dict), []
     for (profile, dataset, models), methods in families(sections).items():
         made = recipe_of(models.partition(", ")[0])
         if made and "parameters" in made and (draws := compared(comparison, methods)):
             recipe = json.dumps({key: value for key, value in made.items() if key not in ("size", "parameters")})
-            found[profile, dataset, recipe][made["parameters"]] = models.split(", "), *list(draws.items())[-1]
+            run = methods[comparison["first"]][0]
+            found[profile, dataset, recipe][made["parameters"]] = models.split(", "), *list(draws.items())[-1], run
     names = short_names(model for _, _, model in sections)
     for (profile, dataset, _), sizes in found.items():
         if len(sizes) > 1:
-            (few, measure, one), (many, _, other) = sizes[min(sizes)], sizes[max(sizes)]
+            (few, measure, one, run), (many, _, other, _) = sizes[min(sizes)], sizes[max(sizes)]
             row = {"claim": f"{dataset}, profile {profile}", "set": dataset, "measure": measure}
-            run = sections[profile, dataset, few[0]][comparison["first"]][0]
             paper = paper_size_difference(run["task"], run.get("protocol"))
             row |= {"parameters": (min(sizes), max(sizes)), "paper": paper}
             row |= summary((one[0] + other[0], other[1] - one[1], other[2] - one[2]))

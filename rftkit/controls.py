@@ -59,10 +59,10 @@ def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
     """Where a trained method's gain over zero-shot comes from, by part; empty without a zero-shot run.
 
     `said`, `passed` and `knows` are (before, after) training: accuracy in its mode by its task's rule, any of eight
-    samples right (on fewer items), and accuracy by likelihood. `gain_known` and `gain_unknown` add up to the gain in
-    `said`: what came from test items whose answer the untrained model already found likeliest (elicited), and from the
-    others (learnt). All 0-1; each run beside its own base model. `knows` and the split are None for tasks without
-    choices, `passed` where nothing was sampled.
+    samples right (on fewer items), and accuracy by likelihood. `gain` is that in `said`; `gain_known` and
+    `gain_unknown` add up to it: what came from test items whose answer the untrained model already found likeliest
+    (elicited), and from the others (learnt). All 0-1; each run beside its own base model. `passed` is None where
+    nothing was sampled; without choices `knows` is, and `gain` is not divided.
     """
     if not methods.get("zero_shot"):
         return []
@@ -80,8 +80,9 @@ def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
         own = after[after["mode"] == method.mode].set_index(place)[rule]
         if own.empty or not set(own.index) <= set(said_before.index):
             continue  # the untrained model was not asked this, or not in this mode
-        bases = set(own.index.get_level_values("base"))
-        both = [[run for run in of if run["model"] in bases] for of in (methods["zero_shot"], runs)]
+        untrained = {run["model"]: run for run in methods["zero_shot"]}
+        compared_runs = [run for run in runs if run["model"] in untrained]
+        both = [untrained[run["model"]] for run in compared_runs], compared_runs
         for split, part in own.groupby("split", sort=False):
             gain = part - said_before.loc[part.index].to_numpy()
             passed = tuple(measured(of, split, "pass@8", method.mode) for of in both)

@@ -48,7 +48,7 @@ class Jobs:
     def __init__(self, count: int) -> None:
         self.threads = max(1, (os.cpu_count() or 1) // count)
         self._running: set[subprocess.Popen] = set()
-        self._ended = False
+        self.ended = False
         self._places: SimpleQueue[str | None] = SimpleQueue()
         for device in islice(cycle(devices() or [None]), count):
             self._places.put(device)
@@ -71,7 +71,7 @@ class Jobs:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
             self._running.add(process)
-            if self._ended:
+            if self.ended:
                 _stop([process])
             try:
                 written = process.communicate(given, timeout=None if minutes is None else 60 * minutes)[0]
@@ -83,7 +83,7 @@ class Jobs:
 
     def end(self) -> None:
         """End what still runs, and what starts from now on."""
-        self._ended = True
+        self.ended = True
         _stop(list(self._running))
 
 
@@ -93,19 +93,26 @@ def _module(name: str) -> list[str]:
 
 
 def _stop(processes: list[subprocess.Popen]) -> None:
-    """End processes; of those that have not ended in time, and of all that any of them started, nothing is left."""
-    family = []
+    """End processes, and what they started, by force if they have not ended in time."""
+    family = _started_by(processes)
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            family += psutil.Process(process.pid).children(recursive=True)
         process.terminate()
     until = time.monotonic() + GRACE
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, until - time.monotonic()))
-    for process in (*processes, *family):  # a kernel holds the pipe that is read to its end
-        with suppress(psutil.NoSuchProcess):
+    for process in (*_started_by(processes), *processes, *family):  # a kernel holds the pipe that is read to its end
+        with suppress(psutil.Error):
             process.kill()
+
+
+def _started_by(processes: list[subprocess.Popen]) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):
+            if process.poll() is None:  # or its number may be another's
+                found += psutil.Process(process.pid).children(recursive=True)
+    return found
 
 
 def execute_chapters(
@@ -192,7 +199,7 @@ def _help(
         return
     lines = [json.dumps([asdict(settings), str(out)]) for settings in reversed(missing)]
     status, written = jobs.run(_module(__name__), "\n".join(lines), time_limit)
-    if status > 0:  # the notebook will come to the same run, and says what is wrong with it
+    if status > 0 and not jobs.ended:  # the notebook will come to the same run, and says what is wrong with it
         _say_last_lines("a helper", written)
 
 

@@ -41,22 +41,21 @@ def paper_numbers(task: str, protocol: str | None, row: str | None) -> dict[str,
     return {ours: part[row][theirs] for theirs, ours in columns.items()} if row in part else {}
 
 
-def paper_size_difference(task: str, protocol: str | None) -> float | None:
-    """What Qwen2-VL-7B gains by thinking before the answer minus what the 2B model does (-1..1), in the first column of
-    `paper_numbers`; few-shot over four sets; None where the paper has one size."""
+def paper_size_difference(task: str, protocol: str | None) -> dict[str, float]:
+    """What Qwen2-VL-7B gains by thinking before the answer minus what the 2B model does (-1..1), by column; few-shot
+    over four sets; empty where the paper has one size."""
     if protocol == "few_shot":
-        table, sizes, column = paper_tables()["few_shot_7b"], ("2B", "7B"), "Average"
+        part, small, large, columns = paper_tables()["few_shot_7b"], "2B", "7B", {"Average": "mean of four sets"}
     elif task in ("spatial", "math", "puzzle"):
         name, columns = COLUMNS[task]
-        table, sizes, column = (
-            paper_tables()[name],
-            ("Qwen2-VL-2B-Instruct", "Qwen2-VL-7B-Instruct"),
-            next(iter(columns)),
-        )
+        part, small, large = paper_tables()[name], "Qwen2-VL-2B-Instruct", "Qwen2-VL-7B-Instruct"
     else:
-        return None
-    small, large = (table[size]["Thinking-RFT"][column] - table[size]["No-Thinking-RFT"][column] for size in sizes)
-    return (large - small) / 100
+        return {}
+    gains = [
+        {column: part[size]["Thinking-RFT"][column] - part[size]["No-Thinking-RFT"][column] for column in columns}
+        for size in (small, large)
+    ]
+    return {ours: (gains[1][theirs] - gains[0][theirs]) / 100 for theirs, ours in columns.items()}
 
 
 def paper_sets(task: str, protocol: str | None) -> int | None:

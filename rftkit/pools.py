@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
-from threading import Thread
 
+from rftkit.child import end_with
 from rftkit.errors import UserError
 
 
@@ -25,26 +24,20 @@ def pool(count: int | None = None, threads: int | None = None) -> Iterator[Proce
         with ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(threads,)) as workers:
             try:
                 yield workers
-            except BaseException:  # or what waits in the queue would still be done
+            except BaseException:  # what waits in the queue would still be done; nothing else starts processes here
                 for process in set(active_children()) - others:
                     process.terminate()
                 raise
     except BrokenProcessPool as error:
         raise UserError(
-            "a process that did a part of the work was killed, most likely because memory ran out: end other programs, "
-            "or take a smaller model or batch, and start the same command again"
+            "a process that did a part of the work ended before it was done. If no error stands above, memory ran out: "
+            "end other programs, or take a smaller model or batch, and start the same command again"
         ) from error
 
 
 def _begin(threads: int | None) -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
+    end_with(parent_process().pid)  # a parent that is killed tells nobody: its workers would wait for more for ever
     if threads is not None:
         import torch  # it takes seconds to load
 
         torch.set_num_threads(threads)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed tells nobody: its workers would go on, and wait for more work for ever."""
-    parent_process().join()
-    os._exit(1)

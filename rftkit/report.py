@@ -139,12 +139,12 @@ def _claims(sections: dict, folder: Path, places: Sequence[Path]) -> list[str]:
     if not (rows := claim_rows(sections, places)):
         return []
     write_atomically(folder / "report-claims.json", json.dumps(rows, indent=1))
-    return [f"{paper_claims_table(rows)}\n"]
+    return [f"{paper_claims_table(rows)}\n\n*same side*, *other side*: counted, not decided.\n"]
 
 
 # What is compared across sections: what makes its tables, and its figures into a folder, of runs in some places.
 ACROSS = {
-    "Every claim of the paper with a number": _claims,
+    "Claims of the paper with a number": _claims,
     "Set by set": _set_by_set,
     "Kind by kind": _kind_by_kind,
     "Do larger models profit more from thinking?": _sizes,

@@ -12,7 +12,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from rftkit.callbacks import CURVE
-from rftkit.errors import Diverged
+from rftkit.errors import Diverged, UserError
 from rftkit.models import quieten
 from rftkit.pools import pool
 from rftkit.results import write_atomically
@@ -45,6 +45,8 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     name = "-".join(filter(None, ("selection", short_name(dataset), control)))
     write_atomically(out / f"{name}.csv", table.to_csv(index=False))
     chosen = {method: best_point(part, rule) for method, part in table[table["n"] > 0].groupby("method", sort=False)}
+    if lost := [method for method in table["method"].unique() if method not in chosen]:
+        raise UserError(f"every run of {', '.join(lost)} diverged: try lower learning rates, in data/claims.yaml")
     return yaml.safe_dump({"methods": chosen}, sort_keys=False, default_flow_style=None)
 
 

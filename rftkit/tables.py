@@ -175,7 +175,7 @@ def size_table(rows: list[dict[str, Any]]) -> str:
         cells = [row["claim"], " and ".join(f"{size / 1e6:.1f} M" for size in row["parameters"]), _counted(row["runs"])]
         cells.append(f"{NAMES.get(row['measure'], row['measure'])} {_points(row['difference'])}")
         alone = "; ".join(f"{model} {_points(cell)}" for model, cell in row["alone"].items())
-        paper = "" if row["paper"] is None else f"{100 * row['paper']:+.1f}"
+        paper = ", ".join(f"{column} {100 * value:+.1f}" for column, value in row["paper"].items())
         lines.append([*cells, f"{row['p']:.3f}", paper, "untested", alone])
     return _markdown(head, lines)
 

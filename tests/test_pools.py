@@ -22,7 +22,7 @@ with pool(1) as workers:
 
 
 def test_a_worker_that_is_killed_is_a_user_error():
-    with pytest.raises(UserError, match="was killed, most likely because memory ran out"), pool(1) as workers:
+    with pytest.raises(UserError, match="ended before it was done"), pool(1) as workers:
         workers.submit(os._exit, 9).result()
 
 
@@ -37,7 +37,7 @@ def test_all_that_work_in_processes_say_so(command, tmp_path, monkeypatch):
 
     monkeypatch.setattr(card, "_row", killed)
     monkeypatch.setattr(selection, "_run", killed)
-    with pytest.raises(UserError, match="was killed"):
+    with pytest.raises(UserError, match="ended before it was done"):
         {
             "bench": lambda: bench._elsewhere(killed),
             "card": lambda: card.zero_shot_rows("nano-s", ["shapes"]),
@@ -45,11 +45,12 @@ def test_all_that_work_in_processes_say_so(command, tmp_path, monkeypatch):
         }[command]()
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_workers_end_with_their_parent(end):
     parent = subprocess.Popen([sys.executable, "-c", WORKING], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     worker = psutil.Process(int(parent.stdout.readline()))
-    parent.send_signal(end)
+    parent.send_signal(getattr(signal, end))
     parent.wait(60)
     until = time.monotonic() + 60
     while is_at_work(worker) and time.monotonic() < until:

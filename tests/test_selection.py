@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from rftkit import selection
+from rftkit.errors import UserError
 from rftkit.settings import METHODS, read_claims
 
 
@@ -33,6 +34,12 @@ def test_a_run_that_diverges_is_the_worst_and_the_others_are_chosen_among(choose
     said = [line for line in capsys.readouterr().err.splitlines() if "diverged" in line]
     assert len(said) == 1
     assert "sft with learning rate 1e+30 diverged and counts as the worst: training stopped: " in said[0]
+
+
+def test_a_method_that_diverges_with_every_rate_is_said(choose, tmp_path):
+    with pytest.raises(UserError, match="every run of sft diverged"):
+        choose(2, 1e30)
+    assert (tmp_path / "selection-shapes.csv").is_file()
 
 
 def test_a_curve_of_other_held_out_items_is_not_found_again(choose):
