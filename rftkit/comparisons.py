@@ -66,7 +66,10 @@ def size_rows(sections: dict) -> list[dict[str, Any]]:
     `paper` is what the paper's 7B model gains by thinking minus what its 2B model does, by column.
     """
     comparison, found, rows = read_claims()["sets"]["comparisons"][0], defaultdict(dict), []
-    for (profile, dataset, models), methods in families(sections).items():
+    bases = set(read_claims()["design"]["bases"])
+    # The design's base models last: they stand for their size, whatever else was made by their recipe.
+    ordered = sorted(families(sections).items(), key=lambda item: set(item[0][2].split(", ")) <= bases)
+    for (profile, dataset, models), methods in ordered:
         made = recipe_of(models.partition(", ")[0])
         if made and "parameters" in made and (draws := compared(comparison, methods)):
             recipe = json.dumps({key: value for key, value in made.items() if key not in ("size", "parameters")})

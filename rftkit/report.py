@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import mistune
 
@@ -100,7 +101,7 @@ def _set_by_set(sections: dict, folder: Path, _) -> list[str]:
     if max(map(len, compared.values()), default=0) < 2:
         return []
     for name, rows in compared.items():
-        figure = "report-sets-" + re.sub(r"[^a-z0-9]+", "-", name.lower()) + ".png"
+        figure = _figure("sets", name.lower())
         claims_figure(rows).savefig(folder / figure, dpi=110, bbox_inches="tight")
         parts.append(f"### {name}\n\n{sets_table(rows)}\n\n![{name}]({figure})\n")
     write_atomically(folder / "report-sets.json", json.dumps(compared, indent=1))
@@ -158,7 +159,7 @@ def _section(title: tuple[str, str, str], methods: dict, rows: list[dict], headl
 
     dataset, model, profile = title
     parts = [f"## {dataset}, {model}, profile {profile}\n"]
-    figure = "report-" + re.sub(r"[^A-Za-z0-9]+", "-", f"{profile}-{dataset}-{model}") + ".png"
+    figure = _figure(profile, f"{dataset}-{model}")
     # Controls stand beside their methods, if these ran.
     if plain := [row for row in rows if "+" not in row["method"] or row["method"].partition("+")[0] not in methods]:
         accuracy_figure(plain).savefig(folder / figure, dpi=110, bbox_inches="tight")
@@ -175,6 +176,13 @@ def _section(title: tuple[str, str, str], methods: dict, rows: list[dict], headl
     if elicited := elicitation_rows(methods):
         parts.append(f"Elicited or learnt?\n\n{elicitation_table(elicited)}\n")
     return parts
+
+
+def _figure(*parts: str) -> str:
+    """The file name of a figure; what has no ASCII letters is told apart by a digest."""
+    name = "-".join(("report", *parts))
+    digest = "" if name.isascii() else f"-{crc32(name.encode()):08x}"
+    return re.sub(r"[^A-Za-z0-9]+", "-", name) + f"{digest}.png"
 
 
 def as_html(text: str, folder: Path) -> str:

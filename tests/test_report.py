@@ -304,6 +304,13 @@ def test_a_model_whose_recipe_cannot_be_read_is_a_family_of_its_own(tmp_path, re
     assert recipe_of(str(tmp_path)) is None and recipe_of("someone/model") is None
 
 
+def test_figures_of_sets_without_ascii_letters_have_names_of_their_own(tmp_path):
+    for number, dataset in enumerate(("草", "木")):
+        make_run(tmp_path / str(number), "sft", 0, "no_thinking", [1, 0], [1, 0], dataset=dataset)
+    write_report(tmp_path)
+    assert len(list(tmp_path.glob("report-*.png"))) == 2
+
+
 def test_no_runs_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no complete runs"):
         load_runs(tmp_path)
