@@ -13,8 +13,9 @@ from rftkit.errors import UserError
 from rftkit.pools import pool
 
 WORKING = """
-import os, time
+import os, signal, time
 from rftkit.pools import pool
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell ignore it
 with pool(1) as workers:
     print(workers.submit(os.getpid).result(), flush=True)
     workers.submit(time.sleep, 600).result()
