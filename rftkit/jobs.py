@@ -33,6 +33,8 @@ from rftkit.tasks.bundled import short_name
 
 WORTH_A_HELPER = 3  # missing runs from which on one is started; some are being made, and its start takes ten seconds
 GRACE = 10.0  # seconds that a process has to end when it is told to
+# glibc hands a large tensor's memory back to the system at once and asks for it anew: a twelfth of a run on a CPU.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 
 
 def devices() -> list[str]:
@@ -59,7 +61,8 @@ class Jobs:
         device = self._places.get()
         own = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
         try:
-            yield os.environ | {"OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false"} | own
+            usual = {"OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false"}
+            yield KEEP_MEMORY | os.environ | usual | own
         finally:
             self._places.put(device)
 
