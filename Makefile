@@ -10,6 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: study test lab lock clean
 
 .venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11, 5) and sys.exit("Python 3.11.5 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12, say")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from rftkit.errors import Diverged
 from rftkit.prompts import completion_text
-from rftkit.results import write_atomically
+from rftkit.results import CURVE, METRICS, write_atomically
 
 # TRL's name of a metric -> ours. `frac_reward_zero_std` is the share of groups whose completions all earned the
 # same: their advantages are zero and they teach nothing. Near 1, the task is too hard, too easy or decided already.
@@ -33,7 +33,7 @@ COLUMNS = {
     "num_tokens": "tokens",
 }
 ROLLOUTS_KEPT = 16  # of each logged step
-METRICS, COMPLETIONS, CURVE = "metrics.csv", "completions.parquet", "curve.csv"
+COMPLETIONS = "completions.parquet"
 
 
 class RunLog(TrainerCallback):

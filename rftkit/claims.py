@@ -10,7 +10,7 @@ import numpy as np
 
 from rftkit.errors import UserError
 from rftkit.paper import paper_numbers
-from rftkit.results import read_answers
+from rftkit.results import read_answers, same_tests
 from rftkit.sections import by_dose, short_names
 from rftkit.settings import METHODS, read_claims
 from rftkit.stats import holm, interval, resample, two_sided
@@ -131,7 +131,7 @@ def paired(
     if part_of:
         answers = [table.assign(split=table["id"].map(part_of)) for table in answers]
     items = [set(zip(table["split"], table["id"], strict=True)) for table in answers]
-    if items[0] != items[1]:
+    if items[0] != items[1] or not same_tests(*first, *second):
         raise UserError("two methods were tested on different items and cannot be compared: report their runs apart")
     ones, others = map(resample, answers)
     return {

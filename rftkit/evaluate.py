@@ -31,7 +31,7 @@ def evaluated_modes(own: str, trained: bool) -> list[str]:
 
 def pass_batch(eval_batch: int) -> int:
     """Prompts in memory at once for pass@8, each with eight samples, where `eval_batch` have one."""
-    return max(1, eval_batch // 4)
+    return max(1, eval_batch // PASS_SAMPLES)
 
 
 def encode(

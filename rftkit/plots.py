@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rftkit.callbacks import CURVE, METRICS
 from rftkit.controls import front
+from rftkit.results import CURVE, METRICS
 from rftkit.tasks import Example
 
 COLOURS = {"base": "#2f6db3", "new": "#d9822b", "all": "#2f6db3", "h": "#777777"}

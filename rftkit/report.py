@@ -71,7 +71,8 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         except UserError as error:
             failed.append(f"{title}: {error}")
     if others := count_others(places, sections):
-        parts.append(f"{others} runs are not counted: older ones of the same seed, or of other settings than most.\n")
+        why = "older ones of the same seed, or of other settings or test items than most"
+        parts.append(f"{others} runs are not counted: {why}.\n")
     text = "\n".join([*parts, *(f"**Not reported: {line}**\n" for line in failed)])
     path = runs / "report.md"
     whole = f"# rftkit report\n\n{LEGEND}\n\n{text}"

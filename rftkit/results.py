@@ -28,6 +28,7 @@ from rftkit.tasks.bundled import PROTOCOLS, TASKS, short_name
 
 SCHEMA_VERSION = 1
 RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
+METRICS, CURVE = "metrics.csv", "curve.csv"  # of training, step by step
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 # The code that trains and scores: a run made by other code is another run.
 CODE = ("settings.py", "prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "decoding.py",
@@ -197,7 +198,7 @@ def _is_whole(found: dict[str, Any]) -> bool:
     """Whether texts and numbers are where others read them; where something is missing, Python's own errors say so."""
     parts, measures = found["eval"].values(), found["measures"]
     texts = [found[key] for key in ("profile", "dataset", "model", "mode", "scoring", "data_sha256", "config_sha256")]
-    texts += [found.get(key) or "" for key in ("eval_dataset", "control")]
+    texts += [found.get(key) or "" for key in ("eval_dataset", "control", "kind_sha256", "tests_sha256")]
     texts += [measure[key] for measure in measures for key in ("split", "mode", "measure")]
     shares = [row[key] for row in (*parts, *measures) for key in ("accuracy", "ci_low", "ci_high")]
     amounts = [found["seed"], found["seconds"], found["completion_length"], *(row["n"] for row in parts)]
@@ -233,6 +234,11 @@ def read_predictions(folder: Path, *rules: str) -> pd.DataFrame:
 def answers_of(run: dict[str, Any], *rules: str) -> pd.DataFrame:
     """The test answers of a run (its results with their `folder`, or `answers` kept in an archive)."""
     return run["answers"] if "answers" in run else read_predictions(run["folder"], *rules)
+
+
+def same_tests(*runs: dict[str, Any]) -> bool:
+    """Whether runs were tested on the same items, as far as they say: items drawn anew have the names of others."""
+    return len({run["tests_sha256"] for run in runs if "tests_sha256" in run}) < 2
 
 
 def read_answers(runs: Iterable[dict[str, Any]], mode: str, rule: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import pandas as pd
 from transformers import set_seed
 
 from rftkit import processes, results
-from rftkit.callbacks import METRICS, RunLog
+from rftkit.callbacks import RunLog
 from rftkit.divergence import BaseAnswers
 from rftkit.dpo import dpo_trainer
 from rftkit.errors import UserError, is_out_of_memory
@@ -99,6 +99,7 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     temporary = folder / f".{results.PREDICTIONS}"
     pd.DataFrame(rows).to_parquet(temporary, index=False)
     temporary.replace(folder / results.PREDICTIONS)
+    content["tests_sha256"] = results.sha256_examples(example for part in tests.values() for example in part)
     content["training"] = training_summary(folder)
     content["seconds"] = round(time.perf_counter() - began, 1)  # of the process that finished the run
     results.write_results(folder, settings, content, data_sha)
@@ -269,9 +270,9 @@ def _summary(settings: Settings, measures: list[dict], answers: list[dict]) -> d
 
 def training_summary(folder: Path) -> dict[str, float] | None:
     """Seconds, steps and tokens of training out of `metrics.csv`; None if nothing was trained."""
-    if not (folder / METRICS).exists():
+    if not (folder / results.METRICS).exists():
         return None
-    rows = pd.read_csv(folder / METRICS)
+    rows = pd.read_csv(folder / results.METRICS)
     seconds, generate = rows["step_seconds"].sum(), rows.get("generate_seconds", pd.Series([0.0])).sum()
     return {
         "seconds": round(float(seconds), 3),

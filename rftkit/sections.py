@@ -27,30 +27,44 @@ def load_runs(*places: Path) -> dict[tuple[str, str, str], dict[str, list[dict[s
     """Complete runs under some folders by (profile, dataset, model) and method, each with its `folder`; those of an
     archive with their `answers`.
 
-    Of a method's runs on a set those count that have the settings most of them have, of runs with the same seed the
-    newest; those of a selection never do. Runs kept before settings were (no `kind_sha256`) count as usual ones.
+    Of a method's runs on a set those count that have the settings most of them have, and the test items, of runs with
+    the same seed the newest; those of a selection never do. Runs kept before they said so count as usual ones.
     """
     for place in places:
         if not place.is_dir():
             raise UserError(f"no folder '{place}': give the --out of a study")
     sections: dict = defaultdict(lambda: defaultdict(list))
-    by_method: dict = defaultdict(lambda: defaultdict(dict))  # and by settings: the newest by model and seed
+    by_method: dict = defaultdict(list)
     found = [found for place in places for found in _runs_under(place)]
     for _, result in sorted(found, key=lambda found: found[0]):
         dataset = data_title(result["dataset"], result.get("eval_dataset"))
         dataset += PROTOCOL_TITLES[result.get("protocol", "base_to_new")]
         method = "+".join(filter(None, (result["method"], result.get("control"))))
-        of_kind = by_method[result["profile"], dataset, method][result.get("kind_sha256")]
-        of_kind[result["model"], result["seed"]] = result
-    for (profile, dataset, method), kinds in sorted(by_method.items()):
-        unknown = kinds.pop(None, {})
-        usual = max(reversed(kinds.values()), key=len, default={})  # of equally many the later begun
-        for (model, _), result in sorted((unknown | usual).items(), key=lambda item: item[0]):
+        by_method[result["profile"], dataset, method].append(result)
+    for (profile, dataset, method), runs in sorted(by_method.items()):
+        usual = _as_most(_as_most(runs, "kind_sha256"), "tests_sha256")
+        newest = {_place(run): run for run in sorted(usual, key=lambda run: "kind_sha256" in run)}
+        for (model, _), result in sorted(newest.items(), key=lambda item: item[0]):
             sections[profile, dataset, model][method].append(result)
     if not sections:
         named = ", ".join(f"'{place}'" for place in places)
         raise UserError(f"no complete runs under {named}: start rftkit study or rftkit run first")
     return {key: dict(methods) for key, methods in sorted(sections.items())}
+
+
+def _as_most(runs: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """The runs, oldest first, that have under `key` what most models and seeds have, or nothing; of equally many the
+    later begun."""
+    places = defaultdict(set)
+    for run in runs:
+        if key in run:
+            places[run[key]].add(_place(run))
+    usual = max(reversed(places), key=lambda value: len(places[value]), default=None)
+    return [run for run in runs if run.get(key, usual) == usual]
+
+
+def _place(run: dict[str, Any]) -> tuple[str, int]:
+    return run["model"], run["seed"]
 
 
 def _runs_under(place: Path) -> list[tuple[float, dict[str, Any]]]:

@@ -11,11 +11,10 @@ import pandas as pd
 import yaml
 from tqdm.auto import tqdm
 
-from rftkit.callbacks import CURVE
 from rftkit.errors import Diverged, UserError
 from rftkit.models import quieten
 from rftkit.pools import pool
-from rftkit.results import write_atomically
+from rftkit.results import CURVE, write_atomically
 from rftkit.run import execute
 from rftkit.settings import METHODS, Settings, load_settings, read_claims
 from rftkit.tasks.bundled import load_part, rule_of, short_name, trained_parts

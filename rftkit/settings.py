@@ -84,7 +84,7 @@ class Settings:
     num_generations: int = 8  # GRPO: completions a question (the group size G)
     sft_batch: int = 32  # SFT: examples an optimizer step
     micro_batch: int = 64  # sequences in memory at once while training
-    eval_batch: int = 125  # prompts in memory at once while evaluating
+    eval_batch: int = 250  # prompts in memory at once while evaluating
     max_completion_tokens: int = 40  # tokens, in modes with tags
     max_answer_tokens: int = 12  # tokens, in the mode without
     temperature: float = 1.0  # of sampling in training and pass@8

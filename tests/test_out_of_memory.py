@@ -56,4 +56,4 @@ def test_out_of_memory_in_evaluation_names_its_batch(tmp_path, capsys, monkeypat
 
     monkeypatch.setattr("rftkit.run.answer_rows", fail)
     assert main(["run", "--profile", "smoke", "--method", "zero_shot", "--out", str(tmp_path)]) == 2
-    assert "set eval_batch: 62 in a profile of your own" in capsys.readouterr().err
+    assert "set eval_batch: 125 in a profile of your own" in capsys.readouterr().err

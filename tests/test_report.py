@@ -24,8 +24,8 @@ from rftkit.tables import claims_table, dose_table, kinds_table, markdown_table,
 OUTCOME = {"mode": "thinking", "eval": {}, "measures": [], "completion_length": 3.0, "seconds": 10.0, "training": None}
 
 
-def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s", **settings):
-    """A run folder with given strict answers (0 or 1) on base and new items."""
+def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s", tests=None, **settings):
+    """A run folder with given strict answers (0 or 1) on base and new items, whose digest is `tests`."""
     folder.mkdir(parents=True)
     rows = []
     for split, answers in (("base", base), ("new", new)):
@@ -38,6 +38,7 @@ def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s"
         "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood"} | proportion(9, 10)],
         "training": {"seconds": seconds},
     }  # fmt: skip
+    content |= {"tests_sha256": tests} if tests else {}
     write_results(folder, Settings(method=method, seed=seed, model=model, **settings), OUTCOME | content, data_sha="")
 
 
@@ -47,6 +48,22 @@ def runs(tmp_path):
         make_run(tmp_path / f"sft-{seed}", "sft", seed, "no_thinking", [1, 1, 1, 0], [1, 0, 0, 0])
         make_run(tmp_path / f"cls-{seed}", "cls_rl", seed, "thinking", [1] * 4, [1] * 4, seconds=20.0 + seed)
     return tmp_path
+
+
+def test_items_drawn_anew_under_the_same_names_are_not_pooled_with_the_old(runs):
+    for seed in range(2, 6):
+        make_run(runs / f"old-{seed}", "sft", seed, "no_thinking", [0] * 4, [0] * 4, tests="old")
+    for seed in range(3, 6):
+        make_run(runs / f"new-{seed}", "sft", seed, "no_thinking", [1] * 4, [1] * 4, tests="new")
+        make_run(runs / f"new-rl-{seed}", "no_thinking_rl", seed, "no_thinking", [1] * 4, [1] * 4, tests="new")
+    ((methods,),) = [load_runs(runs).values()]
+    with pytest.raises(UserError, match="two methods were tested on different items"):  # more of SFT's are on old ones
+        decide(methods)
+    make_run(runs / "new-6", "sft", 6, "no_thinking", [1] * 4, [1] * 4, tests="new")
+    make_run(runs / "new-7", "sft", 7, "no_thinking", [1] * 4, [1] * 4, tests="new")
+    ((methods,),) = [load_runs(runs).values()]
+    assert [run.get("tests_sha256") for run in methods["sft"]] == [None] * 3 + ["new"] * 5
+    assert "4 runs are not counted" in write_report(runs)[0]
 
 
 def test_kept_runs_make_the_same_report(runs, tmp_path_factory):
@@ -164,7 +181,7 @@ def test_runs_of_other_settings_are_not_pooled(runs):
     (methods,) = load_runs(runs).values()
     assert [run["seed"] for run in methods["sft"]] == [0, 1, 2, 5]
     text, _ = write_report(runs)
-    assert "2 runs are not counted: older ones of the same seed, or of other settings than most." in text
+    assert "2 runs are not counted: older ones of the same seed, or of other settings or test items than most." in text
 
 
 def test_a_section_that_cannot_be_made_does_not_take_the_others_with_it(runs):
