@@ -152,7 +152,7 @@ def test_the_evaluation_counts_pass_at_8_and_likelihood_by_hand():
     decode = 10 * (shape.projections + shape.head)
     assert evaluation(settings, examples, speed) == 2 * (5 + 5) * decode  # base and new: 100 / 20 and 10 / (20 // 8)
     untrained = replace(settings, method="zero_shot")
-    assert evaluation(untrained, examples, speed) == 2 * 3 * (5 + 2) * decode
+    assert evaluation(untrained, examples, speed) == 2 * 3 * (5 + 5) * decode
     assert evaluation(replace(settings, pass_items=0), examples, speed) == 2 * 5 * decode
     open_ended = [replace(example, choices=None) for example in examples]
     speed = Speed(a_row=1.0, a_decoding=0.0, a_launch=0.0, an_element=0.0)
