@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rftkit.errors import UserError
 from rftkit.models import load
@@ -36,3 +38,18 @@ def parameter_change(folder: Path) -> dict[str, float]:
             changed[part] = changed.get(part, 0.0) + (after[name] - weight).abs().sum().item()
             before[part] = before.get(part, 0.0) + weight.abs().sum().item()
     return {part: changed[part] / before[part] for part in before}
+
+
+def mean_changes(methods: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    """`parameter_change` of each method that trains, the mean of one run on each base model: the first seed's.
+
+    Args:
+        methods: runs by method, each its results with their `folder`.
+    """
+    found = {}
+    for name, runs in methods.items():
+        first = {run["model"]: run["folder"] for run in reversed(runs) if run["training"]}
+        changes = [parameter_change(folder) for folder in first.values()]
+        if changes:
+            found[name] = {part: sum(of[part] for of in changes) / len(changes) for part in changes[0]}
+    return found

@@ -62,13 +62,17 @@ CHAPTERS = (
         parameters=(("methods", SET_METHODS),),
         headline=False,
     ),
-    Chapter(
-        "05_math_spatial_puzzle",
-        SET_METHODS,
-        datasets=("shapes",),
-        parameters=(("methods", SET_METHODS), ("matrix_items", 0)),
-        headline=False,
-        protocol="few_shot",
+    *(
+        Chapter(
+            "05_math_spatial_puzzle",
+            SET_METHODS,
+            datasets=("shapes",),
+            parameters=(("methods", SET_METHODS), ("matrix_items", 0)),
+            headline=False,
+            protocol=protocol,
+            seeds=seeds,
+        )
+        for protocol, seeds in (("few_shot", None), ("open_set", 5))
     ),
     Chapter(  # what `size` in data/claims.yaml compares: all methods would make a night of it
         "05_math_spatial_puzzle",

@@ -5,7 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from test_report import OUTCOME
 
-from rftkit.change import parameter_change
+from rftkit import change
+from rftkit.change import mean_changes, parameter_change
 from rftkit.errors import UserError
 from rftkit.models import load
 from rftkit.results import write_results
@@ -50,3 +51,10 @@ def test_an_adapter_is_merged_first(folder):
 def test_a_run_without_weights(folder):
     with pytest.raises(UserError, match="no trained weights"):
         parameter_change(folder)
+
+
+def test_the_mean_is_over_one_run_of_each_base_model(monkeypatch):
+    monkeypatch.setattr(change, "parameter_change", lambda folder: {"visual": 0.0, "language": folder})
+    seeds = [{"model": f"nano-s-{seed % 2}", "folder": 10.0**seed, "training": {"seconds": 1.0}} for seed in range(5)]
+    found = mean_changes({"sft": seeds, "cls_rl": [], "zero_shot": [seeds[0] | {"training": None}]})
+    assert found == {"sft": {"visual": 0.0, "language": (1.0 + 10.0) / 2}}
