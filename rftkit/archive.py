@@ -75,23 +75,24 @@ def kept_results(place: Path) -> list[dict[str, Any]]:
         for run in runs:
             rows = [dict(zip(MEASURE, row, strict=True)) for row in run["measures"]]
             run["measures"] = [row | proportion(row["correct"], row["n"]) for row in rows]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        return [checked_results(run, place / RUNS) for run in runs]
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError, UserError) as error:
         raise _torn(place) from error
-    return [checked_results(run, place / RUNS) for run in runs]
 
 
 def read_archive(place: Path) -> list[dict[str, Any]]:
     """The runs of an archive as `sections.load_runs` has them, each with its `answers`; UserError if it is torn."""
     runs = kept_results(place)
     try:
-        lists = {
-            number: part
-            for number, part in pd.read_csv(place / ITEMS, dtype=str, keep_default_na=False).groupby("items")
-        }
+        items = pd.read_csv(place / ITEMS, dtype=str, keep_default_na=False)
         rows = pd.read_csv(place / ANSWERS, dtype={"right": str, "items": str}, keep_default_na=False)
-        for number, part in rows.groupby("run"):
+        whole = rows["rule"].isin((*RULES, "likelihood")).all() and set(rows["run"]) == set(range(len(runs)))
+        whole = whole and not rows.duplicated(["run", "split", "mode", "rule"]).any()
+        whole = whole and not items.duplicated(["items", "id"]).any()
+        lists = dict(iter(items.groupby("items")))
+        for number, part in rows.groupby("run") if whole else ():
             runs[number]["answers"] = _answers(part, lists)
-        whole = all("answers" in run for run in runs)
+        whole = whole and all(map(_is_counted, runs))
     except (OSError, ValueError, LookupError, TypeError):
         whole = False
     if not whole:
@@ -101,6 +102,18 @@ def read_archive(place: Path) -> list[dict[str, Any]]:
 
 def _torn(place: Path) -> UserError:
     return UserError(f"'{place}' is no whole archive: remove it and keep the runs again (rftkit report --keep)")
+
+
+def _is_counted(run: dict[str, Any]) -> bool:
+    """Whether a run's answers are those that its measures count, by each rule; by likelihood where they are kept."""
+    parts = {key: part.dropna(axis=1) for key, part in run["answers"].groupby(["split", "mode"])}
+    counted = {(m["split"], m["mode"], m["measure"]): (m["n"], m["correct"]) for m in run["measures"]}
+    found = {
+        (*key, rule): (len(part), part[rule].sum())
+        for key, part in parts.items()
+        for rule in part.columns.intersection([*RULES, "likelihood"])
+    }
+    return found == {key: of for key, of in counted.items() if key[2] in RULES or key in found}
 
 
 def _answers(rows: pd.DataFrame, lists: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def resolve(name: str) -> str:
         return str(BUNDLED / name)
     if (Path(name) / "config.json").is_file():
         return str(Path(name))
-    if Path(name).exists() or name.count("/") != 1:
+    if Path(name).exists() or name.count("/") != 1 or name.startswith("."):
         bundled = ", ".join(sorted(path.parent.name for path in BUNDLED.glob("*/config.json")))
         raise UserError(
             f"no model '{name}': name a bundled one ({bundled}), a folder with a config.json, or a hub id 'owner/name'"

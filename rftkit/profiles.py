@@ -38,7 +38,7 @@ def _path_of(name: str) -> Path:
 def study_seeds(profile: str) -> int:
     """How many seeds a study with this profile has, from `study: {seeds: 10}`: 1 if not given."""
     part = load_profile(profile).get("study", {})
-    seeds = part.get("seeds", 1) if isinstance(part, dict) else None
+    seeds = part.get("seeds", 1) if isinstance(part, dict) and part.keys() <= {"seeds"} else None
     if type(seeds) is not int or seeds < 1:
         raise UserError(f"'study' of profile '{profile}' must hold a number of seeds, as in study: {{seeds: 5}}")
     return seeds

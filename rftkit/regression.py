@@ -25,6 +25,8 @@ def read_baseline(baseline: Path | None, tolerance: float, junit: Path | None) -
         raise UserError(f"--tolerance is a share between 0 and 1, not {tolerance:g}")
     if baseline is None and junit is not None:
         raise UserError("--junit writes a comparison: give --against too")
+    if baseline and junit and baseline.resolve() == junit.resolve():
+        raise UserError("--junit would replace the baseline: give it a name of its own")
     return None if baseline is None else _read(baseline)
 
 
@@ -49,10 +51,11 @@ def _read(baseline: Path) -> dict[str, float]:
         raise UserError(f"no baseline '{baseline}': give the report.json of an earlier report")
     try:
         content = json.loads(baseline.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"'{baseline}' is not valid JSON: {error}") from error
-    numbers = list(content.values()) if isinstance(content, dict) else []
-    if not numbers or not all(isinstance(number, int | float) for number in numbers):
+    numbers = content if isinstance(content, dict) else {}
+    shares = all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers.values())  # NaN is none
+    if not numbers or not shares or not all(map(str.isprintable, numbers)):
         raise UserError(f"'{baseline}' is no report.json: it must map names to accuracies")
     return content
 

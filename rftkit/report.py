@@ -36,6 +36,8 @@ from rftkit.tables import (
     table_rows,
 )
 
+HEADING = "# rftkit report"
+
 
 def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: Path | None = None) -> tuple[str, Path]:
     """Write `report.md`, `report.html`, `report.json` and figures; return the tables and the report's path.
@@ -55,6 +57,9 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     together, names = pooled(sections), short_names(model for _, _, model in sections)
     runs = out or Path(os.path.commonpath([place.resolve() for place in places]))
     runs.mkdir(parents=True, exist_ok=True)
+    path = runs / "report.md"
+    if path.exists() and not path.read_bytes().startswith(HEADING.encode()):
+        raise UserError(f"'{path}' is not a report's: move it, or name another --out")
     parts, numbers, failed = [], {}, []
     for key, methods in (together | sections).items():
         profile, dataset, model = key
@@ -74,8 +79,7 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         why = "older ones of the same seed, or of other settings or test items than most"
         parts.append(f"{others} runs are not counted: {why}.\n")
     text = "\n".join([*parts, *(f"**Not reported: {line}**\n" for line in failed)])
-    path = runs / "report.md"
-    whole = f"# rftkit report\n\n{LEGEND}\n\n{text}"
+    whole = f"{HEADING}\n\n{LEGEND}\n\n{text}"
     write_atomically(path, whole)
     write_atomically(path.with_suffix(".html"), as_html(whole, runs))
     write_atomically(path.with_suffix(".json"), json.dumps(numbers, indent=1))

@@ -22,6 +22,8 @@ from filelock import FileLock, Timeout
 
 from rftkit.errors import UserError
 from rftkit.paths import ROOT
+from rftkit.prompts import MODES
+from rftkit.rewards import RULES
 from rftkit.settings import METHODS, Settings, settings_of
 from rftkit.tasks import Example
 from rftkit.tasks.bundled import PROTOCOLS, TASKS, short_name
@@ -198,18 +200,23 @@ def _is_whole(found: dict[str, Any]) -> bool:
     """Whether texts and numbers are where others read them; where something is missing, Python's own errors say so."""
     parts, measures = found["eval"].values(), found["measures"]
     texts = [found[key] for key in ("profile", "dataset", "model", "mode", "scoring", "data_sha256", "config_sha256")]
-    texts += [found.get(key) or "" for key in ("eval_dataset", "control", "kind_sha256", "tests_sha256")]
+    optional = (found.get(key) for key in ("eval_dataset", "control", "kind_sha256", "tests_sha256"))
+    texts += [text for text in optional if text is not None]
     texts += [measure[key] for measure in measures for key in ("split", "mode", "measure")]
     shares = [row[key] for row in (*parts, *measures) for key in ("accuracy", "ci_low", "ci_high")]
     amounts = [found["seed"], found["seconds"], found["completion_length"], *(row["n"] for row in parts)]
     amounts += [found["training"]["seconds"]] if found["training"] else []
     known = found["method"] in METHODS and found["task"] in TASKS and found.get("protocol", "base_to_new") in PROTOCOLS
+    "".join(texts).encode()  # all of them texts, and such as can be written
     return (
         known
-        and all(isinstance(text, str) for text in texts)
+        and found["mode"] in MODES
+        and found["scoring"] in RULES
+        and type(found["seed"]) is int  # True is another
         and all(0 <= share <= 1 for share in shares)  # NaN is neither
         and all(0 <= amount < math.inf for amount in amounts)
         and {"versions", "git_revision"} <= found.keys()
+        and not {"folder", "answers"} & found.keys()  # a report's own
     )
 
 

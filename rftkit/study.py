@@ -57,6 +57,8 @@ def study(
     for name, (value, least, most) in bounds.items():
         within(f"--{name}", value, least, most)
     # Notebooks run in a folder of their own: paths are made absolute.
+    if models and not all(models):
+        raise UserError("--models: a name between commas is missing")
     bases = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models or [])]
     plan = dealt(profile, only, range(first_seed, first_seed + count), bases, shard)
     plan = {chapter: part for chapter, part in plan.items() if datasets_of(chapter, dataset)}

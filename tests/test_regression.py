@@ -53,6 +53,13 @@ def test_what_is_worse_than_before_is_said_and_ends_with_one(runs, tmp_path, cap
     assert len(suite.findall("testcase/failure")) == failures
 
 
+def test_the_baseline_is_not_written_over(runs, tmp_path, capsys):
+    place = tmp_path / "baseline.json"
+    place.write_text(json.dumps({"nano/shapes/nano-s/sft/strict/base": 0.5}))
+    assert main(["report", "--runs", str(runs), "--against", str(place), "--junit", str(place)]) == 2
+    assert "--junit would replace the baseline" in capsys.readouterr().err and json.loads(place.read_text())
+
+
 def test_a_number_without_runs_is_a_failure(runs, tmp_path, capsys):
     (tmp_path / "baseline.json").write_text(json.dumps({"nano/shapes/nano-s/cls_rl/strict/base": 0.9}))
     assert main(["report", "--runs", str(runs), "--against", str(tmp_path / "baseline.json")]) == 1
@@ -67,6 +74,10 @@ def test_a_number_without_runs_is_a_failure(runs, tmp_path, capsys):
         ("[1]", "is no report.json"),
         ("{}", "is no report.json"),
         ('{"a": "b"}', "is no report.json"),
+        *((f'{{"a": {value}}}', "is no report.json") for value in ("NaN", "-Infinity", "true", "93.5", 10**400)),
+        (r'{"a\u0000b": 0.5}', "is no report.json"),
+        (r'{"\ud800": 0.5}', "is no report.json"),
+        ('{"a":' * 200_000, "not valid JSON"),
     ],
 )
 def test_a_wrong_baseline_is_one_line(runs, tmp_path, capsys, content, line):
@@ -89,5 +100,5 @@ def test_junit_without_a_baseline_is_one_line(runs, tmp_path, capsys):
 def test_the_baseline_may_be_the_last_report(runs, capsys):
     assert main(["report", "--runs", str(runs)]) == 0
     numbers = json.loads((runs / "report.json").read_text())
-    (runs / "report.json").write_text(json.dumps({name: value + 0.1 for name, value in numbers.items()}))
+    (runs / "report.json").write_text(json.dumps({name: min(1, value + 0.1) for name, value in numbers.items()}))
     assert main(["report", "--runs", str(runs), "--against", str(runs / "report.json")]) == 1

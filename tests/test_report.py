@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -35,7 +36,10 @@ def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s"
     pd.DataFrame(rows).to_parquet(folder / "predictions.parquet")
     content = {
         "mode": mode, "eval": {"base": proportion(sum(base), len(base)), "new": proportion(sum(new), len(new))},
-        "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood"} | proportion(9, 10)],
+        "measures": [{"split": "base", "mode": "no_thinking", "measure": "likelihood"} | proportion(9, 10)]
+                    + [{"split": split, "mode": mode, "measure": rule} | proportion(right, len(answers))
+                       for split, answers in (("base", base), ("new", new))
+                       for rule, right in (("strict", sum(answers)), ("lenient", len(answers)))],
         "training": {"seconds": seconds},
     }  # fmt: skip
     content |= {"tests_sha256": tests} if tests else {}
@@ -85,6 +89,43 @@ def test_a_torn_archive_is_one_line(runs, tmp_path, name, spoil):
     file.write_text(spoil(file.read_text()))
     with pytest.raises(UserError, match="no whole archive|is not what a run writes|no complete runs"):
         load_runs(tmp_path / "kept")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("answers.csv", r"^0,new,.*\n", ""),  # a part of a run
+        ("answers.csv", r"^0,.*strict.*\n", ""),  # a rule
+        ("answers.csv", r"^(0,base,.*strict.*)$", r"\1\n\1"),
+        ("answers.csv", r"^(0,base,.*strict.*),e0$", r"\1,f0"),
+        ("answers.csv", "^0,", "-3,"),
+        ("answers.csv", "lenient", "mode"),
+        ("items.csv", r"base1", "base0"),
+        ("items.csv", r"^.*base0.*\n", ""),
+        ("runs.jsonl", r'"seed": 1', '"seed": 1.5'),
+        ("runs.jsonl", r'"mode": "no_thinking"', '"mode": "loud"'),
+        ("runs.jsonl", r'"data_sha256"', '"tests_sha256": [], "data_sha256"'),
+        ("runs.jsonl", r'"data_sha256"', '"answers": 5, "data_sha256"'),
+        ("runs.jsonl", r'"model": "nano-s"', r'"model": "\\ud800"'),
+        ("runs.jsonl", r", 4, 3\]", f", {10**400}, 3]"),
+        ("runs.jsonl", r"^.*$", "[" * 200_000),
+    ],
+)
+def test_an_archive_that_was_changed_by_hand_is_one_line(runs, tmp_path, name, old, new):
+    write_archive([run for methods in load_runs(runs).values() for run in methods["sft"]], tmp_path / "kept")
+    file = tmp_path / "kept" / name
+    changed = re.sub(old, new, file.read_text(), count=1, flags=re.MULTILINE)
+    assert changed != file.read_text()
+    file.write_text(changed)
+    with pytest.raises(UserError, match="no whole archive"):
+        load_runs(tmp_path / "kept")
+
+
+def test_a_file_of_ones_own_is_not_written_over_by_a_report(runs):
+    (runs / "report.md").write_text("# My report")
+    with pytest.raises(UserError, match="is not a report's: move it"):
+        write_report(runs)
+    assert (runs / "report.md").read_text() == "# My report"
 
 
 def test_nothing_else_is_written_over_by_keeping(runs, tmp_path_factory):
