@@ -155,7 +155,7 @@ def _add_study(parsers) -> None:
     study.add_argument("--models", help="models to start from, such as nano-s,my/model; the profile's if not given")
     study.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
     study.add_argument("--jobs", type=int, help="processes at once, which share the cores (and have a GPU each)")
-    study.add_argument("--shard", metavar="I/N", help="the i-th of n parts of the work, for machines that share --out")
+    study.add_argument("--shard", metavar="I/N", help="the i-th of n parts of the work, for n machines")
     study.add_argument("--time-limit", type=float, metavar="MINUTES", help="stop a notebook after so long")
     study.add_argument("--dry-run", action="store_true", help="print what would run, and about how long")
 

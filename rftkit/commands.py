@@ -94,7 +94,7 @@ def report(options) -> int:
     # Before the report: the baseline may be the one that it writes over.
     before = read_baseline(options.against, options.tolerance, options.junit)
     text, path = write_report(options.runs, options.out, options.keep)
-    print(f"{text}\n\nreport: {path}")
+    print(f"{text}\n\nreport: {path} and {path.with_suffix('.html').name}")
     if before is None:
         return 0
     cases = compare(path.with_suffix(".json"), before, options.tolerance)

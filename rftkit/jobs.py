@@ -175,11 +175,10 @@ def execute_chapter(
         command += ["-y", json.dumps({key: value})]  # JSON is YAML
     began = time.perf_counter()
     status, written = jobs.run(command, minutes=time_limit)
-    if status:
+    if status and not jobs.ended:
         _say_last_lines(chapter.title, written)
-    tqdm.write(
-        f"{chapter.title}: {'failed' if status else 'done'} after {time.perf_counter() - began:.0f} s, see {executed}"
-    )
+    how = ("interrupted" if jobs.ended else "failed") if status else "done"
+    tqdm.write(f"{chapter.title}: {how} after {time.perf_counter() - began:.0f} s, see {executed}")
     return status == 0
 
 

@@ -13,9 +13,9 @@ import pandas as pd
 from rftkit.claims import NAMES, cell, decide, paired
 from rftkit.comparisons import set_rows, size_rows
 from rftkit.errors import UserError
-from rftkit.paper import paper_tables
+from rftkit.paper import paper_sets, paper_tables
 from rftkit.paths import LOGS
-from rftkit.sections import families, is_headline
+from rftkit.sections import PROTOCOL_TITLES, families, is_headline
 from rftkit.settings import METHODS, read_claims
 from rftkit.stats import bootstrap, interval
 
@@ -76,13 +76,19 @@ def _row(
     return row | more
 
 
+def _averaged(dataset: str) -> str:
+    """Of how many sets the paper's number beside this classification set is the mean."""
+    protocol = next((name for name, title in PROTOCOL_TITLES.items() if title and dataset.endswith(title)), None)
+    return f"mean of {paper_sets('classification', protocol)} sets"
+
+
 def _headline(headline: dict) -> Iterator[Row]:
     """The primary comparisons for which the paper has a number."""
     for (_, dataset, _), methods in headline.items():
         for row in decide(methods):
             if row["paper"] is not None:
                 more = {name: row[name] for name in ("runs", "smallest", "verdict")}
-                place = f"{dataset} ({NAMES.get(row['measure'], row['measure'])}); mean of eleven sets"
+                place = f"{dataset} ({NAMES.get(row['measure'], row['measure'])}); {_averaged(dataset)}"
                 yield _row(row["claim"], place, row["paper"], row["difference"], HOLM, **more)
 
 
@@ -94,7 +100,7 @@ def _set_by_set(by_set: dict[str, list]) -> Iterator[Row]:
             for column, part in COUNTERPARTS.items():
                 if "H" in row["paper"] or column not in row["paper"]:
                     continue
-                paper, there = row["paper"][column], "mean of eleven sets" if column == "all" else column
+                paper, there = row["paper"][column], _averaged(row["set"]) if column == "all" else column
                 place = f"{row['set']} ({part or row['measure']}); {there}"
                 if part is None:
                     more = {name: row[name] for name in ("runs", "smallest")}

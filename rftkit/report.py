@@ -20,7 +20,7 @@ from rftkit.controls import claims_with_controls, control_differences, elicitati
 from rftkit.errors import UserError
 from rftkit.paper_claims import claim_rows
 from rftkit.results import write_atomically
-from rftkit.sections import count_others, is_headline, load_runs, pooled, short_names
+from rftkit.sections import is_headline, load_runs, others, pooled, short_names
 from rftkit.tables import (
     LEGEND,
     claims_table,
@@ -37,6 +37,7 @@ from rftkit.tables import (
 )
 
 HEADING = "# rftkit report"
+NAMED = 10  # runs that are not counted
 
 
 def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: Path | None = None) -> tuple[str, Path]:
@@ -75,9 +76,11 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
             parts += [f"## {title}\n", *found] if (found := make(sections, runs, places)) else []
         except UserError as error:
             failed.append(f"{title}: {error}")
-    if others := count_others(places, sections):
-        why = "older ones of the same seed, or of other settings or test items than most"
-        parts.append(f"{others} runs are not counted: {why}.\n")
+    count, folders = others(places, sections)
+    if count:
+        why = "older of the same model and seed, or of other settings or test items than most"
+        named = [f"`{folder}`" for folder in folders[:NAMED]] + ["..."] * (len(folders) > NAMED)
+        parts.append("\n- ".join([f"Not counted (runs: {count}): {why}.", *named]) + "\n")
     text = "\n".join([*parts, *(f"**Not reported: {line}**\n" for line in failed)])
     whole = f"{HEADING}\n\n{LEGEND}\n\n{text}"
     write_atomically(path, whole)

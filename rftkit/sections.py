@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rftkit.archive import RUNS, is_archive, kept_results, read_archive
+from rftkit.archive import is_archive, kept_results, read_archive
 from rftkit.errors import UserError
 from rftkit.paths import BUNDLED
 from rftkit.results import PREDICTIONS, RESULTS, complete_runs, data_title, read_results
@@ -28,14 +28,15 @@ def load_runs(*places: Path) -> dict[tuple[str, str, str], dict[str, list[dict[s
     archive with their `answers`.
 
     Of a method's runs on a set those count that have the settings most of them have, and the test items, of runs with
-    the same seed the newest; those of a selection never do. Runs kept before they said so count as usual ones.
+    the same seed the newest, or if both are kept that of the archive named first; those of a selection never do. Runs
+    kept before they said so count as usual ones.
     """
     for place in places:
         if not place.is_dir():
             raise UserError(f"no folder '{place}': give the --out of a study")
     sections: dict = defaultdict(lambda: defaultdict(list))
     by_method: dict = defaultdict(list)
-    found = [found for place in places for found in _runs_under(place)]
+    found = [found for place in reversed(places) for found in _runs_under(place)]
     for _, result in sorted(found, key=lambda found: found[0]):
         dataset = data_title(result["dataset"], result.get("eval_dataset"))
         dataset += PROTOCOL_TITLES[result.get("protocol", "base_to_new")]
@@ -68,9 +69,10 @@ def _place(run: dict[str, Any]) -> tuple[str, int]:
 
 
 def _runs_under(place: Path) -> list[tuple[float, dict[str, Any]]]:
-    """Complete runs with their answers, each with its time, but for those of a selection."""
+    """Complete runs with their answers, each with its time, but for those of a selection; all else is newer than what
+    is kept, whenever that was copied."""
     if is_archive(place):
-        return [((place / RUNS).stat().st_mtime, run) for run in read_archive(place)]
+        return [(0.0, run) for run in read_archive(place)]
     return [((folder / RESULTS).stat().st_mtime, read_results(folder) | {"folder": folder})
             for folder in _folders_under(place)]  # fmt: skip
 
@@ -164,8 +166,10 @@ def short_names(models: Iterable[str]) -> dict[str, str]:
     return {model: "/".join(Path(model).parts[-2:]) if name in twice else name for model, name in names.items()}
 
 
-def count_others(places: Sequence[Path], sections: dict) -> int:
-    """How many complete runs under some folders do not count (`load_runs`)."""
-    counted = sum(len(runs) for methods in sections.values() for runs in methods.values())
-    there = (kept_results(place) if is_archive(place) else _folders_under(place) for place in places)
-    return sum(map(len, there)) - counted
+def others(places: Sequence[Path], sections: dict) -> tuple[int, list[Path]]:
+    """How many complete runs under some folders do not count (`load_runs`), and the folders of those not kept."""
+    counted = [run for methods in sections.values() for runs in methods.values() for run in runs]
+    kept = sum(len(kept_results(place)) for place in places if is_archive(place))
+    folders = [folder for place in places if not is_archive(place) for folder in _folders_under(place)]
+    shown = {run["folder"] for run in counted if "folder" in run}
+    return kept + len(folders) - len(counted), [folder for folder in folders if folder not in shown]

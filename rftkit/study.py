@@ -46,7 +46,7 @@ def study(
         first_seed: the lowest of them: several people's runs can be pooled if their seeds differ.
         jobs: processes at once, which share the cores; None: as many as there are GPUs; on a CPU two, or one if
             there is one core.
-        shard: `i/n`: the i-th of n parts of the work, for n machines that share `out`.
+        shard: `i/n`: the i-th of n parts of the work, for n machines.
         time_limit: minutes after which a notebook is stopped.
     """
     began = time.perf_counter()

@@ -92,6 +92,8 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("evaluate --model nano-s --data shapes --min-pixels 0", "--min-pixels must be at least 1, not 0"),
         ("study --profile nona", "no profile 'nona'"),
         ("study --only 99", "no notebook 99 in the study"),
+        ("study --models nano-s,, --dry-run", "--models: a name between commas is missing"),
+        ("study --models ../nano-x --dry-run", "no model '../nano-x'"),
         ("study --jobs 0", "--jobs must be at least 1, not 0"),
         ("study --seeds 0", "--seeds must be at least 1, not 0"),
         ("select --profile nona", "no profile 'nona'"),

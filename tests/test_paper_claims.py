@@ -38,7 +38,7 @@ def test_training_times_are_compared_seed_by_seed(runs):
 
 
 def test_the_primary_comparisons_keep_their_verdicts(runs):
-    row = rows_of(runs)["no-thinking RL beats thinking RL", "shapes (H); mean of eleven sets"]
+    row = rows_of(runs)["no-thinking RL beats thinking RL", "shapes (H); mean of 11 sets"]
     assert row["paper"] == pytest.approx(0.0249) and row["here"][0] == pytest.approx(1 - 2 * 0.75 * 0.5 / 1.25)
     assert row["by"] == "p, Holm-corrected" and row["verdict"] == "same direction" and len(row["runs"]) == 3
 

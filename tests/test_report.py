@@ -67,7 +67,8 @@ def test_items_drawn_anew_under_the_same_names_are_not_pooled_with_the_old(runs)
     make_run(runs / "new-7", "sft", 7, "no_thinking", [1] * 4, [1] * 4, tests="new")
     ((methods,),) = [load_runs(runs).values()]
     assert [run.get("tests_sha256") for run in methods["sft"]] == [None] * 3 + ["new"] * 5
-    assert "4 runs are not counted" in write_report(runs)[0]
+    text, _ = write_report(runs)
+    assert "Not counted (runs: 4)" in text and all(f"old-{seed}`" in text for seed in range(2, 6))
 
 
 def test_kept_runs_make_the_same_report(runs, tmp_path_factory):
@@ -222,7 +223,9 @@ def test_runs_of_other_settings_are_not_pooled(runs):
     (methods,) = load_runs(runs).values()
     assert [run["seed"] for run in methods["sft"]] == [0, 1, 2, 5]
     text, _ = write_report(runs)
-    assert "2 runs are not counted: older ones of the same seed, or of other settings or test items than most." in text
+    assert (
+        "Not counted (runs: 2): older of the same model and seed, or of other settings or test items than most." in text
+    )
 
 
 def test_a_section_that_cannot_be_made_does_not_take_the_others_with_it(runs):

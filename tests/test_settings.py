@@ -52,7 +52,9 @@ def test_a_study_has_the_seeds_its_profile_says(profile, text, seeds):
     assert study_seeds(profile(text)) == seeds
 
 
-@pytest.mark.parametrize("text", ["study:", "study: 3", "study: {seeds: five}", "study: {seeds: 0}"])
+@pytest.mark.parametrize(
+    "text", ["study:", "study: 3", "study: {seeds: five}", "study: {seeds: 0}", "study: {seedz: 3}"]
+)
 def test_a_study_without_a_number_of_seeds_is_one_line(profile, text):
     with pytest.raises(UserError, match="must hold a number of seeds, as in study: {seeds: 5}"):
         study_seeds(profile(text))
