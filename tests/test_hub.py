@@ -86,7 +86,7 @@ REFUSED = [
     ("study --profile smoke --only 02 --models my/model --out runs", NO_NETWORK),
     ("evaluate --model my/model --data shapes --limit 1", NO_NETWORK),
     ("evaluate --model nano-s --data hub:cv-bench", "or give cv-bench@DIR with a copy of it in DIR"),
-    ("evaluate --model ./out --data shapes --limit 1", "cannot read model './out': Repo id must"),
+    ("evaluate --model ./out --data shapes --limit 1", "no model './out': name a bundled one"),
     ("diagnose my/model --limit 1", "check the network, or name a folder with a copy of it"),
     ("estimate --model my/model", NO_NETWORK),
 ]
