@@ -31,7 +31,7 @@ from rftkit.tasks.bundled import load_part, rule_of, trained_parts
 from rftkit.tasks.classification import tell_of_other_classes
 from rftkit.trainer import CHECKPOINTS, grpo_trainer, last_checkpoint, train
 
-gc.freeze()  # or each full collection goes through all that the libraries above have made: a 25th of a run
+gc.freeze()  # or each full collection goes through all that the libraries above have made
 
 
 def folder_of(settings: Settings, out: Path) -> Path:
