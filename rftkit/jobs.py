@@ -33,7 +33,7 @@ from rftkit.tasks.bundled import short_name
 
 WORTH_A_HELPER = 3  # missing runs from which on one is started; some are being made, and its start takes ten seconds
 GRACE = 10.0  # seconds that a process has to end when it is told to
-# glibc hands a large tensor's memory back to the system at once and asks for it anew, which takes a good part of a run on a CPU.
+# glibc hands a large tensor's memory back to the system at once and asks for it anew, which takes long on a CPU.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 
 
