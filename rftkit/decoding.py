@@ -29,8 +29,31 @@ def prefill(model, ids, mask, vision: dict) -> Cache:
     """
     if vision:
         vision = vision | {"mm_token_type_ids": vision["mm_token_type_ids"][:, :-1]}
-    ahead = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **vision)
+        vision["position_ids"] = positions_of(unwrapped(model).model, mask[:, :-1], vision)
+    # Nobody reads what follows the last layer's keys and values: let one token of each prompt stand for all.
+    last = unwrapped(model).model.language_model.layers[-1].mlp
+    hook = last.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, -1:],))
+    try:
+        ahead = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **vision)
+    finally:
+        hook.remove()
     return ahead.past_key_values
+
+
+def positions_of(inner, mask, vision: dict) -> torch.Tensor | None:
+    """M-RoPE positions [3, N, P] of prompts; the model's `rope_deltas` are set.
+
+    The model works them out row by row; here each layout is worked out once. None, which leaves it to the model, where
+    a prompt has no image or several.
+    """
+    kinds, grid = vision["mm_token_type_ids"], vision["image_grid_thw"]
+    if len(grid) != len(mask) or ((kinds.diff(prepend=torch.zeros_like(kinds[:, :1])) > 0).sum(1) != 1).any():
+        return None
+    layouts, which = torch.cat([mask, kinds, grid], 1).unique(dim=0, return_inverse=True)
+    mask, kinds, grid = layouts.split([mask.shape[1], kinds.shape[1], 3], 1)
+    positions, deltas = inner.get_rope_index(kinds, kinds, grid, attention_mask=mask)
+    inner.rope_deltas = deltas[which]
+    return positions[:, which]
 
 
 def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache: Cache | None = None) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from rftkit.decoding import prefill
 from rftkit.evaluate import encode, generate, log_probs_behind
@@ -44,9 +43,7 @@ class BaseAnswers:
             batch = batch.to(self.model.device)
             ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
             cache = prefill(self.model, ids, mask, with_features(self.model, batch))
-            rows = [completion.to(ids.device) for completion in self.completions[part]]
-            answer = pad_sequence(rows, True)
-            answer_mask = pad_sequence([torch.ones_like(row) for row in rows], True)
-            found.append(log_probs_behind(self.model, ids, mask, cache, answer, answer_mask).cpu())
+            answers = [[completion.tolist()] for completion in self.completions[part]]
+            found.append(log_probs_behind(self.model, ids, mask, cache, answers)[:, 0].cpu())
         self.model.train(was_training)
         return torch.cat(found)

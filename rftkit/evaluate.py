@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
@@ -124,38 +125,47 @@ def _generation(model, processor, max_tokens: int, temperature: float | None) ->
 
 
 def _likeliest(model, processor, examples: Sequence[Example], ids, mask, cache) -> list[str]:
-    """The choice of each example with the highest log-probability, its end token included, behind prompts [B, P].
-
-    Choices follow one after the other on the prompts' cache, which is left as it was.
-    """
-    tokenizer, end = processor.tokenizer, processor.tokenizer.eos_token
-    scores = torch.full((len(examples), max(len(e.choices) for e in examples)), -torch.inf)
-    for place in range(scores.shape[1]):
-        choices = [e.choices[place] + end if place < len(e.choices) else end for e in examples]
-        answer = tokenizer(choices, padding=True, padding_side="right", add_special_tokens=False,
-                           return_tensors="pt").to(model.device)  # fmt: skip
-        totals = log_probs_behind(model, ids, mask, cache, answer["input_ids"], answer["attention_mask"]).cpu()
-        there = torch.tensor([place < len(e.choices) for e in examples])
-        scores[there, place] = totals[there]
+    """The choice of each example with the highest log-probability, its end token included, behind prompts [B, P]."""
+    texts = [choice + processor.tokenizer.eos_token for example in examples for choice in example.choices]
+    tokens = iter(processor.tokenizer(texts, add_special_tokens=False)["input_ids"])
+    answers = [[next(tokens) for _ in example.choices] for example in examples]
+    scores = log_probs_behind(model, ids, mask, cache, answers)
     return [e.choices[best] for e, best in zip(examples, scores.argmax(1).tolist(), strict=True)]
 
 
-def log_probs_behind(model, ids, mask, cache, answer, answer_mask) -> torch.Tensor:
-    """Log-probability [B] of an answer [B, T], right-padded, behind each prompt [B, P]; `prefill`'s cache stays."""
-    shift = unwrapped(model).model.rope_deltas  # an image's rows and columns share steps; None without images
-    seen = torch.cat([mask, answer_mask[:, :-1]], 1)
-    positions = seen.cumsum(1) - 1 + (0 if shift is None else shift)  # [B, P + T]
+def log_probs_behind(model, ids, mask, cache, answers: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
+    """Log-probabilities [B, K] of up to K answers, token ids each, behind each prompt [B, P]; -inf where there is none.
+
+    All go through the model at once, each behind the prompt's last token: they see it, what is in `prefill`'s cache,
+    which stays, and themselves.
+    """
+    rows, shift = [], unwrapped(model).model.rope_deltas  # an image's rows and columns share steps; None without images
+    predicted: list[tuple[int, int, int, int]] = []  # row, answer, place of the token before, token
+    for row, own in enumerate(answers):
+        packed = [(int(ids[row, -1]), 0, 0)]  # a token, its answer (0: the prompt) and its distance from the prompt
+        for number, answer in enumerate(own):
+            places = [0, *range(len(packed), len(packed) + len(answer) - 1)]
+            predicted += [(row, number, *pair) for pair in zip(places, answer, strict=True)]
+            packed += [(token, number + 1, step) for step, token in enumerate(answer[:-1], 1)]
+        rows.append(torch.tensor(packed))
+    tokens, segment, step = pad_sequence(rows, True).to(ids.device).unbind(-1)  # [B, W]
+    here = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
+    sees = torch.cat([mask[:, None, :-1].bool().expand(-1, tokens.shape[1], -1), here.tril()], -1)
+    positions = mask.sum(1, keepdim=True) - 1 + step + (0 if shift is None else shift)
     logits = model(
-        input_ids=torch.cat([ids[:, -1:], answer[:, :-1]], 1),
-        attention_mask=seen,
+        input_ids=tokens,
+        attention_mask=sees[:, None],
         # The model's own positions would count the cache's tokens again.
-        position_ids=positions[None, :, ids.shape[1] - 1 :].expand(3, -1, -1),
+        position_ids=positions.expand(3, -1, -1),
         past_key_values=cache,
         use_cache=True,
     ).logits
-    cache.crop(-answer.shape[1])
-    log_probs = logits.float().log_softmax(-1).gather(2, answer[..., None])[..., 0]  # [B, T]
-    return (log_probs * answer_mask).sum(1)
+    cache.crop(-tokens.shape[1])
+    row, number, place, token = torch.tensor(predicted, device=ids.device).T
+    found = logits.float().log_softmax(-1)[row, place, token]
+    count = torch.tensor([len(own) for own in answers], device=ids.device)
+    totals = found.new_zeros(len(ids), int(count.max())).index_put((row, number), found, accumulate=True)
+    return totals.masked_fill(torch.arange(totals.shape[1], device=ids.device) >= count[:, None], -torch.inf)
 
 
 def answer_rows(

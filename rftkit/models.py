@@ -88,6 +88,10 @@ class ImageTextProcessor(Qwen2VLProcessor):
             ImageTextProcessor._held -= self._prepared.popitem(last=False)[1]["pixel_values"].nbytes
         return found
 
+    def create_mm_token_type_ids(self, input_ids: list) -> list[list[int]]:
+        """As in transformers, for pictures alone: 1 where a token stands for a part of one, else 0."""
+        return [(np.asarray(row) == self.image_token_id).astype(int).tolist() for row in input_ids]
+
     def apply_chat_template(self, conversation, chat_template=None, **kwargs):
         """As in transformers; the text of a conversation rendered before is looked up."""
         if chat_template is not None or kwargs.get("tokenize") or isinstance(conversation[0], list):
@@ -276,9 +280,11 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         for layer, weight in zip(layers, kept, strict=True):
             layer.get_base_layer().weight.data = weight.clone()
             layer.merge()
+            layer.forward = layer.get_base_layer().forward  # not by way of PEFT, which looks for adapters each time
         yield
     finally:
         for layer, weight in zip(layers, kept, strict=True):
+            del layer.forward
             layer.get_base_layer().weight.data = weight
             layer.merged_adapters.clear()
 

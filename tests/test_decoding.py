@@ -5,7 +5,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig, set_seed
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from rftkit.decoding import ForkedLayer, attention, generate_forked, prefill
+from rftkit.decoding import ForkedLayer, attention, generate_forked, positions_of, prefill
 from rftkit.evaluate import encode
 from rftkit.models import load
 from rftkit.tasks.bundled import load_part
@@ -60,6 +60,29 @@ def test_the_prompts_cache_is_left_as_it_was(loaded):
     assert torch.equal(*said)
     assert cache.get_seq_length() == ids.shape[1] - 1
     assert all(torch.equal(layer.keys, keys) for layer, keys in zip(cache.layers, before, strict=True))
+
+
+@torch.no_grad()
+def test_a_prompts_cache_and_positions_are_those_of_the_model_itself(loaded):
+    model, processor = loaded
+    ids, mask, vision = prompts(processor)
+    usual = vision | {"mm_token_type_ids": vision["mm_token_type_ids"][:, :-1]}
+    expected = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, **usual).past_key_values
+    deltas, model.model.rope_deltas = model.model.rope_deltas, None
+    found = prefill(model, ids, mask, vision)
+    assert torch.equal(model.model.rope_deltas, deltas)
+    seen = mask[:, None, :-1, None].bool()
+    for mine, its in zip(found.layers, expected.layers, strict=True):
+        torch.testing.assert_close(mine.keys * seen, its.keys * seen)
+        torch.testing.assert_close(mine.values * seen, its.values * seen)
+
+
+def test_positions_of_prompts_with_two_images_or_none_are_left_to_the_model(loaded):
+    kinds, grid = torch.tensor([[0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 0, 0]]), torch.tensor([[1, 2, 4], [1, 2, 2]])
+    vision = {"mm_token_type_ids": kinds, "image_grid_thw": grid}
+    assert positions_of(loaded[0].model, torch.ones_like(kinds), vision) is None
+    vision["mm_token_type_ids"] = kinds.roll(1, 1) * torch.tensor([[0], [1]])
+    assert positions_of(loaded[0].model, torch.ones_like(kinds), vision) is None
 
 
 @pytest.mark.parametrize("per_head", [1, 3], ids=["a key head for each", "key heads shared"])

@@ -20,6 +20,14 @@ def test_greedy_answers_are_those_of_stock_generate(nano, shapes):
     assert all(0 < len(ids) <= 30 for said in answers for ids in said.ids)
 
 
+def test_image_tokens_are_marked_as_transformers_marks_them(nano):
+    processor, rows = nano[1], [[1, 5, 5, 2], [7, 8]]
+    assert processor.image_token_id == 5
+    usual = super(type(processor), processor).create_mm_token_type_ids(rows)
+    assert processor.create_mm_token_type_ids(rows) == usual == [[0, 1, 1, 0], [0, 0]]
+    assert processor.create_mm_token_type_ids(torch.tensor(rows[:1])) == usual[:1]
+
+
 def test_answers_do_not_depend_on_the_batch(nano, shapes):
     rows = [answer_rows(*nano, shapes, "no_thinking", max_tokens=12, batch_size=size) for size in (1, 5, 12)]
     assert rows[0] == rows[1] == rows[2]
