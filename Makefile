@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROFILE ?= nano
 OUT ?= runs
-# What is imported is compiled once, when it is first imported: most of what pip would compile never is.
+# What is imported is compiled once, at the end of the set-up: most of what pip would compile never is.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: study test lab lock clean
@@ -14,6 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -c "import ipykernel.kernelapp, papermill.__main__, rftkit.study"
 	touch $@
 
 study: .venv/.ready  ## the CPU study: notebooks 01-04 (or NOTEBOOKS=10, NOTEBOOKS=all), as many seeds as the profile says (or SEEDS=2), then the table and a report

@@ -289,9 +289,9 @@ class LivePlot:
         if (began := time.monotonic()) < self.next:
             return
         figure = training_figure({"training": rows}, self.columns)
-        now, self.next = time.monotonic(), began + self.every
         if self.handle is None:
-            self.handle = display(figure, display_id=True)
-        else:  # the first one takes longer than those after it
+            self.handle, least = display(figure, display_id=True), 0  # it takes longer than those after it
+        else:
             self.handle.update(figure)
-            self.next = max(self.next, now + 20 * (now - began))
+            least = 20 * (time.monotonic() - began)  # most of it for the picture of the figure, which `update` makes
+        self.next = began + max(self.every, least)

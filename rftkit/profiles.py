@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ def load_profile(name: str) -> dict[str, Any]:
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
         raise UserError(f"no profile '{name}': choose one of {known}, or give the path of a YAML file")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = deepcopy(_parsed(path.read_text()))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"profile '{path}' is not valid YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
@@ -29,6 +31,12 @@ def load_profile(name: str) -> dict[str, Any]:
     if like == path.stem or not (PROFILES / f"{like}.yaml").is_file():  # of the kit's own, so that there is no circle
         raise UserError(f"'like' of profile '{path}' must name another profile of the kit, not '{like}'")
     return {key: value for key, value in load_profile(like).items() if key != "profile"} | content
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> Any:
+    """Parsed once: a study asks for the settings of hundreds of runs."""
+    return yaml.safe_load(text)
 
 
 def _path_of(name: str) -> Path:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,9 @@ def sha256_model(path: str) -> str:
     return sha256_files([folder], NOT_THE_MODEL) if folder.is_dir() else hashlib.sha256(path.encode()).hexdigest()
 
 
+@lru_cache
 def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that results depend on."""
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
@@ -228,14 +231,21 @@ def read_predictions(folder: Path, *rules: str) -> pd.DataFrame:
     """
     path = folder / PREDICTIONS
     try:
-        table = pd.read_parquet(path)
-        whole = len(table) and not table[["split", "id", "mode"]].duplicated().any() and "group" in table
-        whole = whole and all(table[rule].isin((0, 1)).all() for rule in rules)
+        table = _predictions(path, path.stat().st_mtime_ns)
+        whole = table is not None and all(table[rule].isin((0, 1)).all() for rule in rules)
     except (OSError, ValueError, LookupError, TypeError):  # pyarrow's own are among them
         whole = False
     if not whole:
         raise UserError(f"'{path}' is not what a run writes: remove {RESULTS} beside it and start the run again")
     return table
+
+
+@lru_cache(maxsize=128)  # a report comes to each run several times
+def _predictions(path: Path, changed: int) -> pd.DataFrame | None:
+    """What is in the file that was changed at that time; None if it does not name each item and mode once."""
+    table = pd.read_parquet(path)
+    whole = len(table) and not table[["split", "id", "mode"]].duplicated().any() and "group" in table
+    return table if whole else None
 
 
 def answers_of(run: dict[str, Any], *rules: str) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from rftkit.callbacks import RunLog
 from rftkit.examples import training_examples
 from rftkit.models import load
 from rftkit.paths import NOTEBOOKS
+from rftkit.plots import LivePlot
 from rftkit.prompts import MODES
 from rftkit.rewards import score
 from rftkit.settings import load_settings
@@ -87,3 +88,23 @@ def test_checks_fail_softly(capsys):
     lesson.check("holds", lambda: True)
     lesson.check("unsolved", lambda: None + 1)
     assert capsys.readouterr().out == "[pass] holds\n[fail] unsolved\n"
+
+
+def test_live_plots_take_a_twentieth_of_the_time(monkeypatch):
+    clock, shown = [0.0], []
+
+    class Handle:
+        def update(self, figure):
+            clock[0] += 0.5  # the picture is made here
+            shown.append(clock[0])
+
+    monkeypatch.setattr("rftkit.plots.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("IPython.display.display", lambda figure, display_id: Handle())
+    live = LivePlot(["loss"], every=3.0)
+    rows = []
+    while clock[0] < 100:
+        rows.append({"step": len(rows) + 1, "loss": 1.0})
+        live(rows)
+        clock[0] += 1.0  # a step
+    assert 5 <= len(shown) <= 11
+    assert 0.5 * len(shown) <= 0.06 * clock[0]
