@@ -22,6 +22,7 @@ from rftkit.tasks.sources import MAX_PIXELS, open_image
 from rftkit.vision import unwrapped, with_features
 
 PASS_SAMPLES = 8
+LOGITS_BYTES = 256 * 2**20  # of answers' logits in one pass, in fp32; a single answer to each prompt may have more
 
 
 def evaluated_modes(own: str, trained: bool) -> list[str]:
@@ -136,13 +137,17 @@ def _likeliest(model, processor, examples: Sequence[Example], ids, mask, cache) 
 def log_probs_behind(model, ids, mask, cache, answers: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
     """Log-probabilities [B, K] of up to K answers, token ids each, behind each prompt [B, P]; -inf where there is none.
 
-    All go through the model at once, each behind the prompt's last token: they see it, what is in `prefill`'s cache,
-    which stays, and themselves.
+    They go through the model together, as many as their logits allow, each behind the prompt's last token: they see it,
+    what is in `prefill`'s cache, which stays, and themselves.
     """
+    most, words = max(map(len, answers)), unwrapped(model).config.get_text_config().vocab_size
+    if most > 1 and 4 * words * len(ids) * max(sum(map(len, own)) for own in answers) > LOGITS_BYTES:
+        halves = [own[: most // 2] for own in answers], [own[most // 2 :] for own in answers]
+        return torch.cat([log_probs_behind(model, ids, mask, cache, half) for half in halves], 1)
     rows, shift = [], unwrapped(model).model.rope_deltas  # an image's rows and columns share steps; None without images
     predicted: list[tuple[int, int, int, int]] = []  # row, answer, place of the token before, token
-    for row, own in enumerate(answers):
-        packed = [(int(ids[row, -1]), 0, 0)]  # a token, its answer (0: the prompt) and its distance from the prompt
+    for row, (last, own) in enumerate(zip(ids[:, -1].tolist(), answers, strict=True)):
+        packed = [(last, 0, 0)]  # a token, its answer (0: the prompt) and its distance from the prompt
         for number, answer in enumerate(own):
             places = [0, *range(len(packed), len(packed) + len(answer) - 1)]
             predicted += [(row, number, *pair) for pair in zip(places, answer, strict=True)]

@@ -284,7 +284,7 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         yield
     finally:
         for layer, weight in zip(layers, kept, strict=True):
-            del layer.forward
+            layer.__dict__.pop("forward", None)
             layer.get_base_layer().weight.data = weight
             layer.merged_adapters.clear()
 

@@ -33,7 +33,9 @@ def test_answers_do_not_depend_on_the_batch(nano, shapes):
     assert rows[0] == rows[1] == rows[2]
 
 
-def test_likelihood_is_the_log_probability_of_the_whole_choice(nano, shapes):
+@pytest.mark.parametrize("logits", [2**28, 2**20, 1], ids=["at once", "in parts", "one by one"])
+def test_likelihood_is_the_log_probability_of_the_whole_choice(nano, shapes, monkeypatch, logits):
+    monkeypatch.setattr("rftkit.evaluate.LOGITS_BYTES", logits)
     model, processor = nano
     some = [*shapes[:2], *load_split("emoji", "test", 2, 0, "base")]  # choices of one token and of several
     likeliest = []
