@@ -15,8 +15,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
+from rftkit.draws import quick_draws
 from rftkit.errors import UserError
-from rftkit.vision import unwrapped
+from rftkit.vision import as_features, pieces, unwrapped
 
 SHARED_PROMPT = "shared_prompt"  # `attention` as transformers knows it
 
@@ -27,17 +28,37 @@ def prefill(model, ids, mask, vision: dict) -> Cache:
     Args:
         vision: pixel_values or their features (`with_features`), image_grid_thw and mm_token_type_ids [N, P], or empty.
     """
+    ids, mask, parts = ids[:, :-1], mask[:, :-1], [slice(None)]
     if vision:
         vision = vision | {"mm_token_type_ids": vision["mm_token_type_ids"][:, :-1]}
-        vision["position_ids"] = positions_of(unwrapped(model).model, mask[:, :-1], vision)
+        vision["position_ids"] = positions_of(unwrapped(model).model, mask, vision)
+    if not vision or (vision["position_ids"] is not None and "mm_encoder_outputs" in vision):
+        parts = pieces(*ids.shape, ids.device)
     # Nobody reads what follows the last layer's keys and values: let one token of each prompt stand for all.
     last = unwrapped(model).model.language_model.layers[-1].mlp
     hook = last.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, -1:],))
+    options = {"use_cache": True, "logits_to_keep": 1}
     try:
-        ahead = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, logits_to_keep=1, **vision)
+        caches = [
+            model(input_ids=ids[part], attention_mask=mask[part], **_part(vision, part), **options).past_key_values
+            for part in parts
+        ]
     finally:
         hook.remove()
-    return ahead.past_key_values
+    for layer, *others in zip(*(cache.layers for cache in caches), strict=True):
+        layer.keys = torch.cat([layer.keys, *(other.keys for other in others)])
+        layer.values = torch.cat([layer.values, *(other.values for other in others)])
+    return caches[0]
+
+
+def _part(vision: dict, rows: slice) -> dict:
+    """What belongs to some prompts, which have an image each; or to all, whatever they have."""
+    if not vision or rows == slice(None):
+        return vision
+    features = vision["mm_encoder_outputs"]["image"].pooler_output[rows]
+    own = {"position_ids": vision["position_ids"][:, rows]}
+    own |= {name: vision[name][rows] for name in ("image_grid_thw", "mm_token_type_ids")}
+    return own | as_features(features)
 
 
 def positions_of(inner, mask, vision: dict) -> torch.Tensor | None:
@@ -69,7 +90,7 @@ def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache: 
     """
     cache = prefill(model, ids, mask, vision) if cache is None else cache
     extra = {"mm_token_type_ids": torch.zeros_like(ids).repeat_interleave(copies, 0)} if vision else {}
-    with _attends_by_parts(model, copies):
+    with _attends_by_parts(model, copies), quick_draws():
         return model.generate(
             input_ids=ids.repeat_interleave(copies, 0),
             attention_mask=mask.repeat_interleave(copies, 0),

@@ -65,6 +65,20 @@ class ImageTextProcessor(Qwen2VLProcessor):
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
+    def __call__(self, images=None, text=None, **kwargs):
+        """As in transformers; rows with the same text and images, as in GRPO's groups, are made once and repeated."""
+        rows = isinstance(images, list) and isinstance(text, list) and all(isinstance(row, list) for row in images)
+        if not rows or len(images) != len(text) or kwargs.get("return_tensors") != "pt":
+            return super().__call__(images=images, text=text, **kwargs)
+        keys = [(sentence, *map(id, row)) for sentence, row in zip(text, images, strict=True)]
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        kept = sorted(first.values())
+        batch = super().__call__(images=[images[row] for row in kept], text=[text[row] for row in kept], **kwargs)
+        if len(kept) < len(keys):
+            made = {keys[row]: place for place, row in enumerate(kept)}
+            _repeat(batch, [len(images[row]) for row in kept], [made[key] for key in keys])
+        return batch
+
     def _process_images(self, images, **kwargs):
         """As in transformers, but an image seen lately is not prepared again.
 
@@ -102,6 +116,18 @@ class ImageTextProcessor(Qwen2VLProcessor):
                 self._rendered.clear()
             self._rendered[key] = super().apply_chat_template(conversation, **kwargs)
         return self._rendered[key]
+
+
+def _repeat(batch: BatchFeature, counts: list[int], which: list[int]) -> None:
+    """Make the rows of a processor's batch, with so many images each, those that `which` names, in its order."""
+    pixels, grid = batch.pop("pixel_values"), batch.pop("image_grid_thw")
+    places = torch.arange(len(grid)).split(counts)
+    places = torch.cat([places[row] for row in which])
+    pictures = pixels.split(grid.prod(-1).tolist())
+    for name, value in batch.items():
+        batch[name] = value[which]
+    batch["pixel_values"] = torch.cat([pictures[place] for place in places.tolist()])
+    batch["image_grid_thw"] = grid[places]
 
 
 # Without this, AutoProcessor silently returns a bare tokenizer for a folder saved with the class above.

@@ -277,7 +277,7 @@ def bench_figure(reports: Sequence[dict[str, Any]]) -> Figure:
 class LivePlot:
     """Redraws training curves in place while a notebook trains; its last frame stays as a static figure.
 
-    Use it as `on_row` of a run. `every`: seconds between two frames, more where drawing would take a twentieth of them.
+    Use it as `on_row` of a run. `every`: seconds between two frames, more where drawing would take a fortieth of them.
     """
 
     def __init__(self, columns: Sequence[str] = ("reward", "loss"), every: float = 3.0) -> None:
@@ -293,5 +293,5 @@ class LivePlot:
             self.handle, least = display(figure, display_id=True), 0  # it takes longer than those after it
         else:
             self.handle.update(figure)
-            least = 20 * (time.monotonic() - began)  # most of it for the picture of the figure, which `update` makes
+            least = 40 * (time.monotonic() - began)  # most of it for the picture of the figure, which `update` makes
         self.next = began + max(self.every, least)

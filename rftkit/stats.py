@@ -50,17 +50,23 @@ def bootstrap(
     Returns:
         [draws] means; their 2.5 and 97.5 percentiles are the interval.
     """
-    item_rng = np.random.default_rng([1, stream])
     _, cluster = np.unique(groups, return_inverse=True)
     count = cluster.max() + 1
     sums = np.stack([np.bincount(cluster, row, count) for row in np.asarray(correct, float)])  # [runs, clusters]
     sizes = np.bincount(cluster, minlength=count)
     _, base = np.unique(np.zeros(len(sums)) if bases is None else bases, return_inverse=True)
     # Counting how often each cluster was drawn is cheaper than copying the drawn columns.
-    drawn = item_rng.integers(count, size=(draws, count)) + count * np.arange(draws)[:, None]
-    weight = np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count)
+    weight = _cluster_counts(int(count), draws, stream)
     runs = _run_counts(tuple(base), draws)
     return (runs @ sums * weight).sum(1) / (runs.sum(1) * (weight @ sizes))
+
+
+@lru_cache(maxsize=8)
+def _cluster_counts(count: int, draws: int, stream: int) -> np.ndarray:
+    """How often each of `count` clusters of items is in each draw [draws, count]."""
+    drawn = np.random.default_rng([1, stream]).integers(count, size=(draws, count))
+    drawn += count * np.arange(draws)[:, None]
+    return np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count)
 
 
 @lru_cache(maxsize=32)

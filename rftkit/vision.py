@@ -10,6 +10,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 CACHE_BYTES = 256 * 2**20  # of features kept; the oldest go first
+PIECE = 4096  # tokens or patches that a CPU takes through a model at once: what becomes of more leaves its own cache
 
 
 class VisionFeatures:
@@ -26,14 +27,14 @@ class VisionFeatures:
         self.towers: WeakKeyDictionary[torch.nn.Module, tuple[int, str]] = WeakKeyDictionary()
 
     def __call__(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> dict:
-        """The keyword of a Qwen2-VL's forward that stands for `pixel_values` [patches, values] of pictures [N, 3]."""
+        """`as_features` of `pixel_values` [patches, values] of pictures [N, 3]."""
         tower = model.model.visual
         if any(parameter.requires_grad for parameter in tower.parameters()):
             self.towers.pop(tower, None)  # a fused optimizer changes weights and leaves their `_version`
-            return _keyword(self._run(model, pixels, grid))
+            return as_features(self._run(model, pixels, grid))
         # Not by autocast, under which the update runs and sampling does not: both see the same features.
         with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-            return _keyword(self._lookup(model, pixels, grid))
+            return as_features(self._lookup(model, pixels, grid))
 
     def _lookup(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> list[torch.Tensor]:
         setting = f"{pixels.dtype} {pixels.device} {self._weights(model.model.visual)}"
@@ -62,7 +63,17 @@ class VisionFeatures:
         return self.towers[tower][1]
 
     def _run(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> list[torch.Tensor]:
-        return list(model.model.get_image_features(pixels, grid, return_dict=True).pooler_output)
+        found, sizes = [], grid.prod(-1)
+        for places in pieces(len(grid), int(sizes.max()), pixels.device):
+            patches = slice(int(sizes[: places.start].sum()), int(sizes[: places.stop].sum()))
+            found += model.model.get_image_features(pixels[patches], grid[places], return_dict=True).pooler_output
+        return found
+
+
+def pieces(rows: int, width: int, device: torch.device) -> list[slice]:
+    """Rows of `width` tokens or patches in the pieces that go through a model at once: one, but on a CPU (`PIECE`)."""
+    size = max(1, PIECE // max(1, width)) if device.type == "cpu" else rows
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def _digest(picture: torch.Tensor, shape: torch.Tensor, setting: str) -> bytes:
@@ -80,7 +91,8 @@ def _select(pictures, grid: torch.Tensor, fresh: dict[bytes, int]) -> tuple[torc
     return torch.cat([pictures[place] for place in places]), grid[places]
 
 
-def _keyword(features: list[torch.Tensor]) -> dict:
+def as_features(features: list[torch.Tensor]) -> dict:
+    """The keyword of a Qwen2-VL's forward that stands for `pixel_values`: each picture's features."""
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
 
 

@@ -9,6 +9,7 @@ from rftkit.decoding import ForkedLayer, attention, generate_forked, positions_o
 from rftkit.evaluate import encode
 from rftkit.models import load
 from rftkit.tasks.bundled import load_part
+from rftkit.vision import VisionFeatures, with_features
 
 N, COPIES, HEADS, PROMPT, SAID, SIZE = 3, 4, 2, 5, 3, 8
 
@@ -75,6 +76,27 @@ def test_a_prompts_cache_and_positions_are_those_of_the_model_itself(loaded):
     for mine, its in zip(found.layers, expected.layers, strict=True):
         torch.testing.assert_close(mine.keys * seen, its.keys * seen)
         torch.testing.assert_close(mine.values * seen, its.values * seen)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text_only", [False, True])
+def test_prompts_and_pictures_may_go_through_in_pieces(loaded, monkeypatch, text_only):
+    model, processor = loaded
+    ids, mask, vision = prompts(processor)
+    vision = {} if text_only else vision
+    whole = with_features(model, vision, VisionFeatures())
+    expected, deltas = prefill(model, ids, mask, whole), model.model.rope_deltas
+    calls = []
+    hook = model.model.language_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    monkeypatch.setattr("rftkit.vision.PIECE", 2 * ids.shape[1])
+    found = prefill(model, ids, mask, with_features(model, vision, VisionFeatures()))
+    hook.remove()
+    assert len(calls) == 3
+    assert text_only or torch.equal(model.model.rope_deltas, deltas)
+    assert found.get_seq_length() == expected.get_seq_length()
+    for mine, its in zip(found.layers, expected.layers, strict=True):
+        torch.testing.assert_close(mine.keys, its.keys)
+        torch.testing.assert_close(mine.values, its.values)
 
 
 def test_positions_of_prompts_with_two_images_or_none_are_left_to_the_model(loaded):
