@@ -32,6 +32,8 @@ def prefill(model, ids, mask, vision: dict) -> Cache:
     if vision:
         vision = vision | {"mm_token_type_ids": vision["mm_token_type_ids"][:, :-1]}
         vision["position_ids"] = positions_of(unwrapped(model).model, mask, vision)
+    else:
+        unwrapped(model).model.rope_deltas = None  # of pictures seen before
     if not vision or (vision["position_ids"] is not None and "mm_encoder_outputs" in vision):
         parts = pieces(*ids.shape, ids.device)
     # Nobody reads what follows the last layer's keys and values: let one token of each prompt stand for all.
@@ -45,14 +47,15 @@ def prefill(model, ids, mask, vision: dict) -> Cache:
         ]
     finally:
         hook.remove()
-    for layer, *others in zip(*(cache.layers for cache in caches), strict=True):
-        layer.keys = torch.cat([layer.keys, *(other.keys for other in others)])
-        layer.values = torch.cat([layer.values, *(other.values for other in others)])
+    if len(caches) > 1:
+        for first, *others in zip(*(cache.layers for cache in caches), strict=True):
+            first.keys = torch.cat([first.keys, *(layer.keys for layer in others)])
+            first.values = torch.cat([first.values, *(layer.values for layer in others)])
     return caches[0]
 
 
 def _part(vision: dict, rows: slice) -> dict:
-    """What belongs to some prompts, which have an image each; or to all, whatever they have."""
+    """The vision inputs of some prompts with one image each; all of them where the rows are."""
     if not vision or rows == slice(None):
         return vision
     features = vision["mm_encoder_outputs"]["image"].pooler_output[rows]

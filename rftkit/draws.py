@@ -8,29 +8,30 @@ from functools import cache
 
 import torch
 
-_torchs = torch.multinomial
+_stock_multinomial = torch.multinomial
 
 
 @contextmanager
 def quick_draws() -> Iterator[None]:
-    """While this lasts, `torch.multinomial` gives one word a row of fp32 probabilities as ever, and sooner.
+    """While this lasts, `torch.multinomial` gives one word for each row of a softmax as ever, and sooner.
 
     It draws an exponential for each probability and takes the word with the largest ratio. For a vocabulary of 2,000
-    words most of the time of sampling a token from a small model went into their logarithms, taken one by one.
+    words most of the time of sampling a token from a small model went into the exponentials' logarithms, taken one by
+    one.
     """
     torch.multinomial = _multinomial
     try:
         yield
     finally:
-        torch.multinomial = _torchs
+        torch.multinomial = _stock_multinomial
 
 
-def _multinomial(probabilities: torch.Tensor, num_samples: int, **options) -> torch.Tensor:
-    plain = num_samples == 1 and probabilities.dtype == torch.float32 and not probabilities.is_cuda and not options
+def _multinomial(input: torch.Tensor, num_samples: int, *args, **options) -> torch.Tensor:
+    plain = num_samples == 1 and input.dtype == torch.float32 and input.device.type == "cpu" and not (args or options)
     # Its error for what is no number is torch's own.
-    if not plain or not probabilities.sum().isfinite() or not _draws_alike():
-        return _torchs(probabilities, num_samples, **options)
-    return (probabilities / _exponential(probabilities.shape)).argmax(-1, keepdim=True)
+    if not plain or not input.sum().isfinite() or not _draws_alike():
+        return _stock_multinomial(input, num_samples, *args, **options)
+    return (input / _exponential(input.shape)).argmax(-1, keepdim=True)
 
 
 def _exponential(shape: torch.Size, generator: torch.Generator | None = None) -> torch.Tensor:

@@ -67,16 +67,15 @@ class ImageTextProcessor(Qwen2VLProcessor):
 
     def __call__(self, images=None, text=None, **kwargs):
         """As in transformers; rows with the same text and images, as in GRPO's groups, are made once and repeated."""
-        rows = isinstance(images, list) and isinstance(text, list) and all(isinstance(row, list) for row in images)
-        if not rows or len(images) != len(text) or kwargs.get("return_tensors") != "pt":
+        by_row = isinstance(images, list) and isinstance(text, list) and all(isinstance(row, list) for row in images)
+        if not by_row or len(images) != len(text) or kwargs.get("return_tensors") != "pt":
             return super().__call__(images=images, text=text, **kwargs)
         keys = [(sentence, *map(id, row)) for sentence, row in zip(text, images, strict=True)]
-        first = {key: place for place, key in reversed(list(enumerate(keys)))}
-        kept = sorted(first.values())
+        place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        kept = [keys.index(key) for key in place]
         batch = super().__call__(images=[images[row] for row in kept], text=[text[row] for row in kept], **kwargs)
         if len(kept) < len(keys):
-            made = {keys[row]: place for place, row in enumerate(kept)}
-            _repeat(batch, [len(images[row]) for row in kept], [made[key] for key in keys])
+            _repeat(batch, [len(images[row]) for row in kept], [place[key] for key in keys])
         return batch
 
     def _process_images(self, images, **kwargs):
@@ -119,10 +118,10 @@ class ImageTextProcessor(Qwen2VLProcessor):
 
 
 def _repeat(batch: BatchFeature, counts: list[int], which: list[int]) -> None:
-    """Make the rows of a processor's batch, with so many images each, those that `which` names, in its order."""
+    """Replace the rows of a processor's batch by those that `which` names; `counts`: the images of each row."""
     pixels, grid = batch.pop("pixel_values"), batch.pop("image_grid_thw")
-    places = torch.arange(len(grid)).split(counts)
-    places = torch.cat([places[row] for row in which])
+    of_row = torch.arange(len(grid)).split(counts)
+    places = torch.cat([of_row[row] for row in which])
     pictures = pixels.split(grid.prod(-1).tolist())
     for name, value in batch.items():
         batch[name] = value[which]

@@ -56,17 +56,17 @@ def bootstrap(
     sizes = np.bincount(cluster, minlength=count)
     _, base = np.unique(np.zeros(len(sums)) if bases is None else bases, return_inverse=True)
     # Counting how often each cluster was drawn is cheaper than copying the drawn columns.
-    weight = _cluster_counts(int(count), draws, stream)
+    weight = _cluster_counts(count, draws, stream)
     runs = _run_counts(tuple(base), draws)
     return (runs @ sums * weight).sum(1) / (runs.sum(1) * (weight @ sizes))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _cluster_counts(count: int, draws: int, stream: int) -> np.ndarray:
     """How often each of `count` clusters of items is in each draw [draws, count]."""
     drawn = np.random.default_rng([1, stream]).integers(count, size=(draws, count))
     drawn += count * np.arange(draws)[:, None]
-    return np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count)
+    return np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count).astype(np.int32)
 
 
 @lru_cache(maxsize=32)

@@ -10,7 +10,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 CACHE_BYTES = 256 * 2**20  # of features kept; the oldest go first
-PIECE = 4096  # tokens or patches that a CPU takes through a model at once: what becomes of more leaves its own cache
+PIECE = 4096  # tokens or patches at once on a CPU: a small model's activations of more do not fit the CPU's cache
 
 
 class VisionFeatures:
@@ -63,16 +63,18 @@ class VisionFeatures:
         return self.towers[tower][1]
 
     def _run(self, model, pixels: torch.Tensor, grid: torch.Tensor) -> list[torch.Tensor]:
-        found, sizes = [], grid.prod(-1)
-        for places in pieces(len(grid), int(sizes.max()), pixels.device):
-            patches = slice(int(sizes[: places.start].sum()), int(sizes[: places.stop].sum()))
-            found += model.model.get_image_features(pixels[patches], grid[places], return_dict=True).pooler_output
+        found, sizes = [], grid.prod(-1).tolist()
+        for places in pieces(len(grid), max(sizes), pixels.device):
+            before, here = sum(sizes[: places.start]), sum(sizes[places])
+            patches = pixels[before : before + here]
+            found += model.model.get_image_features(patches, grid[places], return_dict=True).pooler_output
         return found
 
 
 def pieces(rows: int, width: int, device: torch.device) -> list[slice]:
-    """Rows of `width` tokens or patches in the pieces that go through a model at once: one, but on a CPU (`PIECE`)."""
-    size = max(1, PIECE // max(1, width)) if device.type == "cpu" else rows
+    """Slices of rows so that each has at most `PIECE` tokens or patches, if `width` are in a row; elsewhere than on a
+    CPU one slice."""
+    size = max(1, PIECE // max(1, width)) if device.type == "cpu" else max(1, rows)
     return [slice(start, start + size) for start in range(0, rows, size)]
 
 

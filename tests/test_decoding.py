@@ -87,16 +87,29 @@ def test_prompts_and_pictures_may_go_through_in_pieces(loaded, monkeypatch, text
     whole = with_features(model, vision, VisionFeatures())
     expected, deltas = prefill(model, ids, mask, whole), model.model.rope_deltas
     calls = []
-    hook = model.model.language_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    towers = model.model.language_model, model.model.visual
+    hooks = [tower.register_forward_pre_hook(lambda tower, _: calls.append(tower)) for tower in towers]
     monkeypatch.setattr("rftkit.vision.PIECE", 2 * ids.shape[1])
     found = prefill(model, ids, mask, with_features(model, vision, VisionFeatures()))
-    hook.remove()
-    assert len(calls) == 3
-    assert text_only or torch.equal(model.model.rope_deltas, deltas)
+    for hook in hooks:
+        hook.remove()
+    assert calls.count(towers[0]) == 3 and (calls.count(towers[1]) > 1 or text_only)
+    assert model.model.rope_deltas is None if text_only else torch.equal(model.model.rope_deltas, deltas)
     assert found.get_seq_length() == expected.get_seq_length()
     for mine, its in zip(found.layers, expected.layers, strict=True):
         torch.testing.assert_close(mine.keys, its.keys)
         torch.testing.assert_close(mine.values, its.values)
+
+
+@torch.no_grad()
+def test_pictures_of_unequal_size_may_go_through_in_pieces(loaded, monkeypatch):
+    model, _ = loaded
+    grid = torch.tensor([[1, 4, 6], [1, 2, 2], [1, 8, 4], [1, 2, 4]])
+    pixels = torch.randn(int(grid.prod(-1).sum()), 192)
+    expected = VisionFeatures()._run(model, pixels, grid)
+    for piece in (1, 40, 64, 100):
+        monkeypatch.setattr("rftkit.vision.PIECE", piece)
+        torch.testing.assert_close(VisionFeatures()._run(model, pixels, grid), expected)
 
 
 def test_positions_of_prompts_with_two_images_or_none_are_left_to_the_model(loaded):

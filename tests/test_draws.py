@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from rftkit import draws
 
+EVEN = torch.full((4, 50), 0.02)
+
 
 @given(st.integers(0, 2**31), st.integers(1, 70), st.integers(1, 300), st.floats(0.1, 30))
 def test_the_same_words_are_drawn_and_the_same_randomness_is_left(seed, rows, words, spread):
@@ -19,15 +21,15 @@ def test_the_same_words_are_drawn_and_the_same_randomness_is_left(seed, rows, wo
         found = torch.multinomial(probabilities, num_samples=1)
     assert (found == expected).all() and found.shape == expected.shape
     assert (torch.rand(3) == after).all()
-    assert torch.multinomial is draws._torchs
 
 
-def test_they_are_quick_where_torch_draws_like_this(monkeypatch):
-    asked = []
-    monkeypatch.setattr(draws, "_torchs", lambda *args, **options: asked.append(args))
+def test_torch_is_not_asked_and_is_as_before_afterwards(monkeypatch):
+    stock = torch.multinomial
     with draws.quick_draws():
-        torch.multinomial(torch.full((2, 5), 0.2), 1)
-        assert bool(asked) != draws._draws_alike()
+        assert torch.multinomial is draws._multinomial
+    assert torch.multinomial is stock
+    monkeypatch.setattr(draws, "_stock_multinomial", None)
+    assert draws._multinomial(EVEN, 1).shape == (4, 1)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -36,16 +38,18 @@ def test_what_is_no_number_is_torchs_error(bad):
         torch.multinomial(torch.tensor([[0.5, bad]]), 1)
 
 
-@pytest.mark.parametrize("options", [{"num_samples": 2}, {"num_samples": 1, "generator": torch.Generator()}])
-def test_other_draws_are_left_to_torch(options):
-    with draws.quick_draws():
-        assert torch.multinomial(torch.full((3, 9), 1 / 9), **options).shape == (3, options["num_samples"])
+@pytest.mark.parametrize("asked", [(EVEN, 3), (EVEN, 3, True), (EVEN.double(), 1), (EVEN[0], 1)])
+def test_other_draws_are_torchs(asked):
+    for options in ({}, {"generator": torch.Generator()}):
+        said = []
+        for draw in (draws._stock_multinomial, draws._multinomial):
+            for randomness in (torch, *options.values()):
+                randomness.manual_seed(3)
+            said.append(draw(*asked, **options))
+        assert torch.equal(*said)
 
 
 def test_randomness_of_another_kind_is_left_to_torch(monkeypatch):
     monkeypatch.setattr(draws, "_draws_alike", lambda: False)
-    torch.manual_seed(3)
-    expected = torch.multinomial(torch.full((4, 50), 0.02), 1)
-    torch.manual_seed(3)
-    with draws.quick_draws():
-        assert (torch.multinomial(torch.full((4, 50), 0.02), 1) == expected).all()
+    monkeypatch.setattr(draws, "_exponential", None)
+    assert draws._multinomial(EVEN, 1).shape == (4, 1)
