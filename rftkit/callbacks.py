@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from rftkit.errors import Diverged
+from rftkit.errors import Diverged, UserError
 from rftkit.prompts import completion_text
 from rftkit.results import CURVE, METRICS, write_atomically
 
@@ -146,5 +146,15 @@ class RunLog(TrainerCallback):
 def _read(path: Path) -> list[dict]:
     if not path.exists():
         return []
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, float_precision="round_trip")
-    return table.to_dict("records")
+    return read_log(path).to_dict("records")
+
+
+def read_log(path: Path) -> pd.DataFrame:
+    """A table of those a `RunLog` writes; UserError if it was changed since."""
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, float_precision="round_trip")
+        if pd.api.types.is_integer_dtype(table["step"]):
+            return table
+    except (OSError, ValueError, LookupError):  # pandas' and pyarrow's are of these
+        pass
+    raise UserError(f"'{path}' is not what a run writes: remove the folder to make the run anew")

@@ -51,8 +51,18 @@ def summary(draws: Paired) -> dict[str, Any]:
         "runs": runs,
         "difference": cell(draws),
         "p": two_sided(differences),
-        "smallest": float(differences.std()),
+        "smallest": smallest_seen(differences),
     }
+
+
+def smallest_seen(draws: np.ndarray) -> float:
+    """The difference that the design of these draws would see in POWER of all repetitions, as one comparison alone."""
+    return _spreads(1) * float(draws.std())
+
+
+def _spreads(comparisons: int) -> float:
+    """How many times the spread of its draws a difference must be to be seen, whatever the other comparisons."""
+    return NormalDist().inv_cdf(1 - LEVEL / 2 / comparisons) + NormalDist().inv_cdf(POWER)
 
 
 def cell(draws: Paired) -> tuple[float, float, float]:
@@ -62,11 +72,10 @@ def cell(draws: Paired) -> tuple[float, float, float]:
 
 
 def correct(rows: list[dict[str, Any]]) -> None:
-    """Correct the rows of a table for how many they are: `p` by Holm; `smallest`, until now the spread of the draws, is
-    then the difference seen in POWER of all repetitions, whatever the other rows."""
-    seen = NormalDist().inv_cdf(1 - LEVEL / 2 / max(1, len(rows))) + NormalDist().inv_cdf(POWER)
+    """Correct the rows of a table for how many they are: `p` by Holm, `smallest` by Holm's strictest, whatever the
+    other rows."""
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row |= {"p": p, "smallest": seen * row["smallest"]}
+        row |= {"p": p, "smallest": row["smallest"] * _spreads(len(rows)) / _spreads(1)}
 
 
 def paper_difference(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from rftkit.claims import cell, compared, correct, paper_difference, summary, undecided
+from rftkit.claims import cell, compared, correct, paper_difference, smallest_seen, summary, undecided
 from rftkit.paper import paper_size_difference
 from rftkit.sections import families, recipe_of, short_names
 from rftkit.settings import METHODS, read_claims
@@ -18,8 +18,8 @@ def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
     """Each comparison's rows by its name: one for each profile, set and kind of base model that ran both methods.
 
     A row says of `measure` (H, or the mean of the parts) what one of `claims.decide` does, corrected over the rows of
-    its comparison; `verdict` says who is ahead; `parts` has the differences of the parts with their 95 % intervals,
-    uncorrected, and `paper` the paper's with Qwen2-VL-2B (-1..1).
+    its comparison; `verdict` says who is ahead; `parts` has the differences of the parts with their 95 % intervals, and
+    `smallest_of_parts` the smallest visible, both uncorrected, and `paper` the paper's with Qwen2-VL-2B (-1..1).
     """
     names = short_names(model for _, _, models in sections for model in models.split(", "))
     tables = {}
@@ -32,6 +32,7 @@ def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
                 row = {"claim": title, "profile": profile, "set": dataset, "measure": overall}
                 row |= summary(found[overall])
                 row["parts"] = {part: cell(found[part]) for part in parts}
+                row["smallest_of_parts"] = {part: smallest_seen(found[part][2]) for part in parts}
                 rows.append(row | {"paper": paper_difference(*(methods[comparison[s]] for s in ("first", "second")))})
         correct(rows)
         for row in rows:
@@ -60,7 +61,7 @@ def kind_rows(sections: dict) -> list[dict[str, Any]]:
 
 def size_rows(sections: dict) -> list[dict[str, Any]]:
     """Whether larger base models profit more from thinking: the first comparison of `set_rows` on the largest of one
-    recipe minus that on the smallest, a row for each profile and set; p uncorrected.
+    recipe minus that on the smallest, a row for each profile and set; p and smallest visible uncorrected.
 
     `alone` has the comparison on each of these models by itself: (mean, low, high), -1..1, with a 95 % interval;
     `paper` is what the paper's 7B model gains by thinking minus what its 2B model does, by column.
@@ -85,5 +86,5 @@ def size_rows(sections: dict) -> list[dict[str, Any]]:
             row |= summary((one[0] + other[0], other[1] - one[1], other[2] - one[2]))
             alone = {model: compared(comparison, sections[profile, dataset, model]) for model in (*few, *many)}
             row["alone"] = {names[model]: cell(draws[measure]) for model, draws in alone.items() if draws}
-            rows.append({key: value for key, value in row.items() if key != "smallest"})  # of corrected rows only
+            rows.append(row)
     return rows

@@ -34,7 +34,9 @@ def prefill(model, ids, mask, vision: dict) -> Cache:
         vision["position_ids"] = positions_of(unwrapped(model).model, mask, vision)
     else:
         unwrapped(model).model.rope_deltas = None  # of pictures seen before
-    if not vision or (vision["position_ids"] is not None and "mm_encoder_outputs" in vision):
+        # As generate() counts on from here; left alone, the model would count the padding, too.
+        vision = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0).expand(3, -1, -1)}
+    if vision["position_ids"] is not None and "pixel_values" not in vision:
         parts = pieces(*ids.shape, ids.device)
     # Nobody reads what follows the last layer's keys and values: let one token of each prompt stand for all.
     last = unwrapped(model).model.language_model.layers[-1].mlp
@@ -55,13 +57,14 @@ def prefill(model, ids, mask, vision: dict) -> Cache:
 
 
 def _part(vision: dict, rows: slice) -> dict:
-    """The vision inputs of some prompts with one image each; all of them where the rows are."""
-    if not vision or rows == slice(None):
+    """The positions and vision inputs of some prompts with one image each, or none; all of them where the rows are."""
+    if rows == slice(None):
         return vision
-    features = vision["mm_encoder_outputs"]["image"].pooler_output[rows]
     own = {"position_ids": vision["position_ids"][:, rows]}
-    own |= {name: vision[name][rows] for name in ("image_grid_thw", "mm_token_type_ids")}
-    return own | as_features(features)
+    if "mm_encoder_outputs" in vision:
+        own |= {name: vision[name][rows] for name in ("image_grid_thw", "mm_token_type_ids")}
+        own |= as_features(vision["mm_encoder_outputs"]["image"].pooler_output[rows])
+    return own
 
 
 def positions_of(inner, mask, vision: dict) -> torch.Tensor | None:
@@ -177,9 +180,9 @@ def _by_prompt(rows: torch.Tensor, prompts: int) -> torch.Tensor:
     return rows.unflatten(0, (prompts, -1)).transpose(1, 2).flatten(2, 3)
 
 
-def _by_copy(rows: torch.Tensor, copies: int) -> torch.Tensor:
-    """The way back, to `copies` rows in all."""
-    return rows.unflatten(2, (copies // len(rows), -1)).transpose(1, 2).flatten(0, 1)
+def _by_copy(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """The way back, to `count` rows in all."""
+    return rows.unflatten(2, (count // len(rows), -1)).transpose(1, 2).flatten(0, 1)
 
 
 AttentionInterface.register(SHARED_PROMPT, attention)

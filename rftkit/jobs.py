@@ -70,7 +70,7 @@ class Jobs:
         """Run a command to its end or time limit, with text for its stdin; return its status and what it wrote."""
         with self._environment() as environment:
             process = subprocess.Popen(
-                command, env=environment, text=True,
+                command, env=environment, text=True, errors="replace",
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
             self._running.add(process)
@@ -127,7 +127,7 @@ def execute_chapters(
     count: int,
     time_limit: float | None,
 ) -> list[Chapter]:
-    """Run chapters, the longest first, with a bar of complete runs; return those that failed."""
+    """Run chapters, the longest first, with a bar of complete runs and those at work; return those that failed."""
     order = sorted(todo, key=lambda chapter: -len(todo[chapter]) * chapter.weight)
     runs = {folder: settings for chapter in order for folder, settings in todo[chapter].items()}
     jobs = Jobs(count)
@@ -138,6 +138,7 @@ def execute_chapters(
         try:
             while not all(future.done() for future in waiting):
                 wait(waiting, timeout=1.0)
+                bar.set_postfix_str(", ".join(c.title for f, c in waiting.items() if f.running()), refresh=False)
                 bar.update(sum(map(is_complete, runs)) - bar.n)
         finally:  # of Ctrl-C too: start nothing more, end what runs
             pool.shutdown(wait=False, cancel_futures=True)

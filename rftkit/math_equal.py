@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import lru_cache
 from queue import Empty, Queue
 
 import psutil
@@ -69,19 +70,24 @@ class _Worker:
 
 def math_equal(gold: str, text: str, seconds: float = 1.0) -> bool:
     """Whether math-verify finds `text` equal to `gold`; False if it cannot tell within `seconds` of work."""
-    global _worker
     for _ in range(2):  # the worker may have died since the last question: that is no answer to this one
-        if _worker is None:
-            _worker = _Worker()
-            atexit.register(_stop)
         try:
-            return _worker.ask(gold[-MAX_CHARACTERS:], text[-MAX_CHARACTERS:], seconds)
+            return _ask(gold[-MAX_CHARACTERS:], text[-MAX_CHARACTERS:], seconds)
         except Empty:
             _stop()
             return False
         except (OSError, psutil.Error):
             _stop()
     return False
+
+
+@lru_cache(maxsize=2**16)  # a few milliseconds each, and a study asks the same thousands of times
+def _ask(gold: str, text: str, seconds: float) -> bool:
+    global _worker
+    if _worker is None:
+        _worker = _Worker()
+        atexit.register(_stop)
+    return _worker.ask(gold, text, seconds)
 
 
 def _stop() -> None:

@@ -254,8 +254,10 @@ def load(
 def _read_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
     try:
         return PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+        if isinstance(error, LookupError):
+            reason = f"its adapter_config.json lacks or has an unknown {reason}"
         raise UserError(f"cannot put adapter '{adapter}' on this model: {reason}") from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rftkit.claims import NAMES, cell, decide, paired
+from rftkit.claims import NAMES, cell, decide, paired, smallest_seen
 from rftkit.comparisons import set_rows, size_rows
 from rftkit.errors import UserError
 from rftkit.paper import paper_sets, paper_tables
@@ -34,8 +34,8 @@ def claim_rows(sections: dict, places: Sequence[Path]) -> list[Row]:
 
     `claim` and `set` say what is compared, and on what here and there; `paper` the paper's number and `here` ours,
     (mean, low, high) with a 95 % interval or (number,), both in `unit` (`points`: -1..1; `times`; `%`: 0..1); `runs`
-    and `smallest` as of `claims.decide`; `by` what `verdict` rests on: what is counted, without an interval, has the
-    paper's sign or the other one, and is not decided.
+    and `smallest` as of `claims.decide`; `by` what `verdict` rests on: what is counted, without an interval and
+    `smallest`, has the paper's sign or the other one, and is not decided.
 
     Args:
         sections: as of `sections.load_runs`.
@@ -108,21 +108,23 @@ def _set_by_set(by_set: dict[str, list]) -> Iterator[Row]:
                     more["verdict"] = same if row["verdict"].endswith(" ahead") else row["verdict"]
                     yield _row(comparison, place, paper, row["difference"], HOLM, **more)
                 elif part in row["parts"]:
-                    yield _row(comparison, place, paper, row["parts"][part], ALONE, runs=row["runs"])
+                    more = {"runs": row["runs"], "smallest": row["smallest_of_parts"][part]}
+                    yield _row(comparison, place, paper, row["parts"][part], ALONE, **more)
 
 
 def _sft_ahead(by_set: dict[str, list]) -> Iterator[Row]:
     """On how many classification sets SFT is ahead of RL without thinking (the paper: on EuroSAT and Flowers)."""
     comparisons = read_claims()["sets"]["comparisons"]
     names = [c["name"] for c in comparisons if (c["first"], c["second"]) == ("no_thinking_rl", "sft")]
-    gains = [row["difference"][0] for name in names for row in by_set.get(name, []) if row["measure"] == "h"]
+    rows = [row for name in names for row in by_set.get(name, []) if row["measure"] == "h"]
+    gains, runs = [row["difference"][0] for row in rows], sorted({run for row in rows for run in row["runs"]})
     sets = [of for name, of in paper_tables()["base_to_new"].items() if isinstance(of, dict) and "SFT" in of
             and not name.startswith("Average")]  # fmt: skip
     if len(gains) > 1:
         claim = "SFT (here: on the answer) is ahead of RL without thinking (H) on so many sets"
         theirs = sum(of["SFT"]["h"] > of["No-Thinking-RFT"]["h"] for of in sets) / len(sets)
         here = sum(gain < 0 for gain in gains) / len(gains)
-        yield _row(claim, f"{len(gains)} classification sets; {len(sets)}", theirs, (here,), COUNTED, "%")
+        yield _row(claim, f"{len(gains)} classification sets; {len(sets)}", theirs, (here,), COUNTED, "%", runs=runs)
 
 
 def _sizes(sections: dict) -> Iterator[Row]:
@@ -131,7 +133,8 @@ def _sizes(sections: dict) -> Iterator[Row]:
         for column, paper in row["paper"].items():
             place = f"{row['set']} ({row['measure']}); {column}, 7B minus 2B"
             claim = "Larger models profit more from thinking"
-            yield _row(claim, place, paper, row["difference"], ALONE, runs=row["runs"])
+            more = {name: row[name] for name in ("runs", "smallest")}
+            yield _row(claim, place, paper, row["difference"], ALONE, **more)
 
 
 def _times(ours: dict) -> Iterator[Row]:
@@ -152,9 +155,10 @@ def _times(ours: dict) -> Iterator[Row]:
         if dataset in theirs and both:
             there, minutes = theirs[dataset]
             ratios = np.array([[first[run] / second[run]] for run in both])
-            here = (float(ratios.mean()), *interval(bootstrap(ratios, np.zeros(1), [base for base, _ in both])))
+            draws = bootstrap(ratios, np.zeros(1), [base for base, _ in both])
+            here, more = (float(ratios.mean()), *interval(draws)), {"runs": both, "smallest": smallest_seen(draws)}
             claim, paper = "Thinking takes longer to train", minutes["Thinking-RFT"] / minutes["No-Thinking-RFT"]
-            yield _row(claim, f"{dataset}; {there}", paper, here, ALONE, "times", runs=both)
+            yield _row(claim, f"{dataset}; {there}", paper, here, ALONE, "times", **more)
 
 
 def _dpo(headline: dict) -> Iterator[Row]:
@@ -166,9 +170,10 @@ def _dpo(headline: dict) -> Iterator[Row]:
             modes = METHODS["sft"].mode, METHODS["cls_rl"].mode
             found = paired(methods.get(f"sft+{control}", []), methods.get("cls_rl", []), *modes)
             if "h" in found:
-                paper, (runs, _, _) = (table[name][0] - table["Thinking-RFT"][0]) / 100, found["h"]
+                paper, (runs, _, draws) = (table[name][0] - table["Thinking-RFT"][0]) / 100, found["h"]
+                more = {"runs": runs, "smallest": smallest_seen(draws)}
                 claim, place = f"DPO with {kind} wrong answers, minus thinking RL", f"{dataset} (H); aircraft, few-shot"
-                yield _row(claim, place, paper, cell(found["h"]), ALONE, runs=runs)
+                yield _row(claim, place, paper, cell(found["h"]), ALONE, **more)
 
 
 def _free_lunch(places: Sequence[Path]) -> Iterator[Row]:

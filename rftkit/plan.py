@@ -12,6 +12,7 @@ from rftkit.errors import UserError
 from rftkit.profiles import load_profile
 from rftkit.prompts import MODES
 from rftkit.run import folder_of, with_seeds
+from rftkit.sections import short_names
 from rftkit.settings import METHODS, Settings, every_control, read_claims
 
 
@@ -26,6 +27,7 @@ class Chapter:
     parameters: tuple[tuple[str, Any], ...] = ()  # of the notebook, beside profile, sets, seeds and out
     headline: bool = True  # part of the study if no notebooks are named
     model: str | None = None  # None: the profile's
+    model_title: str | None = None  # what tells it from the study's other models
     protocol: str | None = None  # None: the profile's
     seeds: int | None = None  # the first of the study's, so many; None: all
 
@@ -36,7 +38,7 @@ class Chapter:
     @property
     def title(self) -> str:
         """The notebook's name, and the set, the protocol and the model if they are its own."""
-        own = dict(self.parameters).get("dataset"), self.protocol, self.model and Path(self.model).name
+        own = dict(self.parameters).get("dataset"), self.protocol, self.model_title
         return "-".join(filter(None, (self.notebook, *own)))
 
     @property
@@ -81,6 +83,7 @@ CHAPTERS = (
         parameters=(("methods", SIZE_METHODS), ("matrix_items", 0)),
         headline=False,
         model=LARGER["model"],
+        model_title=LARGER["model"],
         seeds=LARGER["seeds"],
     ),
     Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
@@ -114,7 +117,9 @@ def chapters(profile: str, only: tuple[str, ...] | None, models: Sequence[str] =
     if not models and load_profile(profile).get("model") == read_claims()["design"]["bases"]:
         return chosen
     chosen = [chapter for chapter in chosen if chapter.model is None]
-    return [replace(chapter, model=model) for model in models or [None] for chapter in chosen]
+    titles = {model: name.replace("/", "-") for model, name in short_names(models).items()}
+    named = [replace(chapter, model=m, model_title=titles[m]) for m in models for chapter in chosen]
+    return named if models else chosen
 
 
 def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:

@@ -43,7 +43,7 @@ def compare(report: Path, before: dict[str, float], tolerance: float) -> list[Ca
 def _failure(now: float | None, before: float, tolerance: float) -> str:
     if now is None:
         return "no runs of it any more"
-    return f"{100 * before:.1f} % before, {100 * now:.1f} % now" if now < before - tolerance else ""
+    return f"{100 * before:.1f} % before, {100 * now:.1f} % now" if before - now > tolerance + 1e-9 else ""
 
 
 def _read(baseline: Path) -> dict[str, float]:

@@ -35,8 +35,8 @@ METRICS, CURVE = "metrics.csv", "curve.csv"  # of training, step by step
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 # The code that trains and scores: a run made by other code is another run.
 CODE = ("settings.py", "prompts.py", "rewards.py", "math_equal.py", "trainer.py", "shared_prefix.py", "decoding.py",
-        "packing.py", "fused_head.py", "vision.py", "sft.py", "dpo.py", "models.py", "evaluate.py", "divergence.py",
-        "examples.py", "run.py", "processes.py", "tasks", "nano/worlds")  # fmt: skip
+        "draws.py", "packing.py", "fused_head.py", "vision.py", "sft.py", "dpo.py", "models.py", "evaluate.py",
+        "divergence.py", "examples.py", "run.py", "processes.py", "tasks", "nano/worlds")  # fmt: skip
 # A run is the same run under whatever name its profile has, and however often it is looked at on the way.
 NOT_IN_FINGERPRINT = ("profile", "eval_every", "eval_kl", "val_items", "check_memory", "report_to")
 # What may differ between runs that are pooled: their seeds and base models, and how the machine was used.

@@ -15,7 +15,7 @@ import pandas as pd
 from transformers import set_seed
 
 from rftkit import processes, results
-from rftkit.callbacks import RunLog
+from rftkit.callbacks import RunLog, read_log
 from rftkit.divergence import BaseAnswers
 from rftkit.dpo import dpo_trainer
 from rftkit.errors import UserError, is_out_of_memory
@@ -272,7 +272,7 @@ def training_summary(folder: Path) -> dict[str, float] | None:
     """Seconds, steps and tokens of training out of `metrics.csv`; None if nothing was trained."""
     if not (folder / results.METRICS).exists():
         return None
-    rows = pd.read_csv(folder / results.METRICS)
+    rows = read_log(folder / results.METRICS)
     seconds, generate = rows["step_seconds"].sum(), rows.get("generate_seconds", pd.Series([0.0])).sum()
     return {
         "seconds": round(float(seconds), 3),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -160,16 +160,21 @@ def _recipe(model: str) -> dict[str, Any] | None:
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:
-    """The last part of each model's name or path; a part more where that is another's too."""
-    names = {model: Path(model).name for model in models}
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
-    return {model: "/".join(Path(model).parts[-2:]) if name in twice else name for model, name in names.items()}
+    """The last part of each model's name or path; as many parts more as tell it from the others."""
+    parts = {model: Path(model).parts for model in models}
+
+    def alone(count: int, own: tuple[str, ...]) -> bool:
+        return sum(other[-count:] == own[-count:] for other in parts.values()) == 1
+
+    count = {model: next((n for n in range(1, len(own)) if alone(n, own)), len(own)) for model, own in parts.items()}
+    return {model: str(Path(*own[-count[model] :])) for model, own in parts.items()}
 
 
 def others(places: Sequence[Path], sections: dict) -> tuple[int, list[Path]]:
     """How many complete runs under some folders do not count (`load_runs`), and the folders of those not kept."""
     counted = [run for methods in sections.values() for runs in methods.values() for run in runs]
-    kept = sum(len(kept_results(place)) for place in places if is_archive(place))
-    folders = [folder for place in places if not is_archive(place) for folder in _folders_under(place)]
-    shown = {run["folder"] for run in counted if "folder" in run}
-    return kept + len(folders) - len(counted), [folder for folder in folders if folder not in shown]
+    kept = sum(len(kept_results(place)) for place in {place.resolve() for place in places} if is_archive(place))
+    every = [folder for place in places if not is_archive(place) for folder in _folders_under(place)]
+    folders = list({folder.resolve(): folder for folder in every}.values())  # one place may lie within another
+    shown = {run["folder"].resolve() for run in counted if "folder" in run}
+    return kept + len(folders) - len(counted), [folder for folder in folders if folder.resolve() not in shown]

@@ -47,12 +47,11 @@ class SharedPrefixTrainer(GRPOTrainer):
     """trl.GRPOTrainer that computes each prompt and image once per group."""
 
     share_prefix = True
+    _teaching = None  # while a loss is computed: which groups have an advantage that is not zero
 
     def __init__(self, *args, **kwargs) -> None:
         self._said: set[str] = set()
         super().__init__(*args, **kwargs)
-
-    _teaching = None  # while a loss is computed: which groups have an advantage that is not zero
 
     def _group_size(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval
@@ -101,9 +100,10 @@ class SharedPrefixTrainer(GRPOTrainer):
         for row in inputs:
             for place, image in enumerate(row.get("images") or []):
                 if isinstance(image, dict):
-                    if image["bytes"] not in seen:
-                        seen[image["bytes"]] = decode(image)
-                    row["images"][place] = seen[image["bytes"]]
+                    key = image["bytes"] or image["path"]
+                    if key not in seen:
+                        seen[key] = decode(image)
+                    row["images"][place] = seen[key]
         return super()._generate_and_score_completions(inputs)
 
     def _tokenize_prompts(self, prompts):

@@ -98,7 +98,8 @@ def _estimate(missing: list[Settings], profile: str, out: Path, jobs: int) -> st
     took: dict[Settings, list[float]] = {}
     for folder in complete_runs(out):
         with suppress(UserError):  # a run of an earlier version
-            took.setdefault(_kind(read_settings(folder)), []).append(read_results(folder)["seconds"])
+            seconds = read_results(folder)["seconds"]
+            took.setdefault(_kind(read_settings(folder)), []).append(seconds)
     kept: dict[Settings, list[float]] = {}
     # They have no config.yaml: made with the profile as it is.
     for run in (run for place in sorted(LOGS.glob("*")) if is_archive(place) for run in kept_results(place)):

@@ -188,7 +188,7 @@ def paper_claims_table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         paper, here = row["paper"], _measure(row["here"], row["unit"])
         cells = [row["claim"], row["set"], paper if isinstance(paper, str) else _measure((paper,), row["unit"]), here]
-        cells.append(f"{100 * row['smallest']:.1f}" if "smallest" in row else "")
+        cells.append(_measure((row["smallest"],), row["unit"]).lstrip("+") if "smallest" in row else "")
         cells += [_counted(row["runs"]) if "runs" in row else "", row["by"], row["verdict"], "untested"]
         lines.append(cells)
     return _markdown(head, lines)

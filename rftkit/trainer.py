@@ -19,7 +19,7 @@ from trl import GRPOConfig
 
 from rftkit import processes
 from rftkit.callbacks import RunLog
-from rftkit.errors import UserError
+from rftkit.errors import Diverged, UserError
 from rftkit.models import lora_config
 from rftkit.prompts import conversation
 from rftkit.rewards import reward_functions
@@ -165,11 +165,12 @@ def train(trainer: Trainer, folder: Path) -> PreTrainedModel | PeftModel:
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except RuntimeError as error:
-        if "probability tensor" not in str(error):
+        gpu_gone = "device-side assert" in str(error)  # so a GPU says it, and does nothing more for this process
+        if not gpu_gone and "probability tensor" not in str(error):
             raise
-        raise UserError(
-            f"training stopped: the model's probabilities are no numbers after step {trainer.state.global_step}; "
-            f"lower the learning rate ({trainer.args.learning_rate:g}) or train in fp32"
+        raise (UserError if gpu_gone else Diverged)(
+            f"training stopped: the model's probabilities are {'probably ' if gpu_gone else ''}no numbers after step "
+            f"{trainer.state.global_step}; lower the learning rate ({trainer.args.learning_rate:g}) or train in fp32"
         ) from None
     return trainer.model
 

@@ -89,6 +89,7 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("estimate --model nano-x", "no model 'nano-x'"),
         ("run --epochs 0", "setting 'epochs' must be at least 1, not 0"),
         ("export missing out", "'missing' is no run folder"),
+        ("evaluate --model m --data shapes --min-pixels 9 --max-pixels 8", "--min-pixels 9 is above --max-pixels 8"),
         ("evaluate --model nano-s --data shapes --min-pixels 0", "--min-pixels must be at least 1, not 0"),
         ("study --profile nona", "no profile 'nona'"),
         ("study --only 99", "no notebook 99 in the study"),
@@ -168,6 +169,9 @@ def test_an_adapter_of_another_model_is_one_line(capsys, tmp_path):
     get_peft_model(build_model("m", load_processor("nano-s")), lora_config(4)).save_pretrained(tmp_path / "adapter")
     command = f"evaluate --model nano-s --data shapes --limit 1 --adapter {tmp_path / 'adapter'}"
     assert "cannot put adapter" in one_line(capsys, *command.split())
+    for config in ("{}", '{"peft_type": "MORE"}'):
+        (tmp_path / "adapter" / "adapter_config.json").write_text(config)
+        assert "its adapter_config.json lacks or has an unknown" in one_line(capsys, *command.split())
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def prompts(processor, count=6):
 
 def copied(model, ids, mask, vision, copies, config):
     """What stock generate() says to prompts that are repeated."""
-    per = {"pixel_values": vision["image_grid_thw"].prod(-1).tolist()}
+    per = {"pixel_values": vision["image_grid_thw"].prod(-1).tolist()} if vision else {}
     rows = {
         name: torch.cat([part.repeat(copies, 1) for part in value.split(per.get(name, 1))])
         for name, value in vision.items()
@@ -37,10 +37,12 @@ def copied(model, ids, mask, vision, copies, config):
     return model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **rows)
 
 
+@pytest.mark.parametrize("text_only", [False, True])
 @pytest.mark.parametrize("sampled", [False, True])
-def test_the_tokens_are_those_of_copied_prompts(loaded, sampled):
+def test_the_tokens_are_those_of_copied_prompts(loaded, sampled, text_only):
     model, processor = loaded
     ids, mask, vision = prompts(processor)
+    vision = {} if text_only else vision
     assert not mask.all()
     config = GenerationConfig(max_new_tokens=20, do_sample=sampled, eos_token_id=model.generation_config.eos_token_id,
                               pad_token_id=processor.tokenizer.pad_token_id, top_k=0)  # fmt: skip

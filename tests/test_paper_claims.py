@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_report import make_run
@@ -10,6 +11,7 @@ from rftkit.errors import UserError
 from rftkit.paper_claims import claim_rows
 from rftkit.report import write_report
 from rftkit.sections import load_runs
+from rftkit.stats import bootstrap
 from rftkit.tables import paper_claims_table
 
 
@@ -118,6 +120,17 @@ def test_each_column_of_the_paper_stands_beside_its_part(tmp_path):
         patterns["here"][0] == 1 and patterns["verdict"] == "opposite" and patterns["paper"] == pytest.approx(-0.1835)
     )
     assert untrained["here"][0] == 0 and untrained["verdict"] == "undecided"
+
+
+def test_whatever_has_an_interval_says_what_could_have_been_seen(runs):
+    rows = rows_of(runs)
+    assert {row["by"] for row in rows.values()} == {"p, Holm-corrected", "95 % interval, uncorrected"}
+    assert all(row["smallest"] >= 0 and row["runs"] for row in rows.values())
+    ratios = np.array([24, 25, 26]) / 12
+    draws = bootstrap(ratios[:, None], np.zeros(1), ["model"] * 3)
+    times = rows["Thinking takes longer to train", "shapes; ImageNet, few-shot"]
+    assert times["smallest"] == pytest.approx((1.959964 + 0.841621) * draws.std())  # of 5 % and 80 %
+    assert f"| {times['smallest']:.1f} times |" in paper_claims_table([times])
 
 
 def test_sets_on_which_sft_is_ahead_are_counted(tmp_path):

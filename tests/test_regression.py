@@ -7,6 +7,7 @@ import pytest
 from test_report import make_run
 
 from rftkit.cli import main
+from rftkit.regression import compare
 from rftkit.sections import load_runs
 
 
@@ -85,6 +86,13 @@ def test_a_wrong_baseline_is_one_line(runs, tmp_path, capsys, content, line):
         (tmp_path / "baseline.json").write_text(content)
     assert main(["report", "--runs", str(runs), "--against", str(tmp_path / "baseline.json")]) == 2
     assert line in capsys.readouterr().err
+
+
+def test_a_tolerance_may_be_used_up(tmp_path):
+    (tmp_path / "report.json").write_text('{"a": 0.3}')
+    (used_up,) = compare(tmp_path / "report.json", {"a": 0.4}, 0.1)  # 0.4 - 0.1 is a little above 0.3
+    (beyond,) = compare(tmp_path / "report.json", {"a": 0.4}, 0.09)
+    assert beyond.failure and not used_up.failure
 
 
 def test_a_wrong_tolerance_is_one_line(runs, capsys):

@@ -13,7 +13,7 @@ from rftkit.errors import UserError
 from rftkit.paper import paper_numbers, paper_sets, paper_size_difference, paper_tables
 from rftkit.report import write_report
 from rftkit.results import write_results
-from rftkit.sections import load_runs, pooled, recipe_of
+from rftkit.sections import load_runs, others, pooled, recipe_of, short_names
 from rftkit.settings import Settings, read_claims
 from rftkit.stats import proportion
 from rftkit.tables import claims_table, dose_table, kinds_table, markdown_table, sets_table, table_rows
@@ -291,6 +291,17 @@ def test_what_the_papers_larger_model_gains_more_by_thinking(task, protocol, poi
 def test_a_model_whose_recipe_cannot_be_read_is_a_family_of_its_own(tmp_path, recipe):
     (tmp_path / "recipe.json").write_text(recipe)
     assert recipe_of(str(tmp_path)) is None and recipe_of("someone/model") is None
+
+
+def test_names_have_as_many_parts_as_tell_them_apart():
+    models = ["nano-s", "/home/ada/models/my", "/home/bob/models/my", "my", "nano-s"]
+    assert list(short_names(models).values()) == ["nano-s", "ada/models/my", "bob/models/my", "my"]
+    assert short_names(["a/my", "b/my"]) == {"a/my": "a/my", "b/my": "b/my"}
+
+
+def test_a_place_within_another_counts_once(runs):
+    assert others([runs, runs], load_runs(runs)) == others([runs], load_runs(runs))
+    assert others([runs.parent, runs], load_runs(runs.parent, runs)) == others([runs.parent], load_runs(runs.parent))
 
 
 def test_figures_of_sets_without_ascii_letters_have_names_of_their_own(tmp_path):

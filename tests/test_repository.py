@@ -60,6 +60,18 @@ def test_python_files_stay_readable():
     assert not long
 
 
+def test_a_runs_fingerprint_is_over_all_code_that_trains_and_scores():
+    from rftkit.results import CODE
+
+    # What these read or check changes no number of a run.
+    about = {"callbacks", "errors", "estimate", "hub", "paths", "profiles", "results", "stats"}
+    code = [ROOT / "rftkit" / name for name in CODE]
+    text = "\n".join(file.read_text() for path in code for file in ([path] if path.is_file() else path.rglob("*.py")))
+    named = ", ".join(re.findall(r"^ *from rftkit import (.+)", text, re.MULTILINE)).split(", ")
+    imported = {*named, *re.findall(r"^ *from rftkit\.(\w+)", text, re.MULTILINE)}
+    assert "draws" in imported and imported - about <= {path.stem for path in code} | {"nano"}
+
+
 def test_links_of_the_documents_lead_somewhere():
     documents = [path for path in tracked() if path.suffix == ".md"]
     links = [(path, link) for path in documents for link in re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text())]

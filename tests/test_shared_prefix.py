@@ -5,6 +5,7 @@ import random
 import tempfile
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from datasets import Dataset
@@ -118,6 +119,17 @@ def test_several_pictures_or_none(processor, pictures):
     stock, _ = train(GRPOTrainer, processor, rows(pictures))
     ours, _ = train(SharedPrefixTrainer, processor, rows(pictures))
     assert max((stock[name] - ours[name]).abs().max() for name in stock) < 1e-5
+
+
+def test_pictures_may_be_named_by_their_paths(processor, tmp_path):
+    data = rows([1, 1, 1, 1])
+    paths = [[str(tmp_path / f"{n}.png")] for n in range(4)]
+    for (image,), (path,) in zip(data["images"], paths, strict=True):
+        image.save(path)
+    named = data.remove_columns("images").add_column("images", paths)
+    named = named.cast_column("images", [datasets.Image(decode=False)])
+    expected, found = (train(SharedPrefixTrainer, processor, of)[0] for of in (data, named))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
 def test_adapters_on_the_vision_tower_get_their_gradient(processor):

@@ -108,6 +108,9 @@ def test_the_time_is_that_of_runs_that_differ_only_by_the_seed(mine, tmp_path):
     some = module._estimate([asked, other], mine, tmp_path, 1)
     assert some == f"about 10 minutes for 1 of 2 runs, by runs made before\n{unknown}"
     assert module._estimate([], mine, tmp_path, 1) == ""  # complete
+    for results in tmp_path.rglob("results.json"):
+        results.write_text("{")  # torn: of no use, and no harm
+    assert module._estimate([asked], mine, tmp_path, 1) == unknown
 
 
 def test_the_committed_runs_are_those_of_the_nano_profile(tmp_path):

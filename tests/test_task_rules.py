@@ -32,6 +32,11 @@ def test_mathematical_equality(gold, text, equal):
     assert math_equal(gold, text) == equal
 
 
+@pytest.fixture(autouse=True)
+def nothing_asked_before():
+    math_equal_module._ask.cache_clear()
+
+
 @pytest.mark.parametrize("hostile", ["$9^{9^{9^{9}}}$", "$100000000!$", "$" + "(" * 90 + "1" + ")" * 90 + "$"])
 def test_hostile_mathematics_is_unequal_after_a_second_and_the_next_call_works(hostile):
     assert math_equal("1", "1")
@@ -64,7 +69,14 @@ def test_a_worker_that_died_is_replaced_before_the_next_answer():
     assert math_equal("1/2", "0.5")
     math_equal_module._worker.process.kill()
     math_equal_module._worker.process.wait()
-    assert math_equal("1/2", "0.5")
+    assert math_equal("1/4", "0.25")
+
+
+def test_what_was_asked_is_not_asked_again(monkeypatch):
+    asked, ask = [], math_equal_module._Worker.ask
+    monkeypatch.setattr(math_equal_module._Worker, "ask", lambda *pair: asked.append(pair[1:3]) or ask(*pair))
+    assert [math_equal("1/2", text) for text in ("0.5", "0.4", "0.5", "0.4")] == [True, False, True, False]
+    assert asked == [("1/2", "0.5"), ("1/2", "0.4")]
 
 
 LETTERED = Example("", (), "Which?", "red star", ("blue star", "red star", "green heart"), "spatial")

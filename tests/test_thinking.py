@@ -10,6 +10,7 @@ from rftkit.evaluate import generate
 from rftkit.models import load
 from rftkit.prompts import thought_of
 from rftkit.tasks import Example
+from rftkit.tasks.bundled import load_part
 from rftkit.thinking import _swapped, agreement, budget_curve, interventions, thinking_share, thoughts_said
 
 
@@ -46,9 +47,9 @@ def test_interventions_change_the_thought_and_nothing_else(monkeypatch):
     assert set(found) == {"free", "own", "empty", "swapped", "true"} and found["empty"] == 1
 
 
-def test_interventions_run_on_a_model(nano, shapes):
-    found = interventions(*nano, shapes[:6], "strict", max_tokens=40)
-    assert all(0 <= accuracy <= 1 for accuracy in found.values())
+def test_behind_the_true_steps_a_model_is_right_more_often(nano):
+    found = interventions(*nano, load_part("math", "val", 24, 0, "level 1"), "math", max_tokens=40)
+    assert found["true"] > max(found["own"], found["empty"], found["swapped"])
 
 
 def test_thoughts_are_swapped_within_their_kind():

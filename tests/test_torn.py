@@ -13,6 +13,7 @@ from test_cli import one_line
 from test_report import make_run
 from transformers import PreTrainedModel
 
+from rftkit.callbacks import read_log
 from rftkit.cli import main
 from rftkit.errors import UserError
 from rftkit.models import BUNDLED
@@ -116,6 +117,19 @@ def test_predictions_that_are_torn(trained, tmp_path, capsys, share):
     refused = "it is not UTF-8 text" if share else "holds no predictions"
     assert refused in one_line(capsys, "rescore", str(path))
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize("content", ["", "step\n1\nx\n", "loss\n0.5\n", "\0"])
+@pytest.mark.parametrize("table", ["metrics.csv", "completions.parquet"])
+def test_a_torn_log_of_a_run_that_goes_on_is_a_user_error(trained, tmp_path, table, content):
+    torn = shutil.copytree(trained, tmp_path / trained.parent.name / trained.name)
+    (torn / "results.json").unlink()
+    (torn / table).write_text(content)
+    with pytest.raises(UserError, match=f"{table}' is not what a run writes: remove the folder"):
+        read_log(torn / table)
+    if table == "metrics.csv":
+        with pytest.raises(UserError, match="is not what a run writes"):
+            execute(load_settings("smoke", "sft", steps=1, test_items=2, pass_items=0), tmp_path)
 
 
 def test_a_run_is_whole_again_once_its_results_are_removed(trained, tmp_path):

@@ -16,7 +16,7 @@ from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from rftkit.callbacks import RunLog
 from rftkit.cli import main
-from rftkit.errors import UserError
+from rftkit.errors import Diverged, UserError
 from rftkit.evaluate import answer_rows
 from rftkit.examples import training_examples
 from rftkit.models import BUNDLED, load
@@ -111,7 +111,7 @@ def test_nan_stops_the_run_with_one_line(tmp_path, method):
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data.fill_(torch.nan)
-    with pytest.raises(UserError, match="lower the learning rate") as error:
+    with pytest.raises(Diverged, match="lower the learning rate") as error:
         train(trainer, tmp_path)
     assert "\n" not in str(error.value)
 

@@ -68,7 +68,8 @@ def bars(level: int, rng: random.Random) -> Scene:
 
 
 def perimeter(level: int, rng: random.Random) -> Scene:
-    """How long the sides of a drawn polygon are together: a triangle, a quadrilateral, a pentagon."""
+    """How long the sides of a drawn polygon are together: a triangle, a quadrilateral, a pentagon. That is one addition
+    more than other kinds have at the same level."""
     sides = [rng.randint(1, 9) for _ in range(level + 2)]
     if 2 * max(sides) >= sum(sides):  # there is no such polygon
         return perimeter(level, rng)
