@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from rftkit.decoding import generate_forked, prefill
-from rftkit.errors import UserError, within
+from rftkit.errors import within
 from rftkit.models import load, merged, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
@@ -238,8 +238,7 @@ def evaluate_data(
     scoring = scoring or rule_of_data(data)
     get_mode(mode), get_rule(scoring)
     at_least_one(limit=limit, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels, min_pixels=min_pixels)
-    if min_pixels and max_pixels and min_pixels > max_pixels:
-        raise UserError(f"--min-pixels {min_pixels} is above --max-pixels {max_pixels}")
+    within("--min-pixels", min_pixels, 1, max_pixels or MAX_PIXELS)
     splits = read_splits(data, split, limit)
     network, processor = load(model, adapter=adapter, quantize=quantize, device=device)
     scale_up(processor, min_pixels)

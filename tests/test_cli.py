@@ -89,7 +89,7 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("estimate --model nano-x", "no model 'nano-x'"),
         ("run --epochs 0", "setting 'epochs' must be at least 1, not 0"),
         ("export missing out", "'missing' is no run folder"),
-        ("evaluate --model m --data shapes --min-pixels 9 --max-pixels 8", "--min-pixels 9 is above --max-pixels 8"),
+        ("evaluate --model m --data shapes --min-pixels 9 --max-pixels 8", "--min-pixels must be at most 8, not 9"),
         ("evaluate --model nano-s --data shapes --min-pixels 0", "--min-pixels must be at least 1, not 0"),
         ("study --profile nona", "no profile 'nona'"),
         ("study --only 99", "no notebook 99 in the study"),

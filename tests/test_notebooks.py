@@ -32,8 +32,6 @@ def test_it_runs_headless(path, out, tmp_path):
     command += ["--cwd", str(NOTEBOOKS), "--no-progress-bar"]
     if path in CHAPTERS:
         command += ["-f", str(NOTEBOOKS / "profiles" / "smoke.yaml"), "-p", "out", str(out)]
-        some = "{matrix_items: 2}"
-        command += ["-y", some] if path.name.startswith("05") else []
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert set(ROOT.rglob("notebooks/**/*")) == before
