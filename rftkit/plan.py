@@ -27,7 +27,7 @@ class Chapter:
     parameters: tuple[tuple[str, Any], ...] = ()  # of the notebook, beside profile, sets, seeds and out
     headline: bool = True  # part of the study if no notebooks are named
     model: str | None = None  # None: the profile's
-    model_title: str | None = None  # what tells it from the study's other models
+    model_title: str | None = None  # what tells it from the study's other models; None: its name
     protocol: str | None = None  # None: the profile's
     seeds: int | None = None  # the first of the study's, so many; None: all
 
@@ -38,7 +38,7 @@ class Chapter:
     @property
     def title(self) -> str:
         """The notebook's name, and the set, the protocol and the model if they are its own."""
-        own = dict(self.parameters).get("dataset"), self.protocol, self.model_title
+        own = dict(self.parameters).get("dataset"), self.protocol, self.model_title or self.model
         return "-".join(filter(None, (self.notebook, *own)))
 
     @property
@@ -83,7 +83,6 @@ CHAPTERS = (
         parameters=(("methods", SIZE_METHODS), ("matrix_items", 0)),
         headline=False,
         model=LARGER["model"],
-        model_title=LARGER["model"],
         seeds=LARGER["seeds"],
     ),
     Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),

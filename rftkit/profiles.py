@@ -36,7 +36,17 @@ def load_profile(name: str) -> dict[str, Any]:
 @lru_cache(maxsize=16)
 def _parsed(text: str) -> Any:
     """Parsed once: a study asks for the settings of hundreds of runs."""
-    return yaml.safe_load(text)
+    return yaml.load(text, _Loader)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key given twice, of which YAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"'{twice[0]}' stands in it twice")
+        return super().construct_mapping(node, deep)
 
 
 def _path_of(name: str) -> Path:

@@ -190,7 +190,7 @@ def _figure(*parts: str) -> str:
     """The file name of a figure; what has no ASCII letters is told apart by a digest."""
     name = "-".join(("report", *parts))
     digest = "" if name.isascii() else f"-{crc32(name.encode()):08x}"
-    return re.sub(r"[^A-Za-z0-9]+", "-", name) + f"{digest}.png"
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name) + f"{digest}.png"
 
 
 def as_html(text: str, folder: Path) -> str:

@@ -249,8 +249,7 @@ def check(settings: Settings) -> Settings:
     for name in ("learning_rate", "temperature"):
         if not getattr(settings, name) > 0:
             raise UserError(f"setting '{name}' must be above 0, not {getattr(settings, name)}")
-    if settings.min_pixels and settings.max_pixels and settings.min_pixels > settings.max_pixels:
-        raise UserError(f"min_pixels {settings.min_pixels} is above max_pixels {settings.max_pixels}")
+    within("setting 'min_pixels'", settings.min_pixels, 1, settings.max_pixels or MAX_PIXELS)
     get_rule(settings.scoring)
     one_of = {"protocol": PROTOCOLS, "device": (None, "cpu", "cuda"), "report_to": TRACKERS,
               "loss_type": LOSS_TYPES, "reward": REWARDS, "rejected": REJECTED}  # fmt: skip
