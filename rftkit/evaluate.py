@@ -237,7 +237,7 @@ def evaluate_data(
     """
     scoring = scoring or rule_of_data(data)
     get_mode(mode), get_rule(scoring)
-    at_least_one(limit=limit, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels, min_pixels=min_pixels)
+    at_least_one(limit=limit, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels)
     within("--min-pixels", min_pixels, 1, max_pixels or MAX_PIXELS)
     splits = read_splits(data, split, limit)
     network, processor = load(model, adapter=adapter, quantize=quantize, device=device)
