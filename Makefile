@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	$(BIN)/python -c "import ipykernel.kernelapp, papermill.__main__, rftkit.study"
+	$(BIN)/python -c "import ipykernel.kernelapp, papermill.__main__, rftkit.study.batch"
 	touch $@
 
 study: .venv/.ready  ## the CPU study: notebooks 01-04 (or NOTEBOOKS=06,10, NOTEBOOKS=all), as many seeds as the profile says (or SEEDS=2), then the table and a report

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rftkit import commands
-from rftkit.errors import UserError, as_user_error, is_out_of_memory
+from rftkit.common.errors import UserError, as_user_error, is_out_of_memory
 
-# `rftkit.rescore.KEYS`, told without loading what it needs.
+# `rftkit.tools.rescore.KEYS`, told without loading what it needs.
 PREDICTIONS = """Each prediction is an object with the completion (model_output, response, output or completion) and the
 right answer (ground_truth, answer or label), and perhaps whether it was counted right (correct or is_correct: 0 or 1),
 what was read in it (extracted_answer or model_answer) and the list of options (options or choices; the right answer may

@@ -11,7 +11,7 @@ import sys
 
 
 def doctor(options) -> int:
-    from rftkit.doctor import as_json, as_text, diagnose
+    from rftkit.tools.doctor import as_json, as_text, diagnose
 
     lines = diagnose()
     print(json.dumps(as_json(lines), indent=1) if options.json else as_text(lines))
@@ -20,10 +20,10 @@ def doctor(options) -> int:
 
 def run(options) -> int:
     settings = _settings(options)
+    from rftkit.common.distributed import is_main
     from rftkit.models import quieten
-    from rftkit.processes import is_main
-    from rftkit.results import read_results
     from rftkit.run import execute
+    from rftkit.runs.folder import read_results
 
     quieten()
     folder = execute(settings, options.out)
@@ -48,9 +48,9 @@ def _settings(options):
 
 def estimate(options) -> int:
     settings = _settings(options)
-    from rftkit.estimate import as_text, estimate
-    from rftkit.examples import asked_examples
+    from rftkit.memory.estimate import as_text, estimate
     from rftkit.models import quieten
+    from rftkit.run import asked_examples
 
     quieten()
     found = estimate(settings, asked_examples(settings))
@@ -78,7 +78,7 @@ def _line(row: dict) -> str:
 
 
 def study(options) -> int:
-    from rftkit.study import study
+    from rftkit.study.batch import study
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs is ended too
     only = tuple(options.only.split(",")) if options.only else None
@@ -88,8 +88,8 @@ def study(options) -> int:
 
 
 def report(options) -> int:
-    from rftkit.regression import as_text, compare, read_baseline, write_junit
-    from rftkit.report import write_report
+    from rftkit.report.earlier import as_text, compare, read_baseline, write_junit
+    from rftkit.report.pages import write_report
 
     # Before the report: the baseline may be the one that it writes over.
     before = read_baseline(options.against, options.tolerance, options.junit)
@@ -105,8 +105,8 @@ def report(options) -> int:
 
 
 def bench(options) -> int:
-    from rftkit.bench import Options, as_text, bench
     from rftkit.models import pick_device, quieten
+    from rftkit.tools.bench.compare import Options, as_text, bench
 
     quieten()
     names = ("preset", "mode", "group", "pairs", "quantize")
@@ -118,7 +118,7 @@ def bench(options) -> int:
 
 def select(options) -> int:
     from rftkit.models import quieten
-    from rftkit.selection import select
+    from rftkit.study.select import select
 
     quieten()
     print(select(options.profile, options.dataset, options.out, options.control))
@@ -126,9 +126,9 @@ def select(options) -> int:
 
 
 def diagnose(options) -> int:
-    from rftkit.diagnose import as_text, diagnose
     from rftkit.models import quieten
     from rftkit.prompts import MODES
+    from rftkit.tools.diagnose import as_text, diagnose
 
     quieten()
     names = ("limit", "batch", "max_tokens", "quantize", "device")
@@ -139,9 +139,9 @@ def diagnose(options) -> int:
 
 
 def export(options) -> int:
-    from rftkit.export import as_text, export
     from rftkit.models import quieten
-    from rftkit.results import read_settings
+    from rftkit.runs.folder import read_settings
+    from rftkit.tools.export import as_text, export
 
     quieten()
     agreement = export(options.run, options.to, check=options.check, device=options.device)
@@ -150,14 +150,14 @@ def export(options) -> int:
 
 
 def list_sets(options) -> int:
-    from rftkit.data_check import list_sets
+    from rftkit.tools.check_data import list_sets
 
     print(list_sets())
     return 0
 
 
 def check_set(options) -> int:
-    from rftkit.data_check import check_set
+    from rftkit.tools.check_data import check_set
 
     text, problems = check_set(options.name, options.root)
     print(text, f"{len(problems)} problems found", sep="\n")
@@ -167,7 +167,7 @@ def check_set(options) -> int:
 
 
 def rescore(options) -> int:
-    from rftkit.rescore import rescore_file
+    from rftkit.tools.rescore import rescore_file
 
     print(rescore_file(options.file, options.mode))
     return 0

@@ -10,16 +10,16 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
-from rftkit.decoding import generate_forked, prefill
-from rftkit.errors import within
+from rftkit.common.errors import within
+from rftkit.common.statistics import proportion
 from rftkit.models import load, merged, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
-from rftkit.stats import proportion
-from rftkit.tasks import Example
-from rftkit.tasks.bundled import read_splits, rule_of_data
-from rftkit.tasks.sources import MAX_PIXELS, open_image
-from rftkit.vision import unwrapped, with_features
+from rftkit.shared_prefix.generation import generate_forked, prefill
+from rftkit.shared_prefix.vision import unwrapped, with_features
+from rftkit.tasks.example import Example
+from rftkit.tasks.outside.sources import MAX_PIXELS, open_image
+from rftkit.tasks.registry import read_splits, rule_of_data
 
 PASS_SAMPLES = 8
 LOGITS_BYTES = 256 * 2**20  # of answers' logits in one pass, in fp32; a single answer to each prompt may have more
@@ -259,3 +259,40 @@ def evaluate_data(
         head = {"split": name, "mode": mode, "scoring": scoring}
         report["eval"][name] = head | proportion(int(sum(row[scoring] for row in rows)), len(rows))
     return report
+
+
+class BaseAnswers:
+    """What a model draws before it is trained, a completion an example, and its log-probabilities then.
+
+    Make it before training; the caller's random numbers are left as they were.
+
+    Args:
+        options: `max_tokens`, `batch_size` and `max_pixels` as of `evaluate.generate`.
+    """
+
+    def __init__(self, model, processor, examples: Sequence[Example], mode: str, seed: int, **options) -> None:
+        self.model, self.processor, self.examples, self.mode, self.options = model, processor, examples, mode, options
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            drawn = generate(model, processor, examples, mode, samples=1, **options)
+        self.completions = [answer.ids[0] for answer in drawn]
+        self.before = self._log_probs()
+
+    def forward_kl(self) -> float:
+        """KL(base || model) in nats a completion, estimated on the drawn completions."""
+        return float((self.before - self._log_probs()).mean())
+
+    @torch.no_grad()
+    def _log_probs(self) -> torch.Tensor:
+        size, found, was_training = self.options["batch_size"], [], self.model.training
+        self.model.eval()
+        for start in range(0, len(self.examples), size):
+            part = slice(start, start + size)
+            batch = encode(self.processor, self.examples[part], self.mode, self.options.get("max_pixels"))
+            batch = batch.to(self.model.device)
+            ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
+            cache = prefill(self.model, ids, mask, with_features(self.model, batch))
+            answers = [[completion.tolist()] for completion in self.completions[part]]
+            found.append(log_probs_behind(self.model, ids, mask, cache, answers)[:, 0].cpu())
+        self.model.train(was_training)
+        return torch.cat(found)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import ipywidgets
+import pandas as pd
 import torch
 from torch.nn.functional import pad
 from transformers import set_seed
 
 from rftkit.evaluate import encode
 from rftkit.models import pick_device, quieten
-from rftkit.results import is_complete, read_results, versions
+from rftkit.prompts import MODES
+from rftkit.rewards import RULES, reward_functions, score
 from rftkit.run import folder_of
+from rftkit.runs.folder import is_complete, read_results, versions
 from rftkit.settings import METHODS, load_settings
 from rftkit.sft import Collator, sft_rows
-from rftkit.tasks import Example
 from rftkit.tasks.classification import load_split
+from rftkit.tasks.example import Example
 
 # A group of completions of `fixed_example`, an arrow: right, right but not as asked, wrong, vague prose.
 STRAIGHT, VAGUE = "it has straight sides", "The picture shows an angular thing."
@@ -106,3 +110,31 @@ def finished(profile: str, methods: Sequence[str], seeds: Sequence[int], out: Pa
         folders = [folder_of(load_settings(profile, method, seed=seed, **overrides), out) for seed in seeds]
         found[method] = [read_results(folder) | {"folder": folder} for folder in folders if is_complete(folder)]
     return found
+
+
+def judge(completions: Sequence[str], example: Example, mode: str, rule: str = "strict") -> pd.DataFrame:
+    """A row a completion: the parsed answer, each reward of the mode, and their sum."""
+    table = pd.DataFrame({"completion": list(completions)})
+    table["parsed"] = [score(text, example, mode, rule).parsed for text in completions]
+    given = {"answer": [example.answer] * len(completions), "choices": [example.choices] * len(completions)}
+    for reward in reward_functions(mode, rule):
+        table[reward.__name__] = reward(completions, **given)
+    table["reward"] = table.filter(like="_reward").sum(axis=1)
+    return table
+
+
+def playground(example: Example, completion: str) -> ipywidgets.VBox:
+    """Type a completion of an example, choose mode and rule, and see how it is judged."""
+    wide = ipywidgets.Layout(width="95%")
+    text = ipywidgets.Textarea(completion, description="completion", layout=wide)
+    modes = ipywidgets.Dropdown(options=list(MODES), value="thinking", description="mode")
+    rules = ipywidgets.Dropdown(options=list(RULES), value="strict", description="rule")
+    shown = ipywidgets.HTML()
+
+    def update(_=None) -> None:
+        shown.value = judge([text.value], example, modes.value, rules.value).drop(columns="completion").to_html()
+
+    for control in (text, modes, rules):
+        control.observe(update, "value")
+    update()
+    return ipywidgets.VBox([text, ipywidgets.HBox([modes, rules]), shown])

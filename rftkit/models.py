@@ -2,135 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 import bitsandbytes as bnb
 import datasets
-import numpy as np
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
-from PIL import Image
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForImageTextToText,
-    AutoProcessor,
-    BatchFeature,
     BitsAndBytesConfig,
     PreTrainedModel,
     ProcessorMixin,
-    Qwen2VLConfig,
-    Qwen2VLProcessor,
 )
-from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import logging
 
-from rftkit.errors import UserError, as_user_error, said
-from rftkit.hub import asked_once
-from rftkit.paths import BUNDLED
+from rftkit.common.errors import UserError, as_user_error, said
+from rftkit.common.hub import asked_once
+from rftkit.common.paths import BUNDLED
+from rftkit.common.processor import IMAGE_TOKEN, ImageTextProcessor
 
-# TRL finds the image positions of a prompt by this literal token; under another name it trains on text positions.
-IMAGE_TOKEN = "<|image_pad|>"
 LORA_TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
-CACHE_BYTES = 256 * 2**20  # of prepared images kept
-CACHE_TEXTS = 10_000  # rendered conversations kept
 MERGED_BYTES = 256 * 2**20  # of weights that LoRA is merged into; where there are more, its own products cost little
 # What a model's folder has beside its weights, each under one of these names; the first two kinds cannot be missed.
 FILES = (("tokenizer.json", "vocab.json"), ("processor_config.json", "preprocessor_config.json"),
          ("config.json",), ("generation_config.json",), ("tokenizer_config.json",))  # fmt: skip
 # Quantising the vision tower or the head breaks training; the names are matched from the start.
 KEEP_PRECISION = ["model.visual", "lm_head"]
-
-
-class ImageTextProcessor(Qwen2VLProcessor):
-    """Qwen2-VL's processor without its video part, which needs torchvision; for bundled and hub checkpoints alike.
-
-    What it made of pictures and conversations is kept for the next processor too: each run of a notebook has its own.
-    """
-
-    _prepared: ClassVar[OrderedDict[bytes, BatchFeature]] = OrderedDict()
-    _held: ClassVar[int] = 0  # bytes in it
-    _rendered: ClassVar[dict[str, str]] = {}
-
-    def __init__(self, image_processor, tokenizer, chat_template=None, **kwargs):
-        self.image_token, self.video_token = IMAGE_TOKEN, "<|video_pad|>"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
-        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
-
-    def __call__(self, images=None, text=None, **kwargs):
-        """As in transformers; rows with the same text and images, as in GRPO's groups, are made once and repeated."""
-        by_row = isinstance(images, list) and isinstance(text, list) and all(isinstance(row, list) for row in images)
-        if not by_row or len(images) != len(text) or kwargs.get("return_tensors") != "pt":
-            return super().__call__(images=images, text=text, **kwargs)
-        keys = [(sentence, *map(id, row)) for sentence, row in zip(text, images, strict=True)]
-        place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        kept = [keys.index(key) for key in place]
-        batch = super().__call__(images=[images[row] for row in kept], text=[text[row] for row in kept], **kwargs)
-        if len(kept) < len(keys):
-            _repeat(batch, [len(images[row]) for row in kept], [place[key] for key in keys])
-        return batch
-
-    def _process_images(self, images, **kwargs):
-        """As in transformers, but an image seen lately is not prepared again.
-
-        GRPO meets the same few pictures in every step, twice in each, and evaluation meets them in every mode.
-        """
-        kwargs.pop("return_tensors", None)
-        options = repr([self.image_processor.to_json_string(), sorted(kwargs.items(), key=str)]).encode()
-        features = [self._prepare(image, options, kwargs) for image in make_flat_list_of_images(images)]
-        together = {name: np.concatenate([one[name] for one in features]) for name in features[0]}
-        return together, [self.replace_image_token(together, index) for index in range(len(features))]
-
-    def _prepare(self, image, options: bytes, kwargs) -> BatchFeature:
-        pixels = image.tobytes() if isinstance(image, Image.Image) else np.ascontiguousarray(image).tobytes()
-        key = hashlib.sha256(options + repr(getattr(image, "size", None)).encode() + pixels).digest()
-        if key not in self._prepared:
-            self._prepared[key] = self.image_processor([image], return_tensors="np", **kwargs)
-            ImageTextProcessor._held += self._prepared[key]["pixel_values"].nbytes
-        self._prepared.move_to_end(key)
-        found = self._prepared[key]
-        while self._held > CACHE_BYTES:
-            ImageTextProcessor._held -= self._prepared.popitem(last=False)[1]["pixel_values"].nbytes
-        return found
-
-    def create_mm_token_type_ids(self, input_ids: list) -> list[list[int]]:
-        """As in transformers, for pictures alone: 1 where a token stands for a part of one, else 0."""
-        return [(np.asarray(row) == self.image_token_id).astype(int).tolist() for row in input_ids]
-
-    def apply_chat_template(self, conversation, chat_template=None, **kwargs):
-        """As in transformers; the text of a conversation rendered before is looked up."""
-        if chat_template is not None or kwargs.get("tokenize") or isinstance(conversation[0], list):
-            return super().apply_chat_template(conversation, chat_template, **kwargs)
-        key = json.dumps([self.chat_template, conversation, kwargs], default=lambda thing: type(thing).__name__)
-        if key not in self._rendered:
-            if len(self._rendered) >= CACHE_TEXTS:
-                self._rendered.clear()
-            self._rendered[key] = super().apply_chat_template(conversation, **kwargs)
-        return self._rendered[key]
-
-
-def _repeat(batch: BatchFeature, counts: list[int], which: list[int]) -> None:
-    """Replace the rows of a processor's batch by those that `which` names; `counts`: the images of each row."""
-    pixels, grid = batch.pop("pixel_values"), batch.pop("image_grid_thw")
-    of_row = torch.arange(len(grid)).split(counts)
-    places = torch.cat([of_row[row] for row in which])
-    pictures = pixels.split(grid.prod(-1).tolist())
-    for name, value in batch.items():
-        batch[name] = value[which]
-    batch["pixel_values"] = torch.cat([pictures[place] for place in places.tolist()])
-    batch["image_grid_thw"] = grid[places]
-
-
-# Without this, AutoProcessor silently returns a bare tokenizer for a folder saved with the class above.
-AutoProcessor.register(Qwen2VLConfig, ImageTextProcessor, exist_ok=True)
 
 
 def resolve(name: str) -> str:

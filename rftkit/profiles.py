@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from rftkit.errors import UserError
-from rftkit.paths import BUNDLED, PROFILES
+from rftkit.common.errors import UserError
+from rftkit.common.paths import BUNDLED, PROFILES
 
 
 def load_profile(name: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
-from rftkit.errors import UserError
-from rftkit.tasks import Example
+from rftkit.common.errors import UserError
+from rftkit.tasks.example import Example
 
 # A completion is cut to this many characters before anything looks at it: no parser may be slow on hostile text.
 MAX_CHARACTERS = 16_384

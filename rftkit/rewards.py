@@ -9,10 +9,10 @@ from random import Random
 from string import ascii_uppercase
 from typing import Any
 
-from rftkit.errors import UserError
-from rftkit.math_equal import math_equal
+from rftkit.common.errors import UserError
+from rftkit.common.math_equal import math_equal
 from rftkit.prompts import completion_text, get_mode, is_well_formed, parse_answer, thought_of
-from rftkit.tasks import Example
+from rftkit.tasks.example import Example
 
 Completion = str | list[dict[str, Any]]
 

@@ -8,30 +8,75 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from transformers import set_seed
 
-from rftkit import processes, results
-from rftkit.callbacks import RunLog, read_log
-from rftkit.divergence import BaseAnswers
-from rftkit.dpo import dpo_trainer
-from rftkit.errors import UserError, is_out_of_memory
-from rftkit.estimate import advice, refuse_what_will_not_fit
-from rftkit.evaluate import answer_rows, evaluated_modes, pass_at_samples, pass_batch
-from rftkit.examples import test_splits, tested_on, training_examples
+from rftkit.common import distributed as processes
+from rftkit.common.errors import UserError, is_out_of_memory
+from rftkit.common.statistics import harmonic_mean, proportion
+from rftkit.evaluate import BaseAnswers, answer_rows, evaluated_modes, pass_at_samples, pass_batch
+from rftkit.memory.estimate import advice, refuse_what_will_not_fit
 from rftkit.models import load, load_processor, pick_device, resolve, scale_up
+from rftkit.runs import folder as results
+from rftkit.runs.log import RunLog, read_log
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
-from rftkit.sft import sft_trainer
-from rftkit.stats import harmonic_mean, proportion
-from rftkit.tasks import Example
-from rftkit.tasks.bundled import load_part, rule_of, trained_parts
+from rftkit.sft import dpo_trainer, sft_trainer
 from rftkit.tasks.classification import tell_of_other_classes
+from rftkit.tasks.example import Example
+from rftkit.tasks.registry import (
+    datasets,
+    evaluated_parts,
+    is_table,
+    load_part,
+    rule_of,
+    trained_parts,
+    training_set,
+)
 from rftkit.trainer import CHECKPOINTS, grpo_trainer, last_checkpoint, train
 
 gc.freeze()  # or each full collection goes through all that the libraries above have made
+
+
+def tested_on(settings: Settings) -> str:
+    """The set a run is tested on: the one it is trained on, if no other is given."""
+    return settings.eval_dataset or settings.dataset
+
+
+def test_splits(settings: Settings) -> dict[str, list[Example]]:
+    """The test examples of a run by part: halves or all classes, a drawn task's parts, a table's `test`."""
+    data = tested_on(settings)
+    load = _tests_once if data in datasets() else _tests
+    return load(data, settings.test_items, settings.test_seed, settings.protocol).copy()
+
+
+def _tests(data: str, items: int, seed: int, protocol: str) -> dict[str, list[Example]]:
+    return {part: load_part(data, "test", items, seed, part, protocol) for part in evaluated_parts(data, protocol)}
+
+
+# What was asked of the bundled sets last is kept: a study asks run after run. Files of other sets may change meanwhile.
+_tests_once = lru_cache(maxsize=4)(_tests)
+_training_once = lru_cache(maxsize=16)(training_set)  # a set's of as many seeds
+
+
+def training_examples(settings: Settings) -> list[Example]:
+    """What a run is trained on: drawn anew for each seed unless `shots_seed` holds it fixed.
+
+    For a method that does not train it is what others of these settings are trained on, but nothing of a table.
+    """
+    if METHODS[settings.method].trainer is None and is_table(settings.dataset):  # it may have a test split only
+        return []
+    seed = settings.seed if settings.shots_seed is None else settings.shots_seed
+    load = _training_once if settings.dataset in datasets() else training_set
+    return load(settings.dataset, settings.protocol, settings.shots, settings.train_items, seed).copy()
+
+
+def asked_examples(settings: Settings) -> list[Example]:
+    """What a run is trained on, or if that is nothing the first part of what it is tested on: for estimates."""
+    return training_examples(settings) or next(iter(test_splits(settings).values()))
 
 
 def folder_of(settings: Settings, out: Path) -> Path:
@@ -220,7 +265,7 @@ def evaluate_run(
 ) -> tuple[dict[str, Any], list[dict]]:
     """The evaluation part of `results.json` and a row for each answer.
 
-    What is done is what `rftkit.estimate.seconds` counts.
+    What is done is what `rftkit.memory.estimate.seconds` counts.
     """
     method = METHODS[settings.method]
     modes = evaluated_modes(method.mode, trained=method.trainer is not None)

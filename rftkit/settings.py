@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from rftkit.errors import UserError, within
-from rftkit.paths import DATA
+from rftkit.common.errors import UserError, within
+from rftkit.common.paths import DATA
 from rftkit.profiles import base_model, load_profile
 from rftkit.prompts import MODES
 from rftkit.rewards import get_rule
-from rftkit.tasks.bundled import PROTOCOLS, TASKS, datasets, resolved, rule_of, short_name, task_of, why_not
-from rftkit.tasks.sources import MAX_PIXELS
+from rftkit.tasks.outside.sources import MAX_PIXELS
+from rftkit.tasks.registry import PROTOCOLS, TASKS, datasets, resolved, rule_of, short_name, task_of, why_not
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,16 @@ from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, Train
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig
 
-from rftkit import processes
-from rftkit.callbacks import RunLog
-from rftkit.errors import Diverged, UserError
+from rftkit.common import distributed as processes
+from rftkit.common.errors import Diverged, UserError
 from rftkit.models import lora_config
 from rftkit.prompts import conversation
 from rftkit.rewards import reward_functions
+from rftkit.runs.log import RunLog
 from rftkit.settings import METHODS, Settings, completion_limit
-from rftkit.shared_prefix import SharedPrefixTrainer
-from rftkit.tasks import Example
-from rftkit.tasks.sources import open_image
+from rftkit.shared_prefix.trainer import SharedPrefixTrainer
+from rftkit.tasks.example import Example
+from rftkit.tasks.outside.sources import open_image
 
 CHECKPOINTS = "checkpoints"
 

@@ -1,4 +1,4 @@
-"""Tiny copies of the real sets, each in the format that its entry in `rftkit.tasks.real_sets` was written against."""
+"""Tiny copies of the real sets, each in the format that its entry in `real_sets.py` was written against."""
 
 import json
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from test_report import make_run, two_methods  # noqa: F401 (the fixture `runs`)
 
-from rftkit.archive import kept_results, read_archive, write_archive
-from rftkit.errors import UserError
-from rftkit.report import write_report
-from rftkit.sections import load_runs
+from rftkit.common.errors import UserError
+from rftkit.report.pages import write_report
+from rftkit.runs.archive import kept_results, read_archive, write_archive
+from rftkit.runs.collect import load_runs
 
 
 def test_kept_runs_make_the_same_report(runs, tmp_path_factory):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rftkit.common.paths import DATA
 from rftkit.nano.assets import SIDE, STYLES
-from rftkit.paths import DATA
 
 EMOJI = DATA / "emoji"
 CLASSES = json.loads((EMOJI / "classes.json").read_text())

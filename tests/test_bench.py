@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from rftkit import bench as module
-from rftkit.bench import Options, as_text, bench, make_trainer, prompts
-from rftkit.bench_models import flop_bound, save_model
-from rftkit.errors import UserError
+from rftkit.common.errors import UserError
 from rftkit.models import load
-from rftkit.timed import OurTrainer, StockTrainer
+from rftkit.tools.bench import compare as module
+from rftkit.tools.bench.compare import Options, as_text, bench, make_trainer, prompts
+from rftkit.tools.bench.models import flop_bound, save_model
+from rftkit.tools.bench.timed import OurTrainer, StockTrainer
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from test_report import OUTCOME
 
-from rftkit import change
-from rftkit.change import mean_changes, parameter_change
-from rftkit.errors import UserError
+from rftkit.analysis import distance as change
+from rftkit.analysis.distance import mean_changes, parameter_change
+from rftkit.common.errors import UserError
 from rftkit.models import load
-from rftkit.results import write_results
+from rftkit.runs.folder import write_results
 from rftkit.settings import Settings
 
 

@@ -6,21 +6,20 @@ import pandas as pd
 import pytest
 import torch
 
-from rftkit.callbacks import RunLog
+from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows, front
 from rftkit.cli import main
-from rftkit.controls import claims_with_controls, control_differences, elicitation_rows, front
-from rftkit.divergence import BaseAnswers
-from rftkit.errors import UserError
-from rftkit.examples import test_splits as splits_to_test
-from rftkit.examples import training_examples
+from rftkit.common.errors import UserError
+from rftkit.evaluate import BaseAnswers
 from rftkit.models import load
 from rftkit.prompts import MODES
+from rftkit.report.tables import claims_with_controls_table, controls_table, elicitation_table
 from rftkit.rewards import reward_functions
-from rftkit.run import execute
+from rftkit.run import execute, training_examples
+from rftkit.run import test_splits as splits_to_test
+from rftkit.runs.log import RunLog
 from rftkit.settings import METHODS, load_settings, read_claims
-from rftkit.tables import claims_with_controls_table, controls_table, elicitation_table
+from rftkit.shared_prefix.vision import VisionFeatures
 from rftkit.trainer import grpo_trainer
-from rftkit.vision import VisionFeatures
 
 CONTROLS = read_claims()["controls"]
 PAIRS = [(name, method) for name, control in CONTROLS.items() for method in control["methods"]]
@@ -236,7 +235,7 @@ def test_a_run_does_not_depend_on_a_full_fine_tuning_before_it(tmp_path, monkeyp
     """What the vision tower makes of test pictures is kept for the next run, if it is of the same weights."""
 
     def says(out, *runs):
-        monkeypatch.setattr("rftkit.vision.with_features.__defaults__", (VisionFeatures(),))
+        monkeypatch.setattr("rftkit.shared_prefix.vision.with_features.__defaults__", (VisionFeatures(),))
         for run in runs:
             folder = execute(run, tmp_path / out)
         return pd.read_parquet(folder / "predictions.parquet")["completion"].tolist()

@@ -5,11 +5,11 @@ import torch
 from transformers import DynamicCache, GenerationConfig, set_seed
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from rftkit.decoding import ForkedLayer, attention, generate_forked, positions_of, prefill
 from rftkit.evaluate import encode
 from rftkit.models import load
-from rftkit.tasks.bundled import load_part
-from rftkit.vision import VisionFeatures, with_features
+from rftkit.shared_prefix.generation import ForkedLayer, attention, generate_forked, positions_of, prefill
+from rftkit.shared_prefix.vision import VisionFeatures, with_features
+from rftkit.tasks.registry import load_part
 
 N, COPIES, HEADS, PROMPT, SAID, SIZE = 3, 4, 2, 5, 3, 8
 
@@ -91,7 +91,7 @@ def test_prompts_and_pictures_may_go_through_in_pieces(loaded, monkeypatch, text
     calls = []
     towers = model.model.language_model, model.model.visual
     hooks = [tower.register_forward_pre_hook(lambda tower, _: calls.append(tower)) for tower in towers]
-    monkeypatch.setattr("rftkit.vision.PIECE", 2 * ids.shape[1])
+    monkeypatch.setattr("rftkit.shared_prefix.vision.PIECE", 2 * ids.shape[1])
     found = prefill(model, ids, mask, with_features(model, vision, VisionFeatures()))
     for hook in hooks:
         hook.remove()
@@ -110,7 +110,7 @@ def test_pictures_of_unequal_size_may_go_through_in_pieces(loaded, monkeypatch):
     pixels = torch.randn(int(grid.prod(-1).sum()), 192)
     expected = VisionFeatures()._run(model, pixels, grid)
     for piece in (1, 40, 64, 100):
-        monkeypatch.setattr("rftkit.vision.PIECE", piece)
+        monkeypatch.setattr("rftkit.shared_prefix.vision.PIECE", piece)
         torch.testing.assert_close(VisionFeatures()._run(model, pixels, grid), expected)
 
 

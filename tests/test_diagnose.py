@@ -5,8 +5,8 @@ import json
 import pytest
 
 from rftkit.cli import main
-from rftkit.diagnose import MANNERS, diagnose, manner
-from rftkit.tasks import Example
+from rftkit.tasks.example import Example
+from rftkit.tools.diagnose import MANNERS, diagnose, manner
 
 ITEM = Example("a", (), "", "star", ("star", "ring"), "classification")
 SUM = Example("b", (), "", "12", None, "math")

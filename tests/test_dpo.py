@@ -6,16 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rftkit.callbacks import RunLog
-from rftkit.dpo import VisionOnceDPOTrainer, dpo_trainer, rejected_answers
-from rftkit.errors import UserError
-from rftkit.examples import training_examples
+from rftkit.common.errors import UserError
 from rftkit.models import load
-from rftkit.results import read_results
 from rftkit.rewards import score
-from rftkit.run import execute
+from rftkit.run import execute, training_examples
+from rftkit.runs.folder import read_results
+from rftkit.runs.log import RunLog
 from rftkit.settings import load_settings
-from rftkit.sft import VisionOnce
+from rftkit.sft import VisionOnce, VisionOnceDPOTrainer, dpo_trainer, rejected_answers
 
 
 def smoke(**changes):

@@ -10,11 +10,11 @@ import pytest
 
 from rftkit.nano.card import thought_is_true
 from rftkit.nano.speech import Habit, scene_completion, scene_lookups, scene_reading
-from rftkit.nano.worlds import SIDE
 from rftkit.rewards import score
 from rftkit.settings import load_settings
-from rftkit.tasks.bundled import DRAWN, evaluated_parts, load_part, training_set
-from rftkit.tasks.drawn import FIGURES, LEVELS, Scene, split_of
+from rftkit.tasks.drawn.scenes import FIGURES, LEVELS, Scene, split_of
+from rftkit.tasks.registry import DRAWN, evaluated_parts, load_part, training_set
+from rftkit.tasks.worlds import SIDE
 
 name = pytest.mark.parametrize("name", sorted(DRAWN))
 KINDS = [(task.name, kind) for task in DRAWN.values() for kind in task.kinds]

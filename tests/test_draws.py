@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rftkit import draws
+from rftkit.shared_prefix import draws
 
 EVEN = torch.full((4, 50), 0.02)
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from rftkit.cli import main
-from rftkit.errors import UserError
-from rftkit.estimate import (
+from rftkit.common.errors import UserError
+from rftkit.common.paths import DATA, ROOT
+from rftkit.memory.estimate import (
     ANSWER_TOKENS,
     Lengths,
     as_text,
@@ -22,12 +23,11 @@ from rftkit.estimate import (
     refuse_what_will_not_fit,
     seconds,
 )
-from rftkit.examples import training_examples
+from rftkit.memory.model_sizes import HUB, read_config, shape_of
+from rftkit.memory.speed import Speed
 from rftkit.models import load
-from rftkit.paths import DATA, ROOT
+from rftkit.run import training_examples
 from rftkit.settings import load_settings
-from rftkit.shapes import HUB, read_config, shape_of
-from rftkit.speed import Speed
 
 # As the hub counts them.
 PARAMETERS = {"Qwen/Qwen2-VL-2B-Instruct": 2_208_985_600, "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
@@ -69,9 +69,9 @@ MEASURED = """
 import sys, threading, time
 from pathlib import Path
 import psutil
-from rftkit.callbacks import RunLog
+from rftkit.runs.log import RunLog
 from rftkit.models import load, quieten
-from rftkit.examples import training_examples
+from rftkit.run import training_examples
 from rftkit.settings import load_settings
 from rftkit.trainer import grpo_trainer
 quieten()
@@ -162,7 +162,7 @@ def test_the_evaluation_counts_pass_at_8_and_likelihood_by_hand():
 
 
 def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):
-    monkeypatch.setattr("rftkit.estimate.free_memory", lambda device: 2**30)
+    monkeypatch.setattr("rftkit.memory.estimate.free_memory", lambda device: 2**30)
     settings, examples = _run("gpu-2b", "cls_rl", device="cuda")
     with pytest.raises(UserError) as error:
         refuse_what_will_not_fit(settings, examples)
@@ -172,7 +172,7 @@ def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):
     assert "**Out of memory**" in (ROOT / "notebooks" / "GPU.md").read_text()
     refuse_what_will_not_fit(*_run("gpu-2b", "cls_rl", device="cuda", check_memory=False))
     refuse_what_will_not_fit(*_run("gpu-2b", "cls_rl", device="cpu"))
-    monkeypatch.setattr("rftkit.estimate.free_memory", lambda device: 2**40)
+    monkeypatch.setattr("rftkit.memory.estimate.free_memory", lambda device: 2**40)
     refuse_what_will_not_fit(settings, examples)
 
 

@@ -6,7 +6,7 @@ from functools import cache
 import nbformat
 import pytest
 
-from rftkit.paths import NOTEBOOKS
+from rftkit.common.paths import NOTEBOOKS
 
 SOLUTIONS = {path.name[:2]: path for path in sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))}
 # By notebook and exercise: what somebody may think. Each stands below the solution and takes its place.

@@ -11,9 +11,9 @@ from transformers import Qwen2_5_VLConfig, Qwen2VLConfig
 
 from rftkit.cli import main
 from rftkit.models import load_processor, scale_up
-from rftkit.results import read_results
+from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings, with_steps
-from rftkit.tasks.sources import open_image
+from rftkit.tasks.outside.sources import open_image
 
 
 @pytest.fixture(scope="module")

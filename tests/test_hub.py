@@ -14,10 +14,10 @@ import torch
 from test_report import OUTCOME
 
 from rftkit.cli import main
-from rftkit.errors import UserError
-from rftkit.hub import asked_once
+from rftkit.common.errors import UserError
+from rftkit.common.hub import asked_once
 from rftkit.models import BUNDLED, load
-from rftkit.results import write_config, write_results
+from rftkit.runs.folder import write_config, write_results
 from rftkit.settings import load_settings
 
 ANSWERS = {

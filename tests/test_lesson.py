@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from rftkit import lesson
-from rftkit.callbacks import RunLog
-from rftkit.examples import training_examples
+from rftkit.common.paths import NOTEBOOKS
 from rftkit.models import load
-from rftkit.paths import NOTEBOOKS
-from rftkit.plots import LivePlot
 from rftkit.prompts import MODES
+from rftkit.report.figures import LivePlot
 from rftkit.rewards import score
+from rftkit.run import training_examples
+from rftkit.runs.log import RunLog
 from rftkit.settings import load_settings
 from rftkit.trainer import grpo_trainer
 
@@ -98,7 +98,7 @@ def test_live_plots_take_a_fortieth_of_the_time(monkeypatch):
             clock[0] += 0.5  # the picture is made here
             shown.append(clock[0])
 
-    monkeypatch.setattr("rftkit.plots.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rftkit.report.figures.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("IPython.display.display", lambda figure, display_id: Handle())
     live = LivePlot(["loss"], every=3.0)
     rows = []

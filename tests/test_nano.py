@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel as VisionTower
 
-from rftkit.errors import UserError
+from rftkit.common.errors import UserError
 from rftkit.models import BUNDLED, load
 from rftkit.nano import corpus
 from rftkit.nano import pretrain as module
@@ -21,11 +21,11 @@ from rftkit.nano.card import unmet
 from rftkit.nano.corpus import Recipe, patches
 from rftkit.nano.pretrain import answer_loss, pretrain
 from rftkit.nano.speech import LOOKUPS, PLACES
-from rftkit.nano.worlds import worlds
 from rftkit.prompts import MODES, conversation
-from rftkit.sections import recipe_of
+from rftkit.runs.collect import recipe_of
 from rftkit.settings import read_claims
-from rftkit.vision import VisionFeatures
+from rftkit.shared_prefix.vision import VisionFeatures
+from rftkit.tasks.worlds import worlds
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from rftkit.paths import NOTEBOOKS, ROOT
+from rftkit.common.paths import NOTEBOOKS, ROOT
 
 CHAPTERS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))

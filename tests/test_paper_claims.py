@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from test_report import make_run
 
-from rftkit.errors import UserError
-from rftkit.paper_claims import claim_rows
-from rftkit.report import write_report
-from rftkit.sections import load_runs
-from rftkit.stats import bootstrap
-from rftkit.tables import paper_claims_table
+from rftkit.analysis.paper_claims import claim_rows
+from rftkit.common.errors import UserError
+from rftkit.common.statistics import bootstrap
+from rftkit.report.pages import write_report
+from rftkit.report.tables import paper_claims_table
+from rftkit.runs.collect import load_runs
 
 
 def rows_of(place):

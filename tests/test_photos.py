@@ -9,15 +9,14 @@ import real_formats as formats
 from PIL import Image
 
 from rftkit.cli import main
-from rftkit.errors import UserError
+from rftkit.common.errors import UserError
 from rftkit.evaluate import evaluate_data
-from rftkit.examples import test_splits as splits_to_test
-from rftkit.examples import training_examples
-from rftkit.results import read_results
-from rftkit.run import execute
+from rftkit.run import execute, training_examples
+from rftkit.run import test_splits as splits_to_test
+from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
-from rftkit.tasks.bundled import load_part, read_splits, short_name, training_set
-from rftkit.tasks.photos import COOP, read_photos
+from rftkit.tasks.outside.photos import COOP, read_photos
+from rftkit.tasks.registry import load_part, read_splits, short_name, training_set
 
 LABELS = ("wrench", "barrel", "grand piano", "lotus", "beaver")  # in the order of their numbers, not of the alphabet
 
@@ -200,7 +199,7 @@ def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tm
 def test_photographs_that_are_left_out_unasked_are_told_of(plain, monkeypatch, capsys):
     name, most = str(plain), sum(map(len, read_splits(str(plain)).values()))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("rftkit.tasks.bundled.TEST_ITEMS", 4)
+    monkeypatch.setattr("rftkit.tasks.registry.TEST_ITEMS", 4)
     base, new = (len(load_part(name, "test", 100, 0, part)) for part in ("base", "new"))
     assert base + new == most > 8
     read_splits(name, limit=4)

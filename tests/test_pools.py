@@ -9,12 +9,12 @@ import time
 import psutil
 import pytest
 
-from rftkit.errors import UserError
-from rftkit.pools import pool
+from rftkit.common.errors import UserError
+from rftkit.common.pool import pool
 
 WORKING = """
 import os, signal, time
-from rftkit.pools import pool
+from rftkit.common.pool import pool
 signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs of a shell ignore it
 with pool(1) as workers:
     print(workers.submit(os.getpid).result(), flush=True)
@@ -33,16 +33,17 @@ def killed(*_):
 
 @pytest.mark.parametrize("command", ["bench", "card", "select"])
 def test_all_that_work_in_processes_say_so(command, tmp_path, monkeypatch):
-    from rftkit import bench, selection  # not above, or each worker would load them too
-    from rftkit.nano import card
+    from rftkit.nano import card  # not above, or each worker would load them too
+    from rftkit.study import select
+    from rftkit.tools.bench import compare
 
     monkeypatch.setattr(card, "_row", killed)
-    monkeypatch.setattr(selection, "_run", killed)
+    monkeypatch.setattr(select, "_run", killed)
     with pytest.raises(UserError, match="ended before it was done"):
         {
-            "bench": lambda: bench._elsewhere(killed),
+            "bench": lambda: compare._elsewhere(killed),
             "card": lambda: card.zero_shot_rows("nano-s", ["shapes"]),
-            "select": lambda: selection.select("smoke", "shapes", tmp_path),
+            "select": lambda: select.select("smoke", "shapes", tmp_path),
         }[command]()
 
 

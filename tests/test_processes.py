@@ -12,9 +12,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from transformers.models.qwen2_vl import modeling_qwen2_vl
 
-from rftkit.errors import UserError
-from rftkit.paths import PROFILES
-from rftkit.processes import share
+from rftkit.common.distributed import share
+from rftkit.common.errors import UserError
+from rftkit.common.paths import PROFILES
 
 # Without a GPU the processes find each other over gloo; `accelerate launch --cpu` would start one.
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
@@ -54,7 +54,7 @@ def test_two_processes_train_as_one_with_the_same_rollouts(tmp_path, method):
 
 
 def test_a_step_is_shared_out_evenly_or_not_at_all(monkeypatch):
-    monkeypatch.setattr("rftkit.processes.count", lambda: 2)
+    monkeypatch.setattr("rftkit.common.distributed.count", lambda: 2)
     assert share(64, 8, "completions") == (8, 4) and share(8, 64, "completions") == (4, 1)
     for total, micro_batch in ((7, 1), (8, 3)):
         with pytest.raises(UserError, match="2 processes cannot share the"):

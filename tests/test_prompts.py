@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rftkit.errors import UserError
+from rftkit.common.errors import UserError
 from rftkit.prompts import (
     MAX_CHARACTERS,
     MODES,
@@ -19,7 +19,7 @@ from rftkit.prompts import (
     question_text,
     target_completion,
 )
-from rftkit.tasks import Example
+from rftkit.tasks.example import Example
 
 RULES = ("strict", "lenient", "authors")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<reason>", "</reason>")

@@ -7,16 +7,16 @@ import pytest
 import real_formats as formats
 
 from rftkit.cli import main
-from rftkit.errors import UserError
+from rftkit.common.errors import UserError
 from rftkit.prompts import question_text
-from rftkit.results import read_results
 from rftkit.rewards import score
 from rftkit.run import execute, folder_of
+from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
-from rftkit.tasks import tables
-from rftkit.tasks.bundled import rule_of, task_of, training_set
-from rftkit.tasks.real_sets import AUTHORS, REAL_SETS
-from rftkit.tasks.sources import open_image
+from rftkit.tasks.outside import tables
+from rftkit.tasks.outside.real_sets import AUTHORS, REAL_SETS
+from rftkit.tasks.outside.sources import open_image
+from rftkit.tasks.registry import rule_of, task_of, training_set
 
 # Set, its format, split and item; the user's text up to the suffix; completions that are right and wrong.
 FORMATS = [

@@ -7,8 +7,8 @@ import pytest
 from test_report import make_run
 
 from rftkit.cli import main
-from rftkit.regression import compare
-from rftkit.sections import load_runs
+from rftkit.report.earlier import compare
+from rftkit.runs.collect import load_runs
 
 
 @pytest.fixture

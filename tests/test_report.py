@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rftkit.claims import decide, dose_rows
-from rftkit.comparisons import kind_rows, set_rows, size_rows
-from rftkit.errors import UserError
-from rftkit.paper import paper_numbers, paper_sets, paper_size_difference, paper_tables
-from rftkit.report import write_report
-from rftkit.results import write_results
-from rftkit.sections import load_runs, others, pooled, recipe_of, short_names
+from rftkit.analysis.claims import decide, dose_rows
+from rftkit.analysis.comparisons import kind_rows, set_rows, size_rows
+from rftkit.analysis.paper import paper_numbers, paper_sets, paper_size_difference, paper_tables
+from rftkit.common.errors import UserError
+from rftkit.common.statistics import proportion
+from rftkit.report.pages import write_report
+from rftkit.report.tables import claims_table, dose_table, kinds_table, markdown_table, sets_table, table_rows
+from rftkit.runs.collect import load_runs, others, pooled, recipe_of, short_names
+from rftkit.runs.folder import write_results
 from rftkit.settings import Settings, read_claims
-from rftkit.stats import proportion
-from rftkit.tables import claims_table, dose_table, kinds_table, markdown_table, sets_table, table_rows
 
 # The least that a run writes about what came out.
 OUTCOME = {"mode": "thinking", "eval": {}, "measures": [], "completion_length": 3.0, "seconds": 10.0, "training": None}
@@ -114,7 +114,7 @@ def test_claims_are_decided_by_their_paired_difference(runs, monkeypatch):
         {"name": "zero", "first": "cls_rl", "second": "zero_shot", "measure": "new", "paper": "above"},
         {"name": "no runs", "first": "cls_rl", "second": "no_thinking_rl", "measure": "h", "paper": "above"},
     ]
-    monkeypatch.setattr("rftkit.claims.read_claims", lambda: read_claims() | {"primary": claims})
+    monkeypatch.setattr("rftkit.analysis.claims.read_claims", lambda: read_claims() | {"primary": claims})
     make_run(runs / "zero", "zero_shot", 0, "no_thinking", [0] * 4, [0] * 4)
     (methods,) = load_runs(runs).values()
     rows = decide(methods)
@@ -136,7 +136,7 @@ def test_of_two_runs_of_a_seed_the_newer_counts_and_a_selection_never(runs):
 
 def test_a_single_trained_run_is_not_taken_for_several_seeds(tmp_path, monkeypatch):
     claim = {"name": "rl", "first": "cls_rl", "second": "sft", "measure": "h", "paper": "above"}
-    monkeypatch.setattr("rftkit.claims.read_claims", lambda: read_claims() | {"primary": [claim]})
+    monkeypatch.setattr("rftkit.analysis.claims.read_claims", lambda: read_claims() | {"primary": [claim]})
     for seed in range(3):
         make_run(tmp_path / f"sft-{seed}", "sft", seed, "no_thinking", [1, 1, 1, 0], [1, 0, 0, 0])
     make_run(tmp_path / "cls", "cls_rl", 0, "thinking", [1] * 4, [1] * 4)
@@ -169,7 +169,7 @@ def test_a_section_that_cannot_be_made_does_not_take_the_others_with_it(runs):
 def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp_path, monkeypatch):
     claim = {"name": "rl", "first": "sft", "second": "zero_shot", "measure": "base", "paper": "above"}
     design = {"dataset": "shapes", "bases": ["one", "two"]}
-    for module in ("claims", "sections", "tables", "paper_claims"):
+    for module in ("analysis.claims", "runs.collect", "report.tables", "analysis.paper_claims"):
         monkeypatch.setattr(
             f"rftkit.{module}.read_claims", lambda: read_claims() | {"primary": [claim], "design": design}
         )
@@ -190,7 +190,7 @@ def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp
 
 def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, monkeypatch):
     claim = {"name": "rl", "first": "cls_rl", "second": "sft", "measure": "h", "paper": "above"}
-    monkeypatch.setattr("rftkit.claims.read_claims", lambda: read_claims() | {"primary": [claim]})
+    monkeypatch.setattr("rftkit.analysis.claims.read_claims", lambda: read_claims() | {"primary": [claim]})
     runs = tmp_path / "runs"
     for number, (base, vague, right) in enumerate(((0, 0.5, 0), (1, 0.5, 0), (0, 1.0, 1))):
         model = tmp_path / f"model-{number}"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from rftkit.cli import main
-from rftkit.rescore import KEYS, mode_of, read_predictions, rescore
+from rftkit.tools.rescore import KEYS, mode_of, read_predictions, rescore
 
 THOUGHT = "<think> stripes </think> <answer> {} </answer>"
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rftkit.errors import UserError
+from rftkit.common.errors import UserError
 from rftkit.prompts import MODES
 from rftkit.rewards import RULES, Score, agrees, reward_functions, score
-from rftkit.tasks import Example
+from rftkit.tasks.example import Example
 
 
 def label(answer):

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from rftkit import selection
-from rftkit.errors import UserError
+from rftkit.common.errors import UserError
 from rftkit.settings import METHODS, read_claims
+from rftkit.study import select as selection
 
 
 @pytest.fixture

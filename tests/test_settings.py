@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rftkit.errors import UserError
-from rftkit.paths import PROFILES
+from rftkit.common.errors import UserError
+from rftkit.common.paths import PROFILES
 from rftkit.profiles import study_seeds
 from rftkit.run import with_seeds
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings

@@ -15,9 +15,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rftkit.models import load_processor
 from rftkit.nano.build import build_model
-from rftkit.packing import pack
-from rftkit.shared_prefix import SharedPrefixTrainer
-from rftkit.vision import VisionFeatures
+from rftkit.shared_prefix.packing import pack
+from rftkit.shared_prefix.trainer import SharedPrefixTrainer
+from rftkit.shared_prefix.vision import VisionFeatures
 
 UNUSED = str(Path(tempfile.gettempdir()) / "rftkit-test")
 LORA = r".*language_model.*\.(q|v|down)_proj"
@@ -240,6 +240,6 @@ OVERRIDDEN = {
 def test_the_overridden_methods_of_trl_are_as_we_know_them(name):
     found = list(inspect.signature(getattr(GRPOTrainer, name)).parameters)
     assert found == OVERRIDDEN[name], (
-        f"TRL changed GRPOTrainer.{name}: read its new body, adapt rftkit/shared_prefix.py and rftkit/trainer.py, then "
+        f"TRL changed GRPOTrainer.{name}: read its new body, adapt rftkit/shared_prefix/ and rftkit/trainer.py, then "
         "this table; until then keep trl at the version in pyproject.toml"
     )

@@ -8,8 +8,8 @@ import bad_data
 import pytest
 from PIL import Image
 
-from rftkit.errors import UserError
-from rftkit.tasks.sources import check_texts, open_image, read_jsonl
+from rftkit.common.errors import UserError
+from rftkit.tasks.outside.sources import check_texts, open_image, read_jsonl
 
 ROW = bad_data.ROW
 

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rftkit.stats import bootstrap, estimates, harmonic_mean, holm, interval, proportion, resample, two_sided, wilson
+from rftkit.common.statistics import (
+    bootstrap,
+    estimates,
+    harmonic_mean,
+    holm,
+    interval,
+    proportion,
+    resample,
+    two_sided,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(

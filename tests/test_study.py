@@ -17,15 +17,15 @@ import pytest
 from conftest import MINE
 from test_report import OUTCOME
 
-from rftkit import jobs
-from rftkit import study as module
 from rftkit.cli import main
-from rftkit.errors import UserError
+from rftkit.common.errors import UserError
 from rftkit.models import BUNDLED
-from rftkit.plan import CHAPTERS, datasets_of, dealt, runs_of
-from rftkit.results import complete_runs, is_complete, locked, read_results, run_folder, write_config, write_results
+from rftkit.runs.folder import complete_runs, is_complete, locked, read_results, run_folder, write_config, write_results
 from rftkit.settings import load_settings
-from rftkit.study import study
+from rftkit.study import batch as module
+from rftkit.study import workers as jobs
+from rftkit.study.batch import study
+from rftkit.study.chapters import CHAPTERS, datasets_of, dealt, runs_of
 
 
 def test_a_profile_by_path_with_its_own_dataset_runs_reports_and_is_found_complete(mine, tmp_path, capsys):
@@ -61,7 +61,7 @@ def test_an_interruption_ends_what_runs_and_starts_no_more(sent, mine, tmp_path)
     commands = [child.cmdline() for child in children]
     os.kill(process.pid, sent)
     assert process.wait(timeout=30) == 130
-    assert all("rftkit.child" in command for command in commands)  # they do not outlive the study: test_study_ends.py
+    assert all("rftkit.common.child" in command for command in commands)  # so they end: test_study_ends.py
     assert len(children) == 2 and not psutil.wait_procs(children, timeout=10)[1]
     assert "interrupted; start the same command again" in process.stderr.read()
     assert not complete_runs(tmp_path / "out")
@@ -153,7 +153,7 @@ def test_a_notebook_is_stopped_at_the_time_limit(mine, tmp_path, capfd):
 def test_a_run_that_another_process_makes_is_waited_for(tmp_path):
     folder = tmp_path / "nano" / "run"
     script = (
-        "import sys, time; from pathlib import Path; from rftkit.results import locked\n"
+        "import sys, time; from pathlib import Path; from rftkit.runs.folder import locked\n"
         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)

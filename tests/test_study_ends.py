@@ -14,10 +14,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from test_report import make_run
 
-from rftkit import jobs
 from rftkit.cli import main
-from rftkit.results import RESULTS, complete_runs
-from rftkit.study import study
+from rftkit.runs.folder import RESULTS, complete_runs
+from rftkit.study import workers as jobs
+from rftkit.study.batch import study
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 FAILS = "1 / 0"
@@ -41,7 +41,8 @@ HERE = """
 import sys
 from pathlib import Path
 
-from rftkit import cli, jobs
+from rftkit import cli
+from rftkit.study import workers as jobs
 
 jobs.NOTEBOOKS = Path.cwd()
 sys.exit(cli.main())
@@ -59,7 +60,7 @@ time.sleep(100)
 PARENT = """
 import os, subprocess, sys
 
-child = subprocess.Popen([sys.executable, "-m", "rftkit.child", str(os.getpid()), "stuck"])
+child = subprocess.Popen([sys.executable, "-m", "rftkit.common.child", str(os.getpid()), "stuck"])
 child.wait()
 """
 
@@ -156,7 +157,7 @@ def test_a_child_ends_with_its_parent_whatever_it_does(tmp_path):
     (tmp_path / "stuck.py").write_text(STUCK)
     parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path)
     child = stuck_child(tmp_path).parent()
-    assert "rftkit.child" in child.cmdline()
+    assert "rftkit.common.child" in child.cmdline()
     parent.kill()
     parent.wait()
     stuck_child(tmp_path).kill()
@@ -165,6 +166,6 @@ def test_a_child_ends_with_its_parent_whatever_it_does(tmp_path):
 
 def test_a_child_is_told_its_arguments_and_tells_its_status(tmp_path):
     (tmp_path / "tell.py").write_text("import sys; print(__name__, sys.argv[1:]); sys.exit(3)")
-    command = [sys.executable, "-m", "rftkit.child", str(os.getpid()), "tell", "-a", "b"]
+    command = [sys.executable, "-m", "rftkit.common.child", str(os.getpid()), "tell", "-a", "b"]
     told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (told.returncode, told.stdout) == (3, "__main__ ['-a', 'b']\n")

@@ -7,16 +7,16 @@ import real_formats as formats
 from PIL import Image
 
 from rftkit.cli import main
-from rftkit.data_check import check_set
-from rftkit.errors import UserError
-from rftkit.results import read_results
+from rftkit.common.errors import UserError
 from rftkit.run import execute
-from rftkit.selection import select
+from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
-from rftkit.tasks import tables
-from rftkit.tasks.bundled import read_splits
-from rftkit.tasks.real_sets import REAL_SETS, by_columns
-from rftkit.tasks.sources import check_texts
+from rftkit.study.select import select
+from rftkit.tasks.outside import tables
+from rftkit.tasks.outside.real_sets import REAL_SETS, by_columns
+from rftkit.tasks.outside.sources import check_texts
+from rftkit.tasks.registry import read_splits
+from rftkit.tools.check_data import check_set
 
 
 def problems(capsys):

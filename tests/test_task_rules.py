@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from rftkit import math_equal as math_equal_module
-from rftkit.math_equal import math_equal
+from rftkit.common import math_equal as math_equal_module
+from rftkit.common.math_equal import math_equal
 from rftkit.rewards import score
-from rftkit.tasks import Example
+from rftkit.tasks.example import Example
 
 
 @pytest.mark.parametrize(

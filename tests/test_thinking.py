@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from rftkit import thinking as module
+from rftkit.analysis import thinking as module
+from rftkit.analysis.thinking import _swapped, agreement, budget_curve, interventions, thinking_share, thoughts_said
 from rftkit.evaluate import generate
 from rftkit.models import load
 from rftkit.prompts import thought_of
-from rftkit.tasks import Example
-from rftkit.tasks.bundled import load_part
-from rftkit.thinking import _swapped, agreement, budget_curve, interventions, thinking_share, thoughts_said
+from rftkit.tasks.example import Example
+from rftkit.tasks.registry import load_part
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,15 @@ from test_cli import one_line
 from test_report import make_run
 from transformers import PreTrainedModel
 
-from rftkit.callbacks import read_log
 from rftkit.cli import main
-from rftkit.errors import UserError
+from rftkit.common.errors import UserError
 from rftkit.models import BUNDLED
 from rftkit.nano import corpus, pretrain
-from rftkit.nano.worlds import worlds
-from rftkit.results import read_predictions, read_results
 from rftkit.run import execute
+from rftkit.runs.folder import read_predictions, read_results
+from rftkit.runs.log import read_log
 from rftkit.settings import load_settings
+from rftkit.tasks.worlds import worlds
 
 NOTHING = "/proc/nothing"  # no file can be made there, not even by root
 

@@ -14,20 +14,19 @@ import pytest
 import torch
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
-from rftkit.callbacks import RunLog
 from rftkit.cli import main
-from rftkit.errors import Diverged, UserError
+from rftkit.common.errors import Diverged, UserError
 from rftkit.evaluate import answer_rows
-from rftkit.examples import training_examples
 from rftkit.models import BUNDLED, load
-from rftkit.report import write_report
-from rftkit.results import read_results, sha256_model
-from rftkit.run import execute, folder_of, run_methods
+from rftkit.report.pages import write_report
+from rftkit.run import execute, folder_of, run_methods, training_examples
+from rftkit.runs.folder import read_results, sha256_model
+from rftkit.runs.log import RunLog
 from rftkit.settings import load_settings
 from rftkit.sft import VisionOnce, sft_trainer, shuffled_passes
-from rftkit.tasks.bundled import DRAWN
+from rftkit.shared_prefix.vision import VisionFeatures, with_features
+from rftkit.tasks.registry import DRAWN
 from rftkit.trainer import grpo_trainer, last_checkpoint, train
-from rftkit.vision import VisionFeatures, with_features
 
 TIMINGS = ["step_seconds", "generate_seconds"]
 
@@ -203,7 +202,7 @@ def test_a_changed_setting_model_or_data_makes_another_run(tmp_path, monkeypatch
     (model / "MODEL_CARD.md").write_text("other words, the same model")
     assert folder_of(smoke("no_thinking_rl", model=str(model)), tmp_path).name[:-12] == folder.name[:-12]
     assert sha256_model(str(model)) == sha256_model(str(BUNDLED / "nano-s"))
-    monkeypatch.setattr("rftkit.results.sha256_model", lambda path: "another model")
+    monkeypatch.setattr("rftkit.runs.folder.sha256_model", lambda path: "another model")
     assert folder_of(settings, tmp_path) != folder
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from rftkit import transfer as module
+from rftkit.analysis import cross_set as module
+from rftkit.analysis.cross_set import gains
+from rftkit.analysis.paper import paper_gains
 from rftkit.evaluate import evaluate_data
-from rftkit.paper import paper_gains
-from rftkit.plots import matrix_figure
+from rftkit.report.figures import matrix_figure
 from rftkit.run import execute
 from rftkit.settings import load_settings
-from rftkit.transfer import gains
 
 
 def mean_accuracy(model, dataset, **options):

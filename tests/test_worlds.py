@@ -11,11 +11,11 @@ import pytest
 from rftkit.nano.card import LEAST_PASSED, MOST_STRICT, thought_is_true
 from rftkit.nano.corpus import CLASSES_IN_MEMORY
 from rftkit.nano.speech import THOUGHTS, Habit, completion, habits, scene_habits
-from rftkit.nano.worlds import SIDE, emoji, flags, get_world, worlds
 from rftkit.prompts import question_text
 from rftkit.settings import read_claims
-from rftkit.tasks.bundled import DRAWN, load_part, training_set
 from rftkit.tasks.classification import load_split
+from rftkit.tasks.registry import DRAWN, load_part, training_set
+from rftkit.tasks.worlds import SIDE, emoji, flags, get_world, worlds
 
 REAL = ("digits", "emoji", "flags")
 NAMES = ("digits", "emoji", "flags", "shapes", "textures")

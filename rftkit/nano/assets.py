@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rftkit.paths import DATA
+from rftkit.common.paths import DATA
 
 SIDE = 72  # pixels
 STYLES = ("noto", "fluent-emoji-flat", "twemoji", "emojione", "fxemoji", "noto-v1")

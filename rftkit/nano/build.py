@@ -14,9 +14,9 @@ from transformers import (
 
 from rftkit.models import IMAGE_TOKEN, ImageTextProcessor
 from rftkit.nano.speech import scene_vocabulary, vocabulary
-from rftkit.nano.worlds import SIDE, worlds
 from rftkit.prompts import MODES
-from rftkit.tasks.bundled import DRAWN
+from rftkit.tasks.registry import DRAWN
+from rftkit.tasks.worlds import SIDE, worlds
 
 PATCH = 8  # pixels; 2 x 2 patches make one image token, so a picture is 16 tokens
 MERGE = 2

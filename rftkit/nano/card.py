@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from rftkit.errors import UserError
+from rftkit.common.errors import UserError
+from rftkit.common.pool import pool
 from rftkit.evaluate import answer_rows, pass_at_samples
 from rftkit.models import load, resolve
 from rftkit.nano.speech import THOUGHTS, habits
-from rftkit.nano.worlds import worlds
-from rftkit.pools import pool
 from rftkit.prompts import MODES
-from rftkit.results import write_atomically
-from rftkit.tasks import Example
-from rftkit.tasks.bundled import DRAWN, datasets, evaluated_parts, load_part, rule_of
+from rftkit.runs.folder import write_atomically
+from rftkit.tasks.example import Example
+from rftkit.tasks.registry import DRAWN, datasets, evaluated_parts, load_part, rule_of
+from rftkit.tasks.worlds import worlds
 
 ITEMS = 500  # a part
 PASS_ITEMS = 100  # of them for pass@8

@@ -23,10 +23,10 @@ from rftkit.nano.speech import (
     scene_drill,
     scene_habits,
 )
-from rftkit.nano.worlds import SIDE, Drawing, World, worlds
 from rftkit.prompts import MODES, conversation
-from rftkit.tasks.bundled import DRAWN, datasets
-from rftkit.tasks.drawn import DrawnTask, Scene
+from rftkit.tasks.drawn.scenes import DrawnTask, Scene
+from rftkit.tasks.registry import DRAWN, datasets
+from rftkit.tasks.worlds import SIDE, Drawing, World, worlds
 
 GRID = SIDE // PATCH
 WEIGHTS = {"emoji": 2.0, "math": 2.0}  # how often a set is drawn from, 1 if not named: large and hard ones need most

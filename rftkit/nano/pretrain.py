@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 
-from rftkit.errors import UserError, within
+from rftkit.common.errors import UserError, within
 from rftkit.models import load
 from rftkit.nano.build import IMAGE_TOKENS, SIZES, build_model, build_processor
 from rftkit.nano.corpus import Corpus, Recipe, grid
-from rftkit.results import write_atomically
-from rftkit.tasks.bundled import datasets
-from rftkit.vision import VisionFeatures, with_features
+from rftkit.runs.folder import write_atomically
+from rftkit.shared_prefix.vision import VisionFeatures, with_features
+from rftkit.tasks.registry import datasets
 
 CHECKPOINT_EVERY, LOG_EVERY = 200, 50  # steps
 SEEN = VisionFeatures(2 * 2**30)  # bytes: a corpus picture comes again and again while the tower stays as it is

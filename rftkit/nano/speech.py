@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rftkit.nano.worlds import SIDE, Drawing, World
 from rftkit.prompts import MODES, question_text
-from rftkit.tasks import Example
 from rftkit.tasks.classification import question
-from rftkit.tasks.drawn import DrawnTask, Scene
+from rftkit.tasks.drawn.scenes import DrawnTask, Scene
+from rftkit.tasks.example import Example
+from rftkit.tasks.worlds import SIDE, Drawing, World
 
 # How an answer can fail to be as asked, in every mode alike: a sentence stands in its place, with a coarse name
 # (vague) or the label (prose); or the answer's tag is never closed (broken).

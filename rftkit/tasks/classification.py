@@ -6,10 +6,10 @@ import random
 import sys
 from collections.abc import Sequence
 
-from rftkit.errors import UserError
-from rftkit.nano.worlds import Drawing, World, get_world, worlds
-from rftkit.tasks import Example
-from rftkit.tasks.photos import photo_folder, read_photos
+from rftkit.common.errors import UserError
+from rftkit.tasks.example import Example
+from rftkit.tasks.outside.photos import photo_folder, read_photos
+from rftkit.tasks.worlds import Drawing, World, get_world, worlds
 
 MAX_CHOICES = 100
 LIST_ALL_BELOW = 30  # a half with fewer classes is listed whole
@@ -45,7 +45,7 @@ def question(
 def load_split(
     dataset: str, split: str, count: int, seed: int, half: str = "base", per_class: bool = False
 ) -> list[Example]:
-    """Examples of one half of a bundled set, or of the photographs in a folder (`rftkit.tasks.photos`).
+    """Examples of one half of a bundled set, or of the photographs in a folder (`rftkit.tasks.outside.photos`).
 
     Args:
         split: `shots` (training), `val` (held-out scenes for choosing steps and learning rate) or `test`.

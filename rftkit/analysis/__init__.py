@@ -1,0 +1,1 @@
+"""Numbers from runs: no Markdown, no figures."""

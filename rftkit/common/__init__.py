@@ -1,0 +1,1 @@
+"""What every room may use: errors, paths, the hub, statistics, processes."""

@@ -1,0 +1,103 @@
+"""The processor of every model here: pictures and texts as tensors, each made once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from typing import ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoProcessor, BatchFeature, ProcessorMixin, Qwen2VLConfig, Qwen2VLProcessor
+from transformers.image_utils import make_flat_list_of_images
+
+# TRL finds the image positions of a prompt by this literal token; under another name it trains on text positions.
+IMAGE_TOKEN = "<|image_pad|>"
+CACHE_BYTES = 256 * 2**20  # of prepared images kept
+CACHE_TEXTS = 10_000  # rendered conversations kept
+
+
+class ImageTextProcessor(Qwen2VLProcessor):
+    """Qwen2-VL's processor without its video part, which needs torchvision; for bundled and hub checkpoints alike.
+
+    What it made of pictures and conversations is kept for the next processor too: each run of a notebook has its own.
+    """
+
+    _prepared: ClassVar[OrderedDict[bytes, BatchFeature]] = OrderedDict()
+    _held: ClassVar[int] = 0  # bytes in it
+    _rendered: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, image_processor, tokenizer, chat_template=None, **kwargs):
+        self.image_token, self.video_token = IMAGE_TOKEN, "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    def __call__(self, images=None, text=None, **kwargs):
+        """As in transformers; rows with the same text and images, as in GRPO's groups, are made once and repeated."""
+        by_row = isinstance(images, list) and isinstance(text, list) and all(isinstance(row, list) for row in images)
+        if not by_row or len(images) != len(text) or kwargs.get("return_tensors") != "pt":
+            return super().__call__(images=images, text=text, **kwargs)
+        keys = [(sentence, *map(id, row)) for sentence, row in zip(text, images, strict=True)]
+        place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        kept = [keys.index(key) for key in place]
+        batch = super().__call__(images=[images[row] for row in kept], text=[text[row] for row in kept], **kwargs)
+        if len(kept) < len(keys):
+            _repeat(batch, [len(images[row]) for row in kept], [place[key] for key in keys])
+        return batch
+
+    def _process_images(self, images, **kwargs):
+        """As in transformers, but an image seen lately is not prepared again.
+
+        GRPO meets the same few pictures in every step, twice in each, and evaluation meets them in every mode.
+        """
+        kwargs.pop("return_tensors", None)
+        options = repr([self.image_processor.to_json_string(), sorted(kwargs.items(), key=str)]).encode()
+        features = [self._prepare(image, options, kwargs) for image in make_flat_list_of_images(images)]
+        together = {name: np.concatenate([one[name] for one in features]) for name in features[0]}
+        return together, [self.replace_image_token(together, index) for index in range(len(features))]
+
+    def _prepare(self, image, options: bytes, kwargs) -> BatchFeature:
+        pixels = image.tobytes() if isinstance(image, Image.Image) else np.ascontiguousarray(image).tobytes()
+        key = hashlib.sha256(options + repr(getattr(image, "size", None)).encode() + pixels).digest()
+        if key not in self._prepared:
+            self._prepared[key] = self.image_processor([image], return_tensors="np", **kwargs)
+            ImageTextProcessor._held += self._prepared[key]["pixel_values"].nbytes
+        self._prepared.move_to_end(key)
+        found = self._prepared[key]
+        while self._held > CACHE_BYTES:
+            ImageTextProcessor._held -= self._prepared.popitem(last=False)[1]["pixel_values"].nbytes
+        return found
+
+    def create_mm_token_type_ids(self, input_ids: list) -> list[list[int]]:
+        """As in transformers, for pictures alone: 1 where a token stands for a part of one, else 0."""
+        return [(np.asarray(row) == self.image_token_id).astype(int).tolist() for row in input_ids]
+
+    def apply_chat_template(self, conversation, chat_template=None, **kwargs):
+        """As in transformers; the text of a conversation rendered before is looked up."""
+        if chat_template is not None or kwargs.get("tokenize") or isinstance(conversation[0], list):
+            return super().apply_chat_template(conversation, chat_template, **kwargs)
+        key = json.dumps([self.chat_template, conversation, kwargs], default=lambda thing: type(thing).__name__)
+        if key not in self._rendered:
+            if len(self._rendered) >= CACHE_TEXTS:
+                self._rendered.clear()
+            self._rendered[key] = super().apply_chat_template(conversation, **kwargs)
+        return self._rendered[key]
+
+
+def _repeat(batch: BatchFeature, counts: list[int], which: list[int]) -> None:
+    """Replace the rows of a processor's batch by those that `which` names; `counts`: the images of each row."""
+    pixels, grid = batch.pop("pixel_values"), batch.pop("image_grid_thw")
+    of_row = torch.arange(len(grid)).split(counts)
+    places = torch.cat([of_row[row] for row in which])
+    pictures = pixels.split(grid.prod(-1).tolist())
+    for name, value in batch.items():
+        batch[name] = value[which]
+    batch["pixel_values"] = torch.cat([pictures[place] for place in places.tolist()])
+    batch["image_grid_thw"] = grid[places]
+
+
+# Without this, AutoProcessor silently returns a bare tokenizer for a folder saved with the class above.
+AutoProcessor.register(Qwen2VLConfig, ImageTextProcessor, exist_ok=True)

@@ -1,0 +1,108 @@
+"""Shapes of models: what a checkpoint's config says about its sizes. No weights are read and nothing is downloaded."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, Qwen2_5_VLConfig, Qwen2VLConfig
+
+from rftkit.common.errors import UserError
+from rftkit.models import LORA_TARGETS, read
+
+
+def _text(vocabulary: int, width: int, inner: int, depth: int, heads: int, kv_heads: int) -> dict[str, int]:
+    return {"vocab_size": vocabulary, "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": depth,
+            "num_attention_heads": heads, "num_key_value_heads": kv_heads}  # fmt: skip
+
+
+def _tower(width: int) -> dict[str, int]:
+    return {"depth": 32, "embed_dim": 1280, "hidden_size": width, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14,
+            "spatial_merge_size": 2, "temporal_patch_size": 2}  # fmt: skip
+
+
+# From the config.json of each checkpoint on the hub.
+HUB = {
+    "Qwen/Qwen2-VL-2B-Instruct": (
+        Qwen2VLConfig,
+        {"text_config": _text(151936, 1536, 8960, 28, 12, 2), "vision_config": _tower(1536)},
+    ),
+    "Qwen/Qwen2-VL-7B-Instruct": (
+        Qwen2VLConfig,
+        {
+            "text_config": _text(152064, 3584, 18944, 28, 28, 4),
+            "vision_config": _tower(3584),
+            "tie_word_embeddings": False,
+        },
+    ),
+    "Qwen/Qwen2.5-VL-3B-Instruct": (
+        Qwen2_5_VLConfig,
+        {
+            "text_config": _text(151936, 2048, 11008, 36, 16, 2),
+            "vision_config": {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420,
+                              "out_hidden_size": 2048},
+        },
+    ),
+}  # fmt: skip
+
+
+def read_config(name: str) -> PretrainedConfig:
+    """The config of a model: from the table above, or a bundled or local folder's config.json, or (not in the table)
+    the hub's."""
+    if name in HUB:
+        kind, values = HUB[name]
+        return kind(**{"tie_word_embeddings": True} | values)
+    return read(AutoConfig.from_pretrained, name)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a vision-language model. Parameters: `vision`, `projections` (the language model's matrices, which
+    LoRA adapts and NF4 quantises), `head`, and `total`; `lora` of an adapter of rank 1. Widths of the language model,
+    pixels along a side of one image token."""
+
+    vision: int
+    projections: int
+    head: int
+    total: int
+    lora: int
+    width: int
+    inner: int
+    kv_width: int
+    depth: int
+    vocabulary: int
+    token_side: int
+
+
+@cache
+def shape_named(name: str) -> Shape:
+    """The shape of a model by its name: see `read_config`."""
+    config = read_config(name)
+    try:
+        return shape_of(config)
+    except Exception as error:  # transformers raises all kinds of errors on a config that is not as it should be
+        raise UserError(f"model '{name}' is none of the Qwen2-VL family, or its config.json is torn") from error
+
+
+def shape_of(config: PretrainedConfig) -> Shape:
+    """Counts the parameters of a model built without memory (torch's meta device)."""
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    text, vision = config.get_text_config(), config.vision_config
+    adapted = [m.weight.shape for name, m in model.named_modules() if re.fullmatch(LORA_TARGETS, name)]
+    head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return Shape(
+        vision=sum(p.numel() for p in model.model.visual.parameters()),
+        projections=sum(shape.numel() for shape in adapted),
+        head=model.get_output_embeddings().weight.numel(),
+        total=sum(p.numel() for p in model.parameters()),
+        lora=sum(sum(shape) for shape in adapted),
+        width=text.hidden_size,
+        inner=text.intermediate_size,
+        kv_width=text.num_key_value_heads * head_width,
+        depth=text.num_hidden_layers,
+        vocabulary=text.vocab_size,
+        token_side=vision.patch_size * vision.spatial_merge_size,
+    )

@@ -1,0 +1,1 @@
+"""Run folders on disk: their names and files, their log, which belong together."""

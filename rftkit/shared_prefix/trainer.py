@@ -1,0 +1,261 @@
+"""GRPO with the prompt and the image computed once per group, same numbers as stock TRL.
+
+The G completions of a group share one prompt. Stock TRL runs the vision tower and the prompt G times when sampling
+and G times again in every log-prob pass. Here:
+
+- *Sampling* runs, keeps and reads a group's prompt once (`generation.py`).
+- *Log-probs* come from one packed sequence a group: the prompt without its last token, then each completion behind
+  its own copy of that last token. A mask lets a completion see the prompt and itself only, and its positions go on
+  where the prompt ended:
+
+      prompt   p0 p1 p2 | p3 a0 a1 | p3 b0 b1 b2       token
+      position  0  1  2 |  3  4  5 |  3  4  5  6
+      predicts  -  -  - | a0 a1  - | b0 b1 b2  -
+
+  The copy of the last prompt token gives every packed token at most one label, as TRL's fused head wants it.
+- *Vision* runs once per distinct image while the tower is frozen (`vision.py`), decoding and preprocessing too.
+- *Groups that teach nothing* (all advantages zero, beta zero) have a zero gradient: they take no part in the update.
+
+Groups are told apart by row number, never by equal token ids: two pictures of one size with the same question have
+the same ids. Everything else (rewards, advantages, losses, importance levels) is TRL's. Two things
+differ: LoRA in fp32 is merged while sampling, which rounds otherwise; and a micro-batch holds whole groups, so where it
+is one of several, `bnpo`, a mean over its tokens, is another mean.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import datasets
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
+
+from rftkit.models import merged
+from rftkit.shared_prefix.generation import generate_forked
+from rftkit.shared_prefix.packing import pack
+from rftkit.shared_prefix.trl_patches import labelled_positions_only
+from rftkit.shared_prefix.vision import FEATURES, unwrapped, with_features
+
+logger = logging.getLogger(__name__)
+PAYS_FROM = 1.3  # share a prefix if it saves at least this factor of language tokens
+
+
+class SharedPrefixTrainer(GRPOTrainer):
+    """trl.GRPOTrainer that computes each prompt and image once per group."""
+
+    share_prefix = True
+    _teaching = None  # while a loss is computed: which groups have an advantage that is not zero
+
+    def __init__(self, *args, **kwargs) -> None:
+        self._said: set[str] = set()
+        super().__init__(*args, **kwargs)
+
+    def _group_size(self) -> int:
+        return self.num_generations if self.model.training else self.num_generations_eval
+
+    def _cannot_share(self) -> str:
+        """Why prefixes cannot be shared in this set-up; empty if they can."""
+        implementation = self.model.config.get_text_config()._attn_implementation or ""
+        if not self.share_prefix:
+            return "it is switched off"
+        if self.use_vllm:
+            return "vLLM shares prefixes by itself"
+        if "flash" in implementation:
+            return "flash attention takes no block mask; load the model with sdpa"
+        if self.tools or self.aux_loss_enabled:
+            return "tools and mixture-of-experts models are not supported"
+        if self.args.per_device_train_batch_size % self.num_generations:
+            return "a micro-batch does not hold whole groups"
+        return ""
+
+    def _falls_back(self, reason: str) -> bool:
+        """Whether to leave the work to stock TRL, said once for each reason."""
+        if reason and reason not in self._said:
+            self._said.add(reason)
+            logger.warning("prompts are computed once per completion, as in stock TRL: %s", reason)
+        return bool(reason)
+
+    def _prepare_inputs(self, generation_batch):
+        # As in TRL, but whole groups are shuffled, so that a group stays in one micro-batch.
+        if not self.model.training or self._falls_back(self._cannot_share()):
+            return super()._prepare_inputs(generation_batch)
+        steps = self.args.steps_per_generation
+        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
+            size = self.num_generations
+            # One draw for each sample, as TRL does: the same seed then gives the same random numbers afterwards.
+            order = torch.randperm(len(batch["prompt_ids"])) // size
+            groups = torch.tensor(list(dict.fromkeys(order.tolist())))
+            rows = (groups[:, None] * size + torch.arange(size)).flatten()
+            batch = {name: _take(value, rows) for name, value in batch.items()}
+            self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in split_tensor_dict(batch, steps)]
+        return self._buffered_inputs[self._step % steps]
+
+    def _generate_and_score_completions(self, inputs):
+        # Images may come as files in memory (`datasets.Image(decode=False)`): each is decoded once for its group.
+        decode, seen = datasets.Image().decode_example, {}
+        for row in inputs:
+            for place, image in enumerate(row.get("images") or []):
+                if isinstance(image, dict):
+                    key = image["bytes"] or image["path"]
+                    if key not in seen:
+                        seen[key] = decode(image)
+                    row["images"][place] = seen[key]
+        return super()._generate_and_score_completions(inputs)
+
+    def _tokenize_prompts(self, prompts):
+        # A group's prompts are equal: render, tokenize and preprocess the first and repeat it.
+        size = self._group_size()
+        if size == 1 or len(prompts) % size or self._cannot_share():
+            return super()._tokenize_prompts(prompts)
+        ids, images, fields = super()._tokenize_prompts(prompts[::size])
+        repeated = [row for row in ids for _ in range(size)]
+        images = None if images is None else [row for row in images for _ in range(size)]
+        return repeated, images, fields
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        size = self._group_size()
+        if size == 1 or len(prompt_ids) % size or self._cannot_share():
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        device, pad = self.accelerator.device, self._tokenizer.pad_token_id
+        rows = [torch.tensor(ids, device=device) for ids in prompt_ids[::size]]
+        ids = pad_sequence(rows, True, pad, padding_side="left")  # [N, P]
+        mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, padding_side="left")
+        pixels, grid = (multimodal_fields.get(name) for name in ("pixel_values", "image_grid_thw"))
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                generation_kwargs=self.generation_kwargs,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            torch.no_grad(),
+            merged(model),
+        ):
+            vision = {}
+            if pixels is not None:
+                vision = with_features(model, {
+                    "pixel_values": torch.as_tensor(pixels).to(device),
+                    "image_grid_thw": torch.as_tensor(grid).to(device),
+                    "mm_token_type_ids": (ids == self._image_pad_token_id).long(),
+                })  # fmt: skip
+            full = generate_forked(model, ids, mask, vision, size, self.generation_config)
+        completions = full[:, ids.shape[1] :]  # [N * G, C]
+        ended = torch.isin(completions, torch.tensor(self.eos_token_ids, device=device)).int()
+        lengths = (ended.cumsum(1) - ended == 0).sum(1)  # up to and with the first end token
+        return [row[:length].tolist() for row, length in zip(completions.cpu(), lengths.tolist(), strict=True)], None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        compute_aux_loss=False,
+        pixel_values=None,
+        image_grid_thw=None,
+        num_images=None,
+        **others,
+    ):
+        size, width = self._group_size(), logits_to_keep
+        prompt_width = input_ids.shape[1] - width
+        saving = size * (prompt_width + width) / max(1, prompt_width - 1 + size * (width + 1))
+        reason = self._cannot_share()
+        if not reason and (len(input_ids) % size or saving < PAYS_FROM):
+            reason = "for completions as long as these, sharing would save too little"
+        if self._falls_back(reason):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss,
+                pixel_values=pixel_values, image_grid_thw=image_grid_thw, num_images=num_images, **others,
+            )  # fmt: skip
+        images = _images_of_groups(pixel_values, image_grid_thw, num_images, len(input_ids), size)
+        groups = torch.arange(len(images), device=input_ids.device)
+        if self._teaching is not None:
+            groups = groups[self._teaching]
+        logps = entropies = torch.zeros(input_ids.shape[0], width, device=input_ids.device)
+        for part in groups.split(max(1, (batch_size or len(input_ids)) // size)):
+            rows = _rows_of(part, size)
+            found = self._group_logps(
+                model, input_ids[rows], attention_mask[rows], prompt_width, size, [images[g] for g in part.tolist()]
+            )
+            logps, entropies = logps.index_copy(0, rows, found[0]), entropies.index_copy(0, rows, found[1])
+        if len(groups) < len(images):  # the logged mean entropy is that of the groups that were run
+            tokens = attention_mask[_rows_of(groups, size), prompt_width:].sum().clamp(min=1)
+            entropies = torch.full_like(entropies, (entropies.sum() / tokens).item())
+        return logps, entropies if compute_entropy else None, None
+
+    def _compute_loss(self, model, inputs):
+        # A group whose advantages are all zero has no gradient, if nothing but the advantages makes the loss.
+        plain = self.beta == 0 and self.top_entropy_quantile == 1.0 and not self._entropy_bonus_enabled
+        on_policy = inputs.get("old_per_token_logps") is None
+        if not (plain and on_policy and self.model.training) or self._cannot_share():
+            return super()._compute_loss(model, inputs)
+        self._teaching = (inputs["advantages"].reshape(-1, self.num_generations) != 0).any(1)
+        self._teaching[0] |= not self._teaching.any()  # weights get their zero gradient, the log its entropy
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._teaching = None
+
+    def _group_logps(self, model, input_ids, attention_mask, prompt_width, size, images):
+        """Log-probs and entropies [B, C] of the completions of B / G whole groups."""
+        prompts = [row[seen] for row, seen in zip(input_ids[::size, :prompt_width],
+                   attention_mask[::size, :prompt_width].bool(), strict=True)]  # fmt: skip
+        answered = attention_mask[:, prompt_width:].bool()  # [B, C]
+        completions = [row[seen] for row, seen in zip(input_ids[:, prompt_width:], answered, strict=True)]
+        groups = [completions[start : start + size] for start in range(0, len(completions), size)]
+        inner = unwrapped(self.accelerator.unwrap_model(model))
+        positions = [self._positions(inner, prompt, image) for prompt, image in zip(prompts, images, strict=True)]
+        packed = pack(prompts, positions, groups)
+        there = [image for image in images if image is not None]
+        with self.accelerator.autocast(), labelled_positions_only():
+            vision = FEATURES(inner, *map(torch.cat, zip(*there, strict=True))) if there else {}
+            output = model(
+                input_ids=packed.ids,
+                attention_mask=packed.mask,
+                position_ids=packed.positions,
+                shift_labels=packed.labels,
+                fused_lm_head=True,
+                **vision,
+            )
+        values = [output.log_probs[packed.rows, packed.columns], output.entropy[packed.rows, packed.columns]]
+        return [torch.zeros(answered.shape, device=v.device, dtype=v.dtype).masked_scatter(answered, v) for v in values]
+
+    def _positions(self, inner, prompt, image) -> torch.Tensor:
+        """M-RoPE positions [3, P] of a prompt."""
+        if image is None:
+            return torch.arange(len(prompt), device=prompt.device).expand(3, -1)
+        is_image = (prompt == self._image_pad_token_id).long()[None]
+        return inner.model.get_rope_index(prompt[None], mm_token_type_ids=is_image, image_grid_thw=image[1])[0][:, 0]
+
+
+def _rows_of(groups: torch.Tensor, size: int) -> torch.Tensor:
+    """The rows of a batch that hold the completions of these groups."""
+    return (groups[:, None] * size + torch.arange(size, device=groups.device)).flatten()
+
+
+def _take(value, rows):
+    """Rows of a batch's tensor or list; scalars and missing values stay."""
+    if value is None or (isinstance(value, torch.Tensor) and value.ndim == 0):
+        return value
+    return value[rows] if isinstance(value, torch.Tensor) else [value[row] for row in rows.tolist()]
+
+
+def _images_of_groups(pixel_values, grid, counts, rows: int, size: int) -> list:
+    """For each group the pixels and grids of its first row's images, or None."""
+    if pixel_values is None or grid is None:
+        return [None] * (rows // size)
+    pixels = torch.split(pixel_values, grid.prod(-1).tolist())
+    images, first = [], 0
+    for row, count in enumerate(counts):
+        if row % size == 0:
+            images.append((torch.cat(pixels[first : first + count]), grid[first : first + count]) if count else None)
+        first += count
+    return images

@@ -1,0 +1,1 @@
+"""The papermill batch: which notebooks, in which processes; choosing steps and rates."""

@@ -1,0 +1,104 @@
+"""Chooses steps and learning rate of each method by the rule in `data/claims.yaml`: held-out base items only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from tqdm.auto import tqdm
+
+from rftkit.common.errors import Diverged, UserError
+from rftkit.common.pool import pool
+from rftkit.models import quieten
+from rftkit.run import execute
+from rftkit.runs.folder import CURVE, write_atomically
+from rftkit.settings import METHODS, Settings, load_settings, read_claims
+from rftkit.tasks.registry import load_part, rule_of, short_name, trained_parts
+
+
+def select(profile: str, dataset: str, out: Path, control: str | None = None) -> str:
+    """Train every method over the written grid and pick each one's best point.
+
+    The grid, the budget and the seed are those of `selection` in `data/claims.yaml`, the same for all methods. Writes
+    every point to `OUT/selection-DATASET.csv` and returns the chosen ones as the `methods` part of a profile. With a
+    control, its methods with its settings and rates, `OUT/selection-DATASET-CONTROL.csv` and its part of claims.yaml.
+    All points of a run that diverged have accuracy 0 and n 0, and none of them is chosen.
+    """
+    rule = rule_of(dataset)  # a wrong name is said once, here, and so is a set with nothing held out
+    load_part(dataset, "val", 1, 0, trained_parts(dataset, "base_to_new")[0])
+    grid = _grid(profile, dataset, control)
+    # A run's name does not say how it is looked at on the way: a curve of another rule would be found again.
+    folder = out / "selection" / f"{grid[0].val_items}-items-every-{grid[0].eval_every}"
+    folder.mkdir(parents=True, exist_ok=True)  # before the work: it may be a place where nothing can be written
+    os.environ["TQDM_DISABLE"] = "1"  # of the children: one bar is enough
+    with pool(threads=1) as workers:
+        waiting = [workers.submit(_run, settings, folder) for settings in grid]
+        points = [_points(settings, run) for settings, run in zip(grid, tqdm(waiting, desc="runs"), strict=True)]
+    table = pd.concat(points)[
+        ["method", "learning_rate", "step", "half", "mode", "n", "kl", *dict.fromkeys(("strict", "lenient", rule))]
+    ]
+    name = "-".join(filter(None, ("selection", short_name(dataset), control)))
+    write_atomically(out / f"{name}.csv", table.to_csv(index=False))
+    chosen = {method: best_point(part, rule) for method, part in table[table["n"] > 0].groupby("method", sort=False)}
+    if lost := [method for method in table["method"].unique() if method not in chosen]:
+        raise UserError(f"every run of {', '.join(lost)} diverged: try lower learning rates, in data/claims.yaml")
+    return yaml.safe_dump({"methods": chosen}, sort_keys=False, default_flow_style=None)
+
+
+def _grid(profile: str, dataset: str, control: str | None) -> list[Settings]:
+    rule = read_claims()["selection"]
+    methods, rates = [name for name, m in METHODS.items() if m.trainer], rule["learning_rates"]
+    if control is not None:
+        changed = read_claims()["controls"].get(control, {})
+        methods, rates = list(changed.get("methods", ["sft"])), changed.get("learning_rates", rates)
+    first = load_settings(profile, methods[0], dataset=dataset, steps=rule["steps"]).model  # of several base models
+    return [
+        load_settings(
+            profile,
+            method,
+            dataset=dataset,
+            control=control,
+            model=first,
+            seed=rule["seed"],
+            steps=rule["steps"],
+            learning_rate=rate,
+            eval_every=rule["every"],
+            eval_kl=True,
+            val_items=rule["items"],
+            test_items=2,
+            pass_items=0,
+        )  # fmt: skip
+        for method in methods
+        for rate in rates
+    ]
+
+
+def _run(settings: Settings, out: Path) -> Path:
+    quieten()
+    return execute(settings, out)
+
+
+def _points(settings: Settings, run: Future) -> pd.DataFrame:
+    """The curve of a run with its method and rate; if it diverged, and a line says so, the worst there could be."""
+    try:
+        points = pd.read_csv(run.result() / CURVE)
+    except Diverged as error:
+        point = f"{settings.method} with learning rate {settings.learning_rate:g}"
+        tqdm.write(f"{point} diverged and counts as the worst: {error}", file=sys.stderr)
+        steps = range(settings.eval_every, settings.steps + 1, settings.eval_every)
+        halves = trained_parts(settings.dataset, settings.protocol)
+        points = pd.DataFrame([{"step": step, "half": half} for step in steps for half in halves])
+        points = points.assign(mode=METHODS[settings.method].mode, n=0, kl=float("nan"))
+        points = points.assign(**dict.fromkeys(("strict", "lenient", rule_of(settings.dataset)), 0.0))
+    return points.assign(method=settings.method, learning_rate=settings.learning_rate)
+
+
+def best_point(table: pd.DataFrame, rule: str = "strict") -> dict[str, float]:
+    """The point with the highest accuracy on held-out base items by a rule; of equals fewest steps, lowest rate."""
+    base = table[(table["half"] != "new") & (table["step"] > 0)]
+    best = base.sort_values([rule, "step", "learning_rate"], ascending=[False, True, True]).iloc[0]
+    return {"steps": int(best["step"]), "learning_rate": float(best["learning_rate"])}

@@ -1,0 +1,1 @@
+"""The drawn tasks: math, puzzle and spatial, their scenes and levels."""

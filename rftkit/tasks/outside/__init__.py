@@ -1,0 +1,1 @@
+"""Sets from outside the kit: photographs, tables of rows, JSONL files."""

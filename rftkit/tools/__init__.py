@@ -1,0 +1,1 @@
+"""Commands beside the study: export, doctor, checks of data, diagnosis, benches."""

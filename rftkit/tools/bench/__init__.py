@@ -1,0 +1,1 @@
+"""`rftkit bench`: our training step beside stock TRL's."""

@@ -1,0 +1,123 @@
+"""`rftkit data`: which sets there are, and what is in one of them, right or wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from rftkit.common.errors import UserError
+from rftkit.tasks.example import Example
+from rftkit.tasks.outside.photos import COOP
+from rftkit.tasks.outside.real_sets import AUTHORS, REAL_SETS, RealSet
+from rftkit.tasks.outside.sources import open_image, read_lines, repeated
+from rftkit.tasks.outside.tables import is_real, read, stored_splits
+from rftkit.tasks.registry import DRAWN, TEST_ITEMS, is_photo_folder, is_table, load_part, rule_of_task, task_of
+from rftkit.tasks.worlds import worlds
+
+SPLITS = ("shots", "val", "test")
+SHOWN = 3  # items of a split, pairs of class names
+
+
+def list_sets() -> str:
+    """The bundled sets and the layouts of real ones, a line each."""
+    lines = ["bundled:"]
+    lines += [f"  {name:<16}classification, {len(world.classes)} classes" for name, world in worlds().items()]
+    lines += [f"  {name:<16}{len(task.kinds)} kinds on {len(task.levels)} levels" for name, task in DRAWN.items()]
+    lines.append("CoOp's sets, as NAME@DIR: DIR has the folders of these files in it, as CoOp lays them out:")
+    lines += [f"  {name:<16}{c.folder}/{c.split}, images in {c.folder}/{c.images}" for name, c in COOP.items()]
+    lines.append("yours, by path: a folder with one folder of images a class; one with train.jsonl and test.jsonl; a")
+    lines.append("JSONL file (rftkit evaluate)")
+    lines.append("real, as hub:NAME or, in a folder, NAME@DIR (trained on / tested on; licence; rule):")
+    shots = [name for name in REAL_SETS if "-4shot-" in name]
+    lines.append(_entry("NAME-4shot-b2n", REAL_SETS[shots[0]], "afdsafas/NAME-4shot-b2n, and -fewshot"))
+    lines.append(f"  {'':<16}NAME: {', '.join(AUTHORS)}")
+    lines += [_entry(name, entry, entry.where) for name, entry in REAL_SETS.items() if name not in shots]
+    return "\n".join(lines)
+
+
+def _entry(name: str, entry: RealSet, where: str) -> str:
+    splits = f"{entry.train or 'none'} / {entry.test or 'none'}"
+    folder = "" if entry.on_hub else "; NAME@DIR only"
+    return f"  {name:<16}{entry.task}, {where} ({splits}; {entry.licence}; {rule_of_task(entry.task)}{folder})"
+
+
+def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
+    """Counts, answers and a few items of a set as text, and every problem found, a line each.
+
+    `root` is the folder that a real set is in: NAME with DIR is NAME@DIR.
+    """
+    if root is not None and not (is_real(name) or name in COOP):
+        raise UserError(f"--root is for CoOp's sets and real ones (rftkit data list): '{name}' is none")
+    name = name if root is None else f"{name.removeprefix('hub:')}@{root}"
+    parts, problems = _parts(name)
+    lines = []
+    for split, examples in parts.items():
+        labels = Counter(example.answer for example in examples)
+        few, many = min(labels.values(), default=0), max(labels.values(), default=0)
+        lines.append(f"{split}: {len(examples)} items, {len(labels)} answers with {few} to {many} items each")
+        for example in examples[:SHOWN]:
+            choices = "" if example.choices is None else f" (one of {len(example.choices)})"
+            question = " ".join(example.question.split())
+            lines.append(f"  {example.id}: {question:.200} -> {example.answer:.80}{choices}")
+        problems += _unreadable(examples)
+        problems += [f"{split} has no rows"] if not examples and split != "val" else []  # a small set may have no val
+        problems += [f"{split}: {problem}" for problem in repeated(examples)]
+    return "\n".join(lines), problems + _shared(parts) + _ambiguous(parts)
+
+
+def _parts(name: str) -> tuple[dict[str, list[Example]], list[str]]:
+    """The examples of a set by split, and the problems of rows that are none."""
+    if Path(name).is_file():
+        return _sorted_out({"test": read_lines(Path(name))})
+    task_of(name)  # says what there is if the name is wrong
+    if not is_table(name):
+        most = 10**6 if is_photo_folder(name) else TEST_ITEMS
+        drawn = tqdm(SPLITS, desc="splits", leave=False, disable=None)  # a drawn task takes seconds each
+        return {split: load_part(name, split, most, 0, "all") for split in drawn}, []
+    stored = stored_splits(name)
+    alike = stored.get("shots") == stored.get("test")
+    splits = [split for split in SPLITS if split in stored and not (alike and split == "test")]
+    return _sorted_out({split: list(read(name, split)) for split in splits})
+
+
+def _sorted_out(rows: dict[str, list[Example | UserError]]) -> tuple[dict[str, list[Example]], list[str]]:
+    parts = {split: [row for row in part if isinstance(row, Example)] for split, part in rows.items()}
+    return parts, [str(row) for part in rows.values() for row in part if isinstance(row, UserError)]
+
+
+def _unreadable(examples: list[Example]) -> list[str]:
+    problems = []
+    for example in tqdm(examples, desc="images", leave=False, disable=None):
+        for image in example.images:
+            try:
+                open_image(image, item=example.id)
+            except UserError as error:
+                problems.append(str(error))
+    return problems
+
+
+def _shared(parts: dict[str, list[Example]]) -> list[str]:
+    """Image files with the same content in two splits, each picture once."""
+    seen: dict[str, dict[str, str]] = {}  # of each picture the first place in each split
+    for split, examples in parts.items():
+        for example in examples:
+            for image in (image for image in example.images if isinstance(image, Path | bytes)):
+                content, place = (image.read_bytes(), image.name) if isinstance(image, Path) else (image, example.id)
+                seen.setdefault(hashlib.sha256(content).hexdigest(), {}).setdefault(split, place)
+    shared = (" and in ".join(f"{split} ({place})" for split, place in places.items())
+              for places in seen.values() if len(places) > 1)  # fmt: skip
+    return [f"the same picture is in {places}" for places in shared]
+
+
+def _ambiguous(parts: dict[str, list[Example]]) -> list[str]:
+    """Answers that are part of another one: the lenient rule takes the longer for the shorter."""
+    choosing = [example for examples in parts.values() for example in examples if example.choices is not None]
+    if any(example.task != "classification" for example in choosing):
+        return []
+    labels = sorted({label.casefold() for example in choosing for label in example.choices})
+    pairs = [f"'{one}' in '{other}'" for one in labels for other in labels if one != other and one in other]
+    told = "class names that are part of others, which the lenient rule cannot tell apart"
+    return [f"{told}: {len(pairs)}, such as {', '.join(pairs[:SHOWN])}"] if pairs else []

@@ -1,0 +1,90 @@
+"""`rftkit diagnose`: how a model answers before any training. Is its weakness knowledge, or how it speaks?"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+from rftkit.evaluate import at_least_one, generate
+from rftkit.models import load
+from rftkit.prompts import MODES, get_mode, is_well_formed, parse_answer
+from rftkit.rewards import score
+from rftkit.tasks.example import Example
+from rftkit.tasks.registry import read_splits, rule_of_data
+
+MANNERS = ("exact", "broken tags", "prose", "wrong", "vague")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A mode's answers: the share of each manner (0-1), and a completion of each that occurs."""
+
+    mode: str
+    n: int
+    shares: dict[str, float]
+    samples: dict[str, str]
+
+
+def manner(completion: str, example: Example, mode: str, rule: str) -> str:
+    """How a completion answers.
+
+    `broken tags`: the mode's tags are missing, unclosed or out of order. `exact`: right, as asked. `prose`: the right
+    answer stands in a sentence. `wrong`: another choice, or another number. `vague`: nothing that could be an answer.
+    """
+    if not is_well_formed(completion, mode):
+        return "broken tags"
+    if score(completion, example, mode, rule).accuracy:
+        return "exact"
+    said = (parse_answer(completion, mode) or "").casefold()
+    if _names(said, example.answer):
+        return "prose"
+    letters = ascii_uppercase[: len(example.choices or ())] if example.task != "classification" else ""
+    others = [*(example.choices or ()), *letters]
+    named = any(_names(said, other) for other in others) if others else re.search(r"\d", said)
+    return "wrong" if named else "vague"
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether a name stands in a text as whole words."""
+    return re.search(rf"(?<!\w){re.escape(name.casefold())}(?!\w)", text) is not None
+
+
+def diagnose(
+    model: str, data: str, limit: int = 200, modes: tuple[str, ...] = tuple(MODES), **options
+) -> list[Diagnosis]:
+    """Greedy answers of an untrained model to a set's test items, by manner, in each mode.
+
+    Args:
+        limit: items a part of the set.
+        options: `quantize` and `device` as of `models.load`, `batch` and `max_tokens`.
+    """
+    at_least_one(limit=limit, batch=options.get("batch"), max_tokens=options.get("max_tokens"))
+    for mode in modes:
+        get_mode(mode)
+    rule = rule_of_data(data)
+    examples = [example for part in read_splits(data, None, limit).values() for example in part]
+    network, processor = load(model, quantize=options.get("quantize", False), device=options.get("device"))
+    found = []
+    for mode in modes:
+        tokens = options.get("max_tokens") or (64 if mode == "no_thinking" else 1024)
+        answers = generate(network, processor, examples, mode, max_tokens=tokens, batch_size=options.get("batch", 64),
+                           progress=mode)  # fmt: skip
+        texts = [answer.texts[0] for answer in answers]
+        manners = [manner(text, example, mode, rule) for text, example in zip(texts, examples, strict=True)]
+        count = Counter(manners)
+        shares = {name: count[name] / len(examples) for name in MANNERS}
+        found.append(Diagnosis(mode, len(examples), shares, dict(zip(manners, texts, strict=True))))
+    return found
+
+
+def as_text(diagnoses: list[Diagnosis]) -> str:
+    """A table of shares in per cent, and one completion of each manner and mode."""
+    lines = [f"{'mode':<20}{'items':>6}" + "".join(f"{name:>13}" for name in MANNERS)]
+    for d in diagnoses:
+        lines.append(f"{d.mode:<20}{d.n:>6}" + "".join(f"{100 * d.shares[name]:>12.1f}%" for name in MANNERS))
+    for d in diagnoses:
+        lines.append(f"\n{d.mode}")
+        lines += [f"  {name}: {d.samples[name][:160]!r}" for name in MANNERS if name in d.samples]
+    return "\n".join(lines)
