@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
@@ -16,13 +16,13 @@ from rftkit.models import load, merged, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
 from rftkit.shared_prefix.generation import generate_forked, prefill
-from rftkit.shared_prefix.vision import unwrapped, with_features
-from rftkit.tasks.example import Example
-from rftkit.tasks.outside.sources import MAX_PIXELS, open_image
-from rftkit.tasks.registry import read_splits, rule_of_data
+from rftkit.shared_prefix.likelihood import log_probs_behind
+from rftkit.shared_prefix.vision import with_features
+from rftkit.tasks.example import Example, ExampleSet
+from rftkit.tasks.images import MAX_PIXELS, open_image
+from rftkit.tasks.registry import open_set
 
 PASS_SAMPLES = 8
-LOGITS_BYTES = 256 * 2**20  # of answers' logits in one pass, in fp32; a single answer to each prompt may have more
 
 
 def evaluated_modes(own: str, trained: bool) -> list[str]:
@@ -134,45 +134,6 @@ def _likeliest(model, processor, examples: Sequence[Example], ids, mask, cache) 
     return [e.choices[best] for e, best in zip(examples, scores.argmax(1).tolist(), strict=True)]
 
 
-def log_probs_behind(model, ids, mask, cache, answers: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
-    """Log-probabilities [B, K] of up to K answers, token ids each, behind each prompt [B, P]; -inf where there is none.
-
-    They go through the model together, as many as their logits allow, each behind the prompt's last token: they see it,
-    what is in `prefill`'s cache, which stays, and themselves.
-    """
-    most, words = max(map(len, answers)), unwrapped(model).config.get_text_config().vocab_size
-    if most > 1 and 4 * words * len(ids) * max(sum(map(len, own)) for own in answers) > LOGITS_BYTES:
-        halves = [own[: most // 2] for own in answers], [own[most // 2 :] for own in answers]
-        return torch.cat([log_probs_behind(model, ids, mask, cache, half) for half in halves], 1)
-    rows, shift = [], unwrapped(model).model.rope_deltas  # an image's rows and columns share steps; None without images
-    predicted: list[tuple[int, int, int, int]] = []  # row, answer, place of the token before, token
-    for row, (last, own) in enumerate(zip(ids[:, -1].tolist(), answers, strict=True)):
-        packed = [(last, 0, 0)]  # a token, its answer (0: the prompt) and its distance from the prompt
-        for number, answer in enumerate(own):
-            places = [0, *range(len(packed), len(packed) + len(answer) - 1)]
-            predicted += [(row, number, *pair) for pair in zip(places, answer, strict=True)]
-            packed += [(token, number + 1, step) for step, token in enumerate(answer[:-1], 1)]
-        rows.append(torch.tensor(packed))
-    tokens, segment, step = pad_sequence(rows, True).to(ids.device).unbind(-1)  # [B, W]
-    here = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
-    sees = torch.cat([mask[:, None, :-1].bool().expand(-1, tokens.shape[1], -1), here.tril()], -1)
-    positions = mask.sum(1, keepdim=True) - 1 + step + (0 if shift is None else shift)
-    logits = model(
-        input_ids=tokens,
-        attention_mask=sees[:, None],
-        # The model's own positions would count the cache's tokens again.
-        position_ids=positions.expand(3, -1, -1),
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
-    cache.crop(-tokens.shape[1])
-    row, number, place, token = torch.tensor(predicted, device=ids.device).T
-    found = logits.float().log_softmax(-1)[row, place, token]
-    count = torch.tensor([len(own) for own in answers], device=ids.device)
-    totals = found.new_zeros(len(ids), int(count.max())).index_put((row, number), found, accumulate=True)
-    return totals.masked_fill(torch.arange(totals.shape[1], device=ids.device) >= count[:, None], -torch.inf)
-
-
 def answer_rows(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -213,6 +174,23 @@ def at_least_one(**options: int | None) -> None:
         within(f"--{name.replace('_', '-')}", value, 1, MAX_PIXELS)
 
 
+def asked_parts(data: ExampleSet, part: str | None = None, limit: int | None = None) -> dict[str, list[Example]]:
+    """Test examples of a set by part.
+
+    Args:
+        part: such as `base`, `new` or `all` (None: the set's usual ones); tables and files have `test`.
+        limit: at most this many examples a part (None: `usual_items` of the set).
+    """
+    parts = (part,) if part else data.parts("base_to_new")
+    found = {name: data.examples("test", name, limit or data.usual_items) for name in parts}
+    if limit is None and data.usual_items and not data.bundled:
+        there = {name: len(data.examples("test", name, 10**6)) for name in parts}
+        left_out = [f"{len(found[name])} of {n} ({name})" for name, n in there.items() if n > len(found[name])]
+        if left_out:
+            print(f"{data.spec}: test items asked: {', '.join(left_out)}; a larger --limit asks more", file=sys.stderr)
+    return found
+
+
 def evaluate_data(
     model: str,
     data: str,
@@ -230,16 +208,17 @@ def evaluate_data(
     device: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Greedy accuracy of a model on whatever `read_splits` reads, with a 95 % Wilson interval for each split.
+    """Greedy accuracy of a model on a set (`tasks.registry.open_set`), with a 95 % Wilson interval for each part.
 
-    `scoring` is the rule of the set's task if None, `strict` for a file. Names, numbers and data are checked before the
+    `scoring` is the rule of the set's task if None. Names, numbers and data are checked before the
     model is loaded, pictures when they are opened.
     """
-    scoring = scoring or rule_of_data(data)
+    asked = open_set(data)
+    scoring = scoring or asked.rule
     get_mode(mode), get_rule(scoring)
     at_least_one(limit=limit, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels)
     within("--min-pixels", min_pixels, 1, max_pixels or MAX_PIXELS)
-    splits = read_splits(data, split, limit)
+    splits = asked_parts(asked, split, limit)
     network, processor = load(model, adapter=adapter, quantize=quantize, device=device)
     scale_up(processor, min_pixels)
     tokens = max_tokens or (64 if mode == "no_thinking" else 1024)  # the paper's limit is 1024

@@ -19,8 +19,8 @@ from rftkit.run import folder_of
 from rftkit.runs.folder import is_complete, read_results, versions
 from rftkit.settings import METHODS, load_settings
 from rftkit.sft import Collator, sft_rows
-from rftkit.tasks.classification import load_split
 from rftkit.tasks.example import Example
+from rftkit.tasks.registry import open_set
 
 # A group of completions of `fixed_example`, an arrow: right, right but not as asked, wrong, vague prose.
 STRAIGHT, VAGUE = "it has straight sides", "The picture shows an angular thing."
@@ -49,7 +49,7 @@ ROLLOUTS = {
 
 def fixed_example() -> Example:
     """The example of the hand-written rollouts."""
-    return load_split("shapes", "test", 1, 0, "base")[0]
+    return open_set("shapes").examples("test", "base", 1)[0]
 
 
 def group_advantage(rewards: torch.Tensor) -> torch.Tensor:

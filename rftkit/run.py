@@ -22,56 +22,42 @@ from rftkit.evaluate import BaseAnswers, answer_rows, evaluated_modes, pass_at_s
 from rftkit.memory.estimate import advice, refuse_what_will_not_fit
 from rftkit.models import load, load_processor, pick_device, resolve, scale_up
 from rftkit.runs import folder as results
-from rftkit.runs.log import RunLog, read_log
+from rftkit.runs.log import RunLog, training_summary
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
 from rftkit.sft import dpo_trainer, sft_trainer
 from rftkit.tasks.classification import tell_of_other_classes
-from rftkit.tasks.example import Example
-from rftkit.tasks.registry import (
-    datasets,
-    evaluated_parts,
-    is_table,
-    load_part,
-    rule_of,
-    trained_parts,
-    training_set,
-)
+from rftkit.tasks.example import Example, ExampleSet
 from rftkit.trainer import CHECKPOINTS, grpo_trainer, last_checkpoint, train
 
 gc.freeze()  # or each full collection goes through all that the libraries above have made
 
 
-def tested_on(settings: Settings) -> str:
-    """The set a run is tested on: the one it is trained on, if no other is given."""
-    return settings.eval_dataset or settings.dataset
-
-
 def test_splits(settings: Settings) -> dict[str, list[Example]]:
-    """The test examples of a run by part: halves or all classes, a drawn task's parts, a table's `test`."""
-    data = tested_on(settings)
-    load = _tests_once if data in datasets() else _tests
-    return load(data, settings.test_items, settings.test_seed, settings.protocol).copy()
+    """The test examples of a run by part."""
+    load = _tests_once if settings.test_set.bundled else _tests
+    return load(settings.test_set, settings.test_items, settings.test_seed, settings.protocol).copy()
 
 
-def _tests(data: str, items: int, seed: int, protocol: str) -> dict[str, list[Example]]:
-    return {part: load_part(data, "test", items, seed, part, protocol) for part in evaluated_parts(data, protocol)}
+def _tests(data: ExampleSet, items: int, seed: int, protocol: str) -> dict[str, list[Example]]:
+    return {part: data.examples("test", part, items, seed, protocol) for part in data.parts(protocol)}
+
+
+def _training(data: ExampleSet, protocol: str, shots: int, items: int, seed: int) -> list[Example]:
+    return data.training(protocol, shots, items, seed)
 
 
 # What was asked of the bundled sets last is kept: a study asks run after run. Files of other sets may change meanwhile.
 _tests_once = lru_cache(maxsize=4)(_tests)
-_training_once = lru_cache(maxsize=16)(training_set)  # a set's of as many seeds
+_training_once = lru_cache(maxsize=16)(_training)  # a set's of as many seeds
 
 
 def training_examples(settings: Settings) -> list[Example]:
-    """What a run is trained on: drawn anew for each seed unless `shots_seed` holds it fixed.
-
-    For a method that does not train it is what others of these settings are trained on, but nothing of a table.
-    """
-    if METHODS[settings.method].trainer is None and is_table(settings.dataset):  # it may have a test split only
+    """What a run is trained on; nothing if it does not train. Each seed draws anew unless `shots_seed` is given."""
+    if METHODS[settings.method].trainer is None:
         return []
     seed = settings.seed if settings.shots_seed is None else settings.shots_seed
-    load = _training_once if settings.dataset in datasets() else training_set
-    return load(settings.dataset, settings.protocol, settings.shots, settings.train_items, seed).copy()
+    load = _training_once if settings.train_set.bundled else _training
+    return load(settings.train_set, settings.protocol, settings.shots, settings.train_items, seed).copy()
 
 
 def asked_examples(settings: Settings) -> list[Example]:
@@ -227,10 +213,13 @@ def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]] 
     `val` of base classes selects steps, new classes are only looked at.
     """
     mode = METHODS[settings.method].mode
-    data, items, seed, protocol = settings.dataset, settings.val_items, settings.test_seed, settings.protocol
-    rules = list(dict.fromkeys(("strict", "lenient", rule_of(data))))
+    data, protocol = settings.train_set, settings.protocol
+    rules = list(dict.fromkeys(("strict", "lenient", data.rule)))
     try:
-        parts = {part: load_part(data, "val", items, seed, part, protocol) for part in trained_parts(data, protocol)}
+        parts = {
+            part: data.examples("val", part, settings.val_items, settings.test_seed, protocol)
+            for part in data.trained_parts(protocol)
+        }
     except UserError as error:  # a set that comes without held-out items, or is too small for them, can be trained on
         print(f"no accuracy curve: {error}", file=sys.stderr)
         return None
@@ -269,7 +258,7 @@ def evaluate_run(
     """
     method = METHODS[settings.method]
     modes = evaluated_modes(method.mode, trained=method.trainer is not None)
-    rules = list(dict.fromkeys(("strict", "lenient", rule_of(tested_on(settings)), settings.scoring)))
+    rules = list(dict.fromkeys(("strict", "lenient", settings.test_set.rule, settings.scoring)))
     set_seed(settings.seed)  # pass@8 samples: the same whether a run was resumed or not
     measures, answers = [], []
     for half, examples in tests.items():
@@ -310,19 +299,4 @@ def _summary(settings: Settings, measures: list[dict], answers: list[dict]) -> d
         "measures": measures,
         "completion_length": sum(row["tokens"] for row in own) / len(own),
         "consistency": sum(together) / len(together) if together else None,
-    }
-
-
-def training_summary(folder: Path) -> dict[str, float] | None:
-    """Seconds, steps and tokens of training out of `metrics.csv`; None if nothing was trained."""
-    if not (folder / results.METRICS).exists():
-        return None
-    rows = read_log(folder / results.METRICS)
-    seconds, generate = rows["step_seconds"].sum(), rows.get("generate_seconds", pd.Series([0.0])).sum()
-    return {
-        "seconds": round(float(seconds), 3),
-        "steps": len(rows),
-        "generate_seconds": round(float(generate), 3),
-        "update_seconds": round(float(seconds - generate), 3),
-        "tokens": int(rows["tokens"].iloc[-1]) if "tokens" in rows else None,
     }

@@ -15,8 +15,9 @@ from rftkit.common.paths import DATA
 from rftkit.profiles import base_model, load_profile
 from rftkit.prompts import MODES
 from rftkit.rewards import get_rule
-from rftkit.tasks.outside.sources import MAX_PIXELS
-from rftkit.tasks.registry import PROTOCOLS, TASKS, datasets, resolved, rule_of, short_name, task_of, why_not
+from rftkit.tasks.example import PROTOCOLS, TASK_RULES, ExampleSet
+from rftkit.tasks.images import MAX_PIXELS
+from rftkit.tasks.registry import bundled_sets, open_set, short_name, why_not
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,16 @@ class Settings:
     report_to: str | None = None  # a tracker that TRL hands its metrics to; None: none
     check_memory: bool = True  # on a GPU: refuse a run whose estimated memory is more than what is free
 
+    @property
+    def train_set(self) -> ExampleSet:
+        """The set that is trained on."""
+        return open_set(self.dataset)
+
+    @property
+    def test_set(self) -> ExampleSet:
+        """The set that is tested on: the one that is trained on, if no other is given."""
+        return open_set(self.eval_dataset or self.dataset)
+
 
 @cache
 def read_claims() -> dict[str, Any]:
@@ -146,7 +157,7 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     content = load_profile(profile)
     parts = (content.pop(key, None) for key in ("methods", "datasets", "study"))
     for_methods, for_datasets, _ = ({} if part is None else part for part in parts)
-    if not isinstance(for_datasets, dict) or not set(for_datasets) <= set(datasets()):
+    if not isinstance(for_datasets, dict) or not set(for_datasets) <= set(bundled_sets()):
         raise UserError("'datasets' of a profile must map bundled sets to methods, as in math: {sft: {steps: 60}}")
     for_datasets = {name: _method_part(part, method) for name, part in for_datasets.items()}
     name = Path(profile).stem
@@ -191,22 +202,23 @@ def _for_set(parts: dict[str, Any], merged: dict[str, Any]) -> Any:
 def _of_task(given: dict[str, Any]) -> dict[str, Any]:
     """What follows from a task or a dataset alone: the other of the two, the scoring rule, room for thoughts."""
     task, dataset = (_typed(name, given.get(name), "str | None") for name in ("task", "dataset"))
-    if task not in (None, *TASKS):
-        raise UserError(f"unknown task '{task}': choose one of {', '.join(TASKS)}")
-    dataset = dataset or (Settings.dataset if task in (None, "classification") else task)
-    if (task or task_of(dataset)) != task_of(dataset):
-        raise UserError(f"dataset '{dataset}' belongs to the task '{task_of(dataset)}', not '{task}'")
+    if task not in (None, *TASK_RULES):
+        raise UserError(f"unknown task '{task}': choose one of {', '.join(TASK_RULES)}")
+    trained = open_set(dataset or (Settings.dataset if task in (None, "classification") else task))
+    if task not in (None, trained.task):
+        raise UserError(f"dataset '{dataset}' belongs to the task '{trained.task}', not '{task}'")
     tested = _typed("eval_dataset", given.get("eval_dataset"), "str | None")
-    if tested and task_of(tested) != task_of(dataset):
-        raise UserError(f"eval_dataset '{tested}' belongs to the task '{task_of(tested)}', not '{task_of(dataset)}'")
-    usual = {"scoring": rule_of(dataset), "max_completion_tokens": room_for_thoughts(dataset)}
-    names = {"dataset": resolved(dataset), "eval_dataset": tested and resolved(tested)}
-    return usual | given | names | {"task": task_of(dataset)}
+    other = open_set(tested) if tested else None
+    if other and other.task != trained.task:
+        raise UserError(f"eval_dataset '{tested}' belongs to the task '{other.task}', not '{trained.task}'")
+    usual = {"scoring": trained.rule, "max_completion_tokens": room_for_thoughts(trained.task)}
+    names = {"dataset": trained.spec, "eval_dataset": other and other.spec}
+    return usual | given | names | {"task": trained.task}
 
 
-def room_for_thoughts(dataset: str) -> int:
-    """How many tokens a completion with tags may have on a bundled set, if nothing else is said."""
-    return Settings.max_completion_tokens if task_of(dataset) == "classification" else SCENE_TOKENS
+def room_for_thoughts(task: str) -> int:
+    """How many tokens a completion with tags may have in a task, if nothing else is said."""
+    return Settings.max_completion_tokens if task == "classification" else SCENE_TOKENS
 
 
 def _method_part(parts: Any, method: str) -> dict[str, Any]:
@@ -261,7 +273,7 @@ def check(settings: Settings) -> Settings:
         raise UserError(f"method '{settings.method}' has no format to reward: its mode has no tags")
     if settings.rejected and settings.method != "sft":
         raise UserError(f"setting 'rejected' makes a DPO run of the method 'sft', not of '{settings.method}'")
-    if problem := why_not(settings.dataset, settings.eval_dataset, METHODS[settings.method].trainer is not None):
+    if problem := why_not(settings.train_set, settings.test_set, METHODS[settings.method].trainer is not None):
         raise UserError(problem)
     if settings.protocol != "base_to_new" and settings.task != "classification":
         raise UserError(f"protocol '{settings.protocol}' is for classification, not for {settings.task}")

@@ -26,7 +26,7 @@ from rftkit.runs.log import RunLog
 from rftkit.settings import METHODS, Settings, completion_limit
 from rftkit.shared_prefix.trainer import SharedPrefixTrainer
 from rftkit.tasks.example import Example
-from rftkit.tasks.outside.sources import open_image
+from rftkit.tasks.images import open_image
 
 CHECKPOINTS = "checkpoints"
 

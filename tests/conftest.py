@@ -37,9 +37,9 @@ def nano():
 @pytest.fixture(scope="session")
 def shapes():
     """Twelve test examples of shapes, base classes."""
-    from rftkit.tasks.classification import load_split
+    from rftkit.tasks.registry import open_set
 
-    return load_split("shapes", "test", 12, 0, "base")
+    return open_set("shapes").examples("test", "base", 12, 0)
 
 
 @pytest.fixture(scope="session")

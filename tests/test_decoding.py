@@ -9,7 +9,7 @@ from rftkit.evaluate import encode
 from rftkit.models import load
 from rftkit.shared_prefix.generation import ForkedLayer, attention, generate_forked, positions_of, prefill
 from rftkit.shared_prefix.vision import VisionFeatures, with_features
-from rftkit.tasks.registry import load_part
+from rftkit.tasks.registry import open_set
 
 N, COPIES, HEADS, PROMPT, SAID, SIZE = 3, 4, 2, 5, 3, 8
 
@@ -21,7 +21,7 @@ def loaded():
 
 def prompts(processor, count=6):
     """Some of unequal length, so that there is padding."""
-    examples = [e for name in ("shapes", "emoji") for e in load_part(name, "val", count // 2, 0, "base", "base_to_new")]
+    examples = [e for name in ("shapes", "emoji") for e in open_set(name).examples("val", "base", count // 2)]
     batch = dict(encode(processor, examples, "thinking"))
     return batch.pop("input_ids"), batch.pop("attention_mask"), batch
 

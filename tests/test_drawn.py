@@ -13,7 +13,7 @@ from rftkit.nano.speech import Habit, scene_completion, scene_lookups, scene_rea
 from rftkit.rewards import score
 from rftkit.settings import load_settings
 from rftkit.tasks.drawn.scenes import FIGURES, LEVELS, Scene, split_of
-from rftkit.tasks.registry import DRAWN, evaluated_parts, load_part, training_set
+from rftkit.tasks.registry import DRAWN, open_set
 from rftkit.tasks.worlds import SIDE
 
 name = pytest.mark.parametrize("name", sorted(DRAWN))
@@ -39,7 +39,7 @@ def test_no_scene_of_the_test_is_trained_on(name):
 
 @name
 def test_the_same_seed_draws_the_same_and_another_seed_other_scenes(name):
-    first, again, other = (load_part(name, "test", 12, seed, evaluated_parts(name, "")[0]) for seed in (3, 3, 4))
+    first, again, other = (open_set(name).examples("test", open_set(name).parts("")[0], 12, seed) for seed in (3, 3, 4))
     assert [(e.question, e.answer, e.images[0].tobytes()) for e in first] == [
         (e.question, e.answer, e.images[0].tobytes()) for e in again
     ]
@@ -134,16 +134,16 @@ def test_polygons_close():
 @name
 def test_parts_cover_the_trained_kinds_and_training_leaves_the_others_out(name):
     task = DRAWN[name]
-    tested = {pair for pairs in task.parts.values() for pair in pairs}
+    tested = {pair for pairs in task.test_parts.values() for pair in pairs}
     assert tested == {(kind, level) for kind in task.kinds for level in LEVELS}
-    kinds = {example.id.split("-")[2] for example in training_set(name, "base_to_new", 4, 60, 0)}
+    kinds = {example.id.split("-")[2] for example in open_set(name).training("base_to_new", 4, 60, 0)}
     assert kinds == set(task.kinds) - set(task.untrained)
 
 
 @name
 def test_the_right_answer_scores_in_every_form_of_its_rule(name):
-    for part in evaluated_parts(name, ""):
-        for example in load_part(name, "test", 6, 0, part):
+    for part in open_set(name).parts(""):
+        for example in open_set(name).examples("test", part, 6, 0):
             forms = [example.answer, example.answer.upper()]
             if example.choices:
                 letter = "ABCD"[example.choices.index(example.answer)]

@@ -7,7 +7,7 @@ from peft import get_peft_model
 from rftkit.evaluate import answer_rows, encode, generate, pass_at_samples
 from rftkit.models import load, lora_config, merged
 from rftkit.prompts import conversation
-from rftkit.tasks.classification import load_split
+from rftkit.tasks.registry import open_set
 
 
 def test_greedy_answers_are_those_of_stock_generate(nano, shapes):
@@ -35,9 +35,9 @@ def test_answers_do_not_depend_on_the_batch(nano, shapes):
 
 @pytest.mark.parametrize("logits", [2**28, 2**20, 1], ids=["at once", "in parts", "one by one"])
 def test_likelihood_is_the_log_probability_of_the_whole_choice(nano, shapes, monkeypatch, logits):
-    monkeypatch.setattr("rftkit.evaluate.LOGITS_BYTES", logits)
+    monkeypatch.setattr("rftkit.shared_prefix.likelihood.LOGITS_BYTES", logits)
     model, processor = nano
-    some = [*shapes[:2], *load_split("emoji", "test", 2, 0, "base")]  # choices of one token and of several
+    some = [*shapes[:2], *open_set("emoji").examples("test", "base", 2, 0)]  # choices of one token and of several
     likeliest = []
     for example in some:
         totals = []

@@ -13,7 +13,7 @@ from rftkit.cli import main
 from rftkit.models import load_processor, scale_up
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings, with_steps
-from rftkit.tasks.outside.sources import open_image
+from rftkit.tasks.images import open_image
 
 
 @pytest.fixture(scope="module")

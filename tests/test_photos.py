@@ -10,13 +10,13 @@ from PIL import Image
 
 from rftkit.cli import main
 from rftkit.common.errors import UserError
-from rftkit.evaluate import evaluate_data
+from rftkit.evaluate import asked_parts, evaluate_data
 from rftkit.run import execute, training_examples
 from rftkit.run import test_splits as splits_to_test
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
 from rftkit.tasks.outside.photos import COOP, read_photos
-from rftkit.tasks.registry import load_part, read_splits, short_name, training_set
+from rftkit.tasks.registry import open_set, short_name
 
 LABELS = ("wrench", "barrel", "grand piano", "lotus", "beaver")  # in the order of their numbers, not of the alphabet
 
@@ -49,17 +49,17 @@ def plain(tmp_path):
 
 
 def test_halves_are_coops_the_first_half_of_the_labels_by_number_the_larger_one(coop):
-    photos = read_photos(str(coop))
+    photos = open_set(str(coop)).world
     assert photos.classes == LABELS and photos.base == LABELS[:3] and photos.new == LABELS[3:]
     assert photos.question == "What type of object is in the photo?"
 
 
 def test_shots_come_from_train_and_splits_share_no_image(coop):
-    shots = training_set(str(coop), "base_to_new", 4, 0, seed=0)
+    shots = open_set(str(coop)).training("base_to_new", 4, 0, seed=0)
     assert [e.answer for e in shots].count("wrench") == 4 and {e.answer for e in shots} == set(LABELS[:3])
-    few = training_set(str(coop), "few_shot", 4, 0, seed=0)
+    few = open_set(str(coop)).training("few_shot", 4, 0, seed=0)
     assert {e.answer for e in few} == set(LABELS)
-    parts = [load_part(str(coop), split, 100, 0, "all") for split in ("shots", "val", "test")]
+    parts = [open_set(str(coop)).examples(split, "all", 100, 0) for split in ("shots", "val", "test")]
     files = [{e.images[0] for e in part} for part in parts]
     assert [len(part) for part in files] == [30, 10, 15] and not files[0] & files[1] | files[1] & files[2]
     assert all(e.answer in e.choices and e.images[0].parent.name == e.answer.replace(" ", "_") for e in few)
@@ -82,9 +82,10 @@ def fgvc(folder):
 
 
 def test_fgvc_aircraft_is_read_as_coop_has_it(tmp_path):
-    photos = read_photos(fgvc(tmp_path / "fgvc_aircraft"))
+    photos = open_set(fgvc(tmp_path / "fgvc_aircraft")).world
     assert photos.base == ("707-320", "727-200", "A310") and photos.question == "What type of aircraft is in the photo?"
-    assert [len(load_part(str(tmp_path / "fgvc_aircraft"), s, 99, 0, "all")) for s in ("shots", "val", "test")] == [
+    aircraft = open_set(str(tmp_path / "fgvc_aircraft"))
+    assert [len(aircraft.examples(s, "all", 99)) for s in ("shots", "val", "test")] == [
         20,
         5,
         10,
@@ -103,7 +104,7 @@ def test_what_is_wrong_with_fgvc_aircraft_is_one_line(tmp_path, change, line):
     folder = fgvc(tmp_path / "fgvc_aircraft")
     change(tmp_path / "fgvc_aircraft")
     with pytest.raises(UserError, match=line):
-        read_photos(folder)
+        open_set(folder).examples("test", "all", 1)
 
 
 def test_imagenet_is_read_as_coop_has_it(tmp_path):
@@ -117,25 +118,25 @@ def test_imagenet_is_read_as_coop_has_it(tmp_path):
                 tmp_path / "images" / ("train" if image < 5 else "val") / folder / f"{folder}_{image}.JPEG",
                 number * 9 + image,
             )
-    photos = read_photos(str(tmp_path))
+    photos = open_set(str(tmp_path)).world
     assert photos.classes == ("tench", "great white shark", "stingray", "cock", "sunglasses")
-    assert len(photos.base) == 3 and len(load_part(str(tmp_path), "test", 99, 0, "all")) == 12
+    assert len(photos.base) == 3 and len(open_set(str(tmp_path)).examples("test", "all", 99, 0)) == 12
     (tmp_path / "images" / "train" / "n99").mkdir()
     photo(tmp_path / "images" / "train" / "n99" / "a.jpg", 1)
     read_photos.cache_clear()
     with pytest.raises(UserError, match="no name for the folder 'n99'"):
-        read_photos(str(tmp_path))
+        open_set(str(tmp_path)).examples("test", "all", 1)
 
 
 def test_other_seeds_draw_other_shots(coop):
-    first, second = ({e.images[0] for e in training_set(str(coop), "base_to_new", 4, 0, seed)} for seed in (0, 1))
+    first, second = ({e.images[0] for e in open_set(str(coop)).training("base_to_new", 4, 0, seed)} for seed in (0, 1))
     assert first != second
 
 
 def test_a_folder_a_class_is_split_by_file_name(plain):
-    parts = [{e.images[0] for e in load_part(str(plain), s, 1000, 0, "all")} for s in ("shots", "val", "test")]
+    parts = [{e.images[0] for e in open_set(str(plain)).examples(s, "all", 1000, 0)} for s in ("shots", "val", "test")]
     assert sum(map(len, parts)) == 100 and len(set.union(*parts)) == 100 and all(parts)
-    assert read_photos(str(plain)).classes == tuple(sorted(LABELS))
+    assert open_set(str(plain)).world.classes == tuple(sorted(LABELS))
 
 
 def test_train_and_test_folders_are_kept_and_val_is_taken_from_train(plain, tmp_path):
@@ -143,7 +144,7 @@ def test_train_and_test_folders_are_kept_and_val_is_taken_from_train(plain, tmp_
         for label in LABELS:
             for image in images:
                 photo(tmp_path / "split" / split / label / f"{image}.jpg", image)
-    counts = [len(load_part(str(tmp_path / "split"), s, 1000, 0, "all")) for s in ("shots", "val", "test")]
+    counts = [len(open_set(str(tmp_path / "split")).examples(s, "all", 1000, 0)) for s in ("shots", "val", "test")]
     assert counts == [40, 10, 20]
 
 
@@ -163,9 +164,9 @@ def test_coops_sets_are_named_as_they_are_listed_with_their_folder_or_that_of_al
     name = f"caltech101@{coop.parent / place}"
     assert load_settings("smoke", "zero_shot", dataset=name).dataset == f"caltech101@{coop.resolve()}"
     assert (
-        short_name(f"caltech101@{coop.resolve()}") == read_photos(f"caltech101@{coop.resolve()}").name == "caltech101"
+        short_name(f"caltech101@{coop.resolve()}") == open_set(name).world.name == open_set(name).name == "caltech101"
     )
-    assert {part: len(items) for part, items in read_splits(name).items()} == {"base": 9, "new": 6}
+    assert {part: len(items) for part, items in asked_parts(open_set(name)).items()} == {"base": 9, "new": 6}
     assert main(["data", "check", "caltech101", "--root", str(coop.parent / place)]) == 0
     assert "shots: 30 items, 5 answers" in capsys.readouterr().out
 
@@ -183,7 +184,7 @@ def test_a_set_of_coops_that_is_not_there_is_one_line(coop, name, said, capsys):
 
 
 def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tmp_path, capsys):
-    base = read_photos(str(coop)).base
+    base = open_set(str(coop)).world.base
     problem = f"What type of object is in the photo?\n Please choose one from list [ {', '.join(base)}]."
     rows = [{"image": formats.picture(i), "problem": problem, "solution": f"<answer> {base[i % 3]} </answer>"}
             for i in range(12)]  # fmt: skip
@@ -197,14 +198,14 @@ def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tm
 
 
 def test_photographs_that_are_left_out_unasked_are_told_of(plain, monkeypatch, capsys):
-    name, most = str(plain), sum(map(len, read_splits(str(plain)).values()))
+    name, most = str(plain), sum(map(len, asked_parts(open_set(str(plain))).values()))
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("rftkit.tasks.registry.TEST_ITEMS", 4)
-    base, new = (len(load_part(name, "test", 100, 0, part)) for part in ("base", "new"))
+    monkeypatch.setattr("rftkit.tasks.example.ExampleSet.usual_items", 4)
+    base, new = (len(open_set(name).examples("test", part, 100, 0)) for part in ("base", "new"))
     assert base + new == most > 8
-    read_splits(name, limit=4)
+    asked_parts(open_set(name), limit=4)
     assert capsys.readouterr().err == ""
-    read_splits(name)
+    asked_parts(open_set(name))
     line = f"{name}: test items asked: 4 of {base} (base), 4 of {new} (new); a larger --limit asks more\n"
     assert capsys.readouterr().err == line
 
@@ -212,7 +213,7 @@ def test_photographs_that_are_left_out_unasked_are_told_of(plain, monkeypatch, c
 def test_a_bundled_name_is_never_a_folder(plain, tmp_path, monkeypatch):
     (tmp_path / "shapes").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert read_splits("shapes", limit=2)["base"][0].dataset == "shapes"
+    assert asked_parts(open_set("shapes"), limit=2)["base"][0].dataset == "shapes"
 
 
 def _break(coop, change):
@@ -263,7 +264,7 @@ def test_names_that_are_no_text_and_links_to_nothing_are_one_line(plain, capsys)
 
 def test_a_folder_without_images_is_one_line(tmp_path):
     with pytest.raises(UserError, match="without folders of images"):
-        read_photos(str(tmp_path))
+        open_set(str(tmp_path)).examples("test", "all", 1)
 
 
 def test_coops_sets_have_folder_split_and_question():
@@ -312,5 +313,5 @@ def test_data_check_of_nothing_is_one_line(capsys):
 
 
 def test_pictures_of_one_name_in_several_classes_are_not_one_cluster(coop):
-    examples = load_part(str(coop), "test", 100, 0, "base")
+    examples = open_set(str(coop)).examples("test", "base", 100, 0)
     assert len({example.group for example in examples}) == len(examples) > 3

@@ -13,10 +13,9 @@ from rftkit.rewards import score
 from rftkit.run import execute, folder_of
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
-from rftkit.tasks.outside import tables
+from rftkit.tasks.images import open_image
 from rftkit.tasks.outside.real_sets import AUTHORS, REAL_SETS
-from rftkit.tasks.outside.sources import open_image
-from rftkit.tasks.registry import rule_of, task_of, training_set
+from rftkit.tasks.registry import open_set
 
 # Set, its format, split and item; the user's text up to the suffix; completions that are right and wrong.
 FORMATS = [
@@ -44,20 +43,22 @@ FORMATS = [
 @pytest.mark.parametrize(("name", "build", "split", "item", "text", "right", "wrong"), FORMATS)
 def test_each_format_is_loaded_asked_and_scored(tmp_path, name, build, split, item, text, right, wrong):
     dataset = f"{name}@{build(tmp_path)}"
-    example = tables.load(dataset, split, None, 0)[item]
+    example = open_set(dataset).examples(split, "test", None, 0)[item]
     asked = question_text(example, "no_thinking")
     assert asked.startswith(text) and asked.endswith("\n Please directly output the answer.")
-    assert example.task == task_of(dataset) and example.dataset == name
+    assert example.task == open_set(dataset).task and example.dataset == name
     assert all(open_image(image, item=example.id).mode == "RGB" for image in example.images)
     for said in right:
-        assert score(said, example, "no_thinking", rule_of(dataset)).accuracy == 1, said
-        assert score(f"<think> so </think> <answer> {said} </answer>", example, "thinking", rule_of(dataset)).accuracy
+        assert score(said, example, "no_thinking", open_set(dataset).rule).accuracy == 1, said
+        assert score(
+            f"<think> so </think> <answer> {said} </answer>", example, "thinking", open_set(dataset).rule
+        ).accuracy
     for said in wrong:
-        assert score(said, example, "no_thinking", rule_of(dataset)).accuracy == 0, said
+        assert score(said, example, "no_thinking", open_set(dataset).rule).accuracy == 0, said
 
 
 def test_mathv360k_has_choices_or_a_number(tmp_path):
-    found = tables.load(f"mathv360k@{formats.mathv360k(tmp_path)}", "shots", None, 0)
+    found = open_set(f"mathv360k@{formats.mathv360k(tmp_path)}").examples("shots", "test", None, 0)
     chosen = next(example for example in found if example.choices)
     number = next(example for example in found if not example.choices)
     assert (chosen.question, chosen.choices, chosen.answer) == ("Find $m\\angle H$", ("97", "102", "107"), "102")
@@ -67,19 +68,19 @@ def test_mathv360k_has_choices_or_a_number(tmp_path):
 
 def test_a_picture_is_in_one_split_only(tmp_path):
     dataset = f"mathv360k@{formats.mathv360k(tmp_path)}"
-    parts = [tables.load(dataset, split, None, 0) for split in ("shots", "val")]
+    parts = [open_set(dataset).examples(split, "test", None, 0) for split in ("shots", "val")]
     files = [{example.images[0] for example in part} for part in parts]
     assert all(files) and not files[0] & files[1] and sum(map(len, parts)) == 20
 
 
 def test_sat_is_what_the_paper_took_one_image_first_rows_shuffled_answers(tmp_path, monkeypatch):
     dataset = f"sat@{formats.sat(tmp_path)}"
-    train = [*tables.read(dataset, "shots"), *tables.read(dataset, "val")]
+    train = [*open_set(dataset).read("shots"), *open_set(dataset).read("val")]
     assert len(train) == 30 and all(len(example.images) == 1 for example in train)  # every second row has two
     assert {example.choices.index(example.answer) for example in train} == {0, 1}
-    assert [len(example.images) for example in tables.load(dataset, "test", None, 0)] == [2, 2]
+    assert [len(example.images) for example in open_set(dataset).examples("test", "test", None, 0)] == [2, 2]
     monkeypatch.setitem(REAL_SETS, "sat", replace(REAL_SETS["sat"], first_rows=10))
-    assert len([*tables.read(dataset, "shots"), *tables.read(dataset, "val")]) == 5
+    assert len([*open_set(dataset).read("shots"), *open_set(dataset).read("val")]) == 5
 
 
 @pytest.mark.parametrize(
@@ -97,13 +98,15 @@ def test_the_hub_and_a_folder_give_the_same_rows(tmp_path, monkeypatch, name, bu
     folder = build(tmp_path / "hub")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setitem(REAL_SETS, name, replace(REAL_SETS[name], where=str(folder)))
-    assert tables.load(f"hub:{name}", split, None, 0) == tables.load(f"{name}@{folder}", split, None, 0)
+    assert open_set(f"hub:{name}").examples(split, "test", None, 0) == open_set(f"{name}@{folder}").examples(
+        split, "test", None, 0
+    )
 
 
 def test_questions_about_one_picture_are_one_group(tmp_path):
     dataset = f"mathvista@{formats.mathvista(tmp_path)}"  # both rows have the same picture
-    assert len({example.group for example in tables.load(dataset, "test", None, 0)}) == 1
-    other = tables.load(f"cv-bench@{formats.cv_bench(tmp_path / 'b')}", "test", None, 0)
+    assert len({example.group for example in open_set(dataset).examples("test", "test", None, 0)}) == 1
+    other = open_set(f"cv-bench@{formats.cv_bench(tmp_path / 'b')}").examples("test", "test", None, 0)
     assert len({example.group for example in other}) == len(other) == 4
 
 
@@ -111,21 +114,21 @@ def test_other_files_beside_the_rows_are_passed_over(tmp_path):
     folder = formats.mathvista(tmp_path)
     (folder / "source.json").write_text("{}")
     (folder / "data" / "test-00000-of-00001.parquet").write_bytes(b"the part without answers")
-    assert len(tables.load(f"mathvista@{folder}", "test", None, 0)) == 2
+    assert len(open_set(f"mathvista@{folder}").examples("test", "test", None, 0)) == 2
 
 
 def test_a_sample_is_drawn_by_its_seed_and_keeps_the_order(tmp_path):
     dataset = f"cv-bench@{formats.cv_bench(tmp_path)}"
-    drawn = {seed: [e.id for e in tables.load(dataset, "test", 2, seed)] for seed in range(8)}
+    drawn = {seed: [e.id for e in open_set(dataset).examples("test", "test", 2, seed)] for seed in range(8)}
     assert (
         all(len(ids) == 2 and ids == sorted(ids) for ids in drawn.values()) and len(set(map(tuple, drawn.values()))) > 1
     )
-    assert drawn[0] == [e.id for e in tables.load(dataset, "test", 2, 0)]
+    assert drawn[0] == [e.id for e in open_set(dataset).examples("test", "test", 2, 0)]
 
 
 def test_the_authors_sets_are_taken_whole(tmp_path):
     dataset = f"cars-4shot-b2n@{formats.authors(tmp_path, 60)}"
-    assert len(training_set(dataset, "base_to_new", 4, 8, 0)) == 60 and set(tables.stored_splits(dataset)) == {"shots"}
+    assert len(open_set(dataset).training("base_to_new", 4, 8, 0)) == 60 and set(open_set(dataset).splits) == {"shots"}
     assert (
         len([name for name in REAL_SETS if name.endswith(("-4shot-b2n", "-4shot-fewshot"))]) == 2 * len(AUTHORS) == 22
     )
@@ -136,7 +139,7 @@ def test_solutions_stand_in_tags_or_bare(tmp_path, solution):
     problem = "What type of texture is in the photo?\n Please choose one from list [ banded, blotchy]."
     row = {"image": formats.picture(0), "problem": problem, "solution": solution}
     formats.parquet(tmp_path / "train.parquet", [row], image=formats.IMAGE)
-    (example,) = tables.load(f"dtd-4shot-fewshot@{tmp_path}", "shots", None, 0)
+    (example,) = open_set(f"dtd-4shot-fewshot@{tmp_path}").examples("shots", "test", None, 0)
     assert (example.answer, example.choices) == ("blotchy", ("banded", "blotchy"))
 
 
@@ -179,8 +182,8 @@ def test_data_list_names_every_set_with_its_licence_and_rule(capsys):
 
 def test_without_choices_holds_for_tables_too(tmp_path):
     dataset = f"dtd-4shot-fewshot@{formats.authors(tmp_path)}"
-    assert all(example.choices for example in training_set(dataset, "few_shot", 4, 0, 0))
-    assert all(example.choices is None for example in training_set(dataset, "open_set", 4, 0, 0))
+    assert all(example.choices for example in open_set(dataset).training("few_shot", 4, 0, 0))
+    assert all(example.choices is None for example in open_set(dataset).training("open_set", 4, 0, 0))
 
 
 def test_one_set_in_two_places_is_still_one_set(tmp_path):

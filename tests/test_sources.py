@@ -9,9 +9,16 @@ import pytest
 from PIL import Image
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.outside.sources import check_texts, open_image, read_jsonl
+from rftkit.tasks.images import open_image
+from rftkit.tasks.outside.jsonl import JsonlFile
+from rftkit.tasks.outside.rows import check_texts
 
 ROW = bad_data.ROW
+
+
+def read(path):
+    """The examples of a JSONL file."""
+    return JsonlFile(path).examples("test", "test", None)
 
 
 def write(pictures, *rows, encoding="utf-8", end="\n"):
@@ -21,7 +28,7 @@ def write(pictures, *rows, encoding="utf-8", end="\n"):
 
 
 def test_a_row_becomes_an_example(pictures):
-    (example,) = read_jsonl(write(pictures, ROW))
+    (example,) = read(write(pictures, ROW))
     assert example.images == (pictures / "cat.png",)
     assert (example.question, example.answer, example.choices) == ("What is it?", "cat", ("cat", "dog"))
     assert (example.id, example.group) == ("data-1", "data-1")
@@ -44,18 +51,18 @@ def test_a_row_becomes_an_example(pictures):
     ],
 )
 def test_optional_and_odd_values(pictures, values, name, expected):
-    (example,) = read_jsonl(write(pictures, ROW | values))
+    (example,) = read(write(pictures, ROW | values))
     assert getattr(example, name) == expected
 
 
 def test_choices_may_be_missing(pictures):
-    (example,) = read_jsonl(write(pictures, {key: ROW[key] for key in ("image", "question", "answer")}))
+    (example,) = read(write(pictures, {key: ROW[key] for key in ("image", "question", "answer")}))
     assert example.choices is None
 
 
 @pytest.mark.parametrize("images", [["cat.png"], ["cat.png", "cat.jpg"], ["cat.png"] * 3])
 def test_a_row_may_have_several_images(pictures, images):
-    (example,) = read_jsonl(write(pictures, ROW | {"image": images}))
+    (example,) = read(write(pictures, ROW | {"image": images}))
     assert [path.name for path in example.images] == images
 
 
@@ -63,11 +70,11 @@ def test_a_row_may_have_several_images(pictures, images):
     ("encoding", "end"), [("utf-8", "\n"), ("utf-8", "\r\n"), ("utf-8-sig", "\r\n"), ("utf-8", "\n\n")]
 )
 def test_files_of_any_editor_are_read(pictures, encoding, end):
-    assert len(read_jsonl(write(pictures, ROW, ROW, encoding=encoding, end=end))) == 2
+    assert len(read(write(pictures, ROW, ROW, encoding=encoding, end=end))) == 2
 
 
 def test_lines_are_counted_with_the_empty_ones(pictures):
-    first, second = read_jsonl(write(pictures, ROW, ROW, end="\n\n"))
+    first, second = read(write(pictures, ROW, ROW, end="\n\n"))
     assert (first.id, second.id) == ("data-1", "data-3")
 
 
@@ -77,7 +84,7 @@ def test_bad_data_are_one_line_that_says_where_and_what(pictures, content, place
     path.write_bytes(content)
     with pytest.raises(UserError) as error, warnings.catch_warnings():
         warnings.simplefilter("error")  # a warning of Pillow's would be a second line
-        read_jsonl(path)
+        read(path)
     message = str(error.value)
     assert place in message and said in message
     assert "\n" not in message and len(message) < 500
@@ -86,7 +93,7 @@ def test_bad_data_are_one_line_that_says_where_and_what(pictures, content, place
 @pytest.mark.parametrize(("name", "said"), [("", "Is a directory"), ("gone.jsonl", "No such file or directory")])
 def test_folders_and_missing_files_are_one_line(pictures, name, said):
     with pytest.raises(UserError, match=f"^cannot read '.*': {said}$"):
-        read_jsonl(pictures / name)
+        read(pictures / name)
 
 
 @pytest.mark.parametrize("name", ["cat.png", "cat.jpg"])
@@ -115,7 +122,7 @@ def test_images_are_scaled_down_to_a_number_of_pixels(size, max_pixels, scaled):
 
 @pytest.mark.parametrize("name", ["half.png", "half.jpg"])
 def test_a_truncated_image_names_its_item_when_it_is_opened(pictures, name):
-    (example,) = read_jsonl(write(pictures, ROW | {"image": name}))  # the header is whole
+    (example,) = read(write(pictures, ROW | {"image": name}))  # the header is whole
     with pytest.raises(UserError) as error:
         open_image(example.images[0], item=example.id)
     assert f"data-1: cannot read image '{name}'" in str(error.value) and "\n" not in str(error.value)

@@ -8,14 +8,14 @@ from PIL import Image
 
 from rftkit.cli import main
 from rftkit.common.errors import UserError
+from rftkit.evaluate import asked_parts
 from rftkit.run import execute
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
 from rftkit.study.select import select
-from rftkit.tasks.outside import tables
 from rftkit.tasks.outside.real_sets import REAL_SETS, by_columns
-from rftkit.tasks.outside.sources import check_texts
-from rftkit.tasks.registry import read_splits
+from rftkit.tasks.outside.rows import check_texts
+from rftkit.tasks.registry import open_set
 from rftkit.tools.check_data import check_set
 
 
@@ -40,7 +40,8 @@ def test_a_folder_of_jsonl_files_is_trained_and_tested_on(tmp_path):
     settings = load_settings("smoke", "no_thinking_rl", dataset=folder, steps=1, eval_every=1)
     done = execute(settings, tmp_path / "runs")
     assert done.name.startswith("mine-no_thinking_rl-") and read_results(done)["eval"]["test"]["n"] == 5
-    assert {split: len(tables.load(folder, split, None, 0)) for split in tables.stored_splits(folder)}["test"] == 5
+    assert set(open_set(folder).splits) == {"shots", "val", "test"}
+    assert len(open_set(folder).examples("test", "test", None)) == 5
 
 
 def test_every_line_of_a_jsonl_file_is_checked(tmp_path, capsys):
@@ -58,7 +59,7 @@ def test_every_line_of_a_jsonl_file_is_checked(tmp_path, capsys):
 def test_a_bundled_name_is_never_a_folder_of_jsonl_files(tmp_path, monkeypatch):
     jsonl_folder(tmp_path / "shapes", train=2, test=2)
     monkeypatch.chdir(tmp_path)
-    assert set(read_splits("shapes", limit=2)) == {"base", "new"}
+    assert set(asked_parts(open_set("shapes"), limit=2)) == {"base", "new"}
 
 
 BAD = [
@@ -94,10 +95,7 @@ def test_the_same_picture_in_two_splits_is_found(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["shapes", "."])
 def test_a_root_is_for_real_sets(name, capsys):
     assert main(["data", "check", name, "--root", "somewhere"]) == 2
-    assert (
-        capsys.readouterr().err
-        == f"rftkit: --root is for CoOp's sets and real ones (rftkit data list): '{name}' is none\n"
-    )
+    assert f"unknown dataset '{name}@somewhere'" in capsys.readouterr().err
 
 
 def test_pictures_of_one_name_in_several_folders_are_held_out_and_grouped_apart(tmp_path):
@@ -106,14 +104,14 @@ def test_pictures_of_one_name_in_several_folders_are_held_out_and_grouped_apart(
     formats.json_file(
         tmp_path / "mine", "train.jsonl", [row | {"image": image} for image in images], images, lines=True
     )
-    held_out = tables.load(str(tmp_path / "mine"), "val", None, 0)
+    held_out = open_set(str(tmp_path / "mine")).examples("val", "test", None, 0)
     assert 0 < len(held_out) < len(images) / 4
     (tmp_path / "mine").rename(tmp_path / "moved")
-    assert tables.load(str(tmp_path / "moved"), "val", None, 0)[0].id == held_out[0].id
+    assert open_set(str(tmp_path / "moved")).examples("val", "test", None, 0)[0].id == held_out[0].id
     asked = {"from": "human", "value": "<image>\nHow many legs are there?"}
     rows = [{"image": i, "conversations": [asked, {"from": "gpt", "value": "The answer is 4"}]} for i in images]
     formats.json_file(tmp_path / "real", "train_samples_all_tuning.json", rows, images)
-    shots = tables.load(f"mathv360k@{tmp_path / 'real'}", "shots", None, 0)
+    shots = open_set(f"mathv360k@{tmp_path / 'real'}").examples("shots", "test", None, 0)
     assert len({example.group for example in shots}) == len(shots) > 20
 
 
@@ -161,12 +159,12 @@ def test_training_rows_that_cannot_be_used_are_left_out_and_told_of(tmp_path, ca
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     rows[3]["answer"] = "huge"
     file.write_text("\n".join(map(json.dumps, rows)))
-    parts = [tables.load(f"puzzlevqa@{folder}", split, None, 0) for split in ("shots", "val")]
+    parts = [open_set(f"puzzlevqa@{folder}").examples(split, "test", None, 0) for split in ("shots", "val")]
     assert sum(map(len, parts)) == 19
     written = capsys.readouterr().err
     assert "1 of" in written and "answer 'huge' is not among the choices" in written
     with pytest.raises(UserError, match="puzzlevqa-test-3: answer 'huge'"):
-        read_splits(f"puzzlevqa@{folder}")
+        asked_parts(open_set(f"puzzlevqa@{folder}"))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +204,7 @@ def test_mistakes_are_one_line(options, line, capsys):
 def test_files_that_are_no_such_set_are_one_line(tmp_path, content, line):
     (tmp_path / "a.json").write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(UserError) as error:
-        tables.load(f"algopuzzlevqa@{tmp_path}", "test", None, 0)
+        open_set(f"algopuzzlevqa@{tmp_path}").examples("test", "test", None, 0)
     assert line in str(error.value) and "\n" not in str(error.value)
 
 
@@ -254,4 +252,4 @@ def test_choices_that_are_no_list_are_a_problem_of_their_row():
 
 def test_the_hub_or_a_folder_not_both(tmp_path):
     with pytest.raises(UserError, match="names both the hub and a folder"):
-        tables.find(f"hub:sat@{tmp_path}")
+        open_set(f"hub:sat@{tmp_path}")

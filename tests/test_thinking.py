@@ -11,7 +11,7 @@ from rftkit.evaluate import generate
 from rftkit.models import load
 from rftkit.prompts import thought_of
 from rftkit.tasks.example import Example
-from rftkit.tasks.registry import load_part
+from rftkit.tasks.registry import open_set
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_interventions_change_the_thought_and_nothing_else(monkeypatch):
 
 
 def test_behind_the_true_steps_a_model_is_right_more_often(nano):
-    found = interventions(*nano, load_part("math", "val", 24, 0, "level 1"), "math", max_tokens=40)
+    found = interventions(*nano, open_set("math").examples("val", "level 1", 24, 0), "math", max_tokens=40)
     assert found["true"] > max(found["own"], found["empty"], found["swapped"])
 
 

@@ -229,7 +229,7 @@ def test_the_command_says_what_came_out_and_of_classes_that_were_not_trained_on(
 def test_every_task_runs_and_is_reported(tmp_path, task, method):
     folder = execute(smoke(method, task=task, train_items=16, test_items=6, steps=1), tmp_path)
     found = read_results(folder)
-    assert (found["task"], found["dataset"], set(found["eval"])) == (task, task, set(DRAWN[task].parts))
+    assert (found["task"], found["dataset"], set(found["eval"])) == (task, task, set(DRAWN[task].test_parts))
     text, _ = write_report(tmp_path)
     assert f"## {task}, nano-s" in text and f"{DRAWN[task].rule} mean" in text
 

@@ -13,8 +13,7 @@ from rftkit.nano.corpus import CLASSES_IN_MEMORY
 from rftkit.nano.speech import THOUGHTS, Habit, completion, habits, scene_habits
 from rftkit.prompts import question_text
 from rftkit.settings import read_claims
-from rftkit.tasks.classification import load_split
-from rftkit.tasks.registry import DRAWN, load_part, training_set
+from rftkit.tasks.registry import DRAWN, open_set
 from rftkit.tasks.worlds import SIDE, emoji, flags, get_world, worlds
 
 REAL = ("digits", "emoji", "flags")
@@ -39,7 +38,10 @@ def test_no_test_image_occurs_in_pretraining_shots_or_validation(name):
     items, seen_before = (1000, CLASSES_IN_MEMORY.get(name, 400)) if name in REAL else (200, 60)
     world = get_world(name)
     tested = hashes(
-        picture for half in ("base", "new") for e in load_split(name, "test", items, 0, half) for picture in e.images
+        picture
+        for half in ("base", "new")
+        for e in open_set(name).examples("test", half, items, 0)
+        for picture in e.images
     )
     seen = hashes(images(world, "pretrain", seen_before))
     seen |= hashes(picture for seed in range(10) for picture in images(world, "shots", 4, seed))
@@ -117,7 +119,7 @@ def test_the_mixture_is_that_of_the_claims():
 
 @pytest.mark.parametrize(("name", "half", "size"), [("shapes", "base", 9), ("digits", "new", 5)])
 def test_a_small_half_is_listed_whole_with_the_label_in_it(name, half, size):
-    for example in load_split(name, "test", 50, 0, half):
+    for example in open_set(name).examples("test", half, 50, 0):
         assert len(set(example.choices)) == len(example.choices) == size
         assert example.answer in example.choices
         assert example.images[0].size == (SIDE, SIDE)
@@ -127,20 +129,20 @@ def test_a_small_half_is_listed_whole_with_the_label_in_it(name, half, size):
 def test_a_large_half_is_sampled_as_in_the_paper(half, share):
     world = get_world("emoji")
     pool = {"base": world.base, "new": world.new, "all": world.classes}[half]
-    for example in load_split("emoji", "test", 20, 0, half):
+    for example in open_set("emoji").examples("test", half, 20, 0):
         assert len(example.choices) == round(share * len(pool))
         assert example.answer in example.choices
         assert set(example.choices) <= set(pool)
 
 
 def test_shots_are_balanced_and_of_the_half():
-    shots = load_split("shapes", "shots", 4, 7, "base", per_class=True)
+    shots = open_set("shapes").training("base_to_new", 4, 0, seed=7)
     assert Counter(e.answer for e in shots) == Counter({label: 4 for label in get_world("shapes").base})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_test_splits_have_a_thousand_items_in_all_or_more(name):
-    assert sum(len(load_split(name, "test", 1000, 0, half)) for half in ("base", "new")) >= 1000
+    assert sum(len(open_set(name).examples("test", half, 1000, 0)) for half in ("base", "new")) >= 1000
 
 
 @pytest.mark.parametrize(
@@ -163,15 +165,15 @@ def test_flags_are_said_to_have_their_colours(country, colours):
 @pytest.mark.parametrize("name", NAMES)
 def test_thoughts_taught_as_true_measure_as_true(name):
     drawing = get_world(name).drawings(get_world(name).classes[0], "pretrain", 1)[0]
-    example = replace(load_split(name, "test", 1, 0, "base")[0], steps=drawing.facts)
+    example = replace(open_set(name).examples("test", "base", 1, 0)[0], steps=drawing.facts)
     said = [completion(drawing, drawing, "thing", Habit(0.0, "prose"), "thinking", random.Random(n)) for n in range(20)]
     spoken = [text for text in said if "<think> </think>" not in text]
     assert spoken and all(thought_is_true(text, example) for text in spoken)
 
 
 def test_without_choices_all_classes_are_asked_about_and_none_is_listed():
-    shots = training_set("shapes", "open_set", 2, 0, seed=0)
-    test = load_part("shapes", "test", 36, 0, "all", "open_set")
+    shots = open_set("shapes").training("open_set", 2, 0, seed=0)
+    test = open_set("shapes").examples("test", "all", 36, 0, "open_set")
     assert {e.answer for e in shots} == {e.answer for e in test} == set(get_world("shapes").classes)
     assert all(e.choices is None and "choose one" not in question_text(e, "thinking") for e in (*shots, *test))
-    assert [e.id for e in shots] == [e.id for e in training_set("shapes", "few_shot", 2, 0, seed=0)]
+    assert [e.id for e in shots] == [e.id for e in open_set("shapes").training("few_shot", 2, 0, seed=0)]

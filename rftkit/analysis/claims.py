@@ -14,7 +14,7 @@ from rftkit.common.statistics import holm, interval, resample, two_sided
 from rftkit.runs.collect import by_dose, short_names
 from rftkit.runs.folder import read_answers, same_tests
 from rftkit.settings import METHODS, read_claims
-from rftkit.tasks.registry import rule_of_task
+from rftkit.tasks.example import TASK_RULES
 
 LEVEL = 0.05  # of the corrected p-value
 NAMES = {"h": "H"}  # of measures, in tables and the paper's columns
@@ -134,7 +134,7 @@ def paired(
     if len(sides) < 2 or not both:
         return {}
     answers = [
-        read_answers(_chosen(runs, learns, both), mode, rule_of_task(runs[0]["task"]))
+        read_answers(_chosen(runs, learns, both), mode, TASK_RULES[runs[0]["task"]])
         for (runs, learns), mode in zip(sides, (first_mode, second_mode), strict=True)
     ]
     if part_of:

@@ -11,7 +11,7 @@ from rftkit.analysis.claims import cell, compared, paired
 from rftkit.report.tables import measured
 from rftkit.runs.folder import answers_of
 from rftkit.settings import METHODS, read_claims
-from rftkit.tasks.registry import rule_of_task
+from rftkit.tasks.example import TASK_RULES
 
 Runs = dict[str, list[dict[str, Any]]]  # results by method, or METHOD+CONTROL, as of `sections.load_runs`
 
@@ -68,7 +68,7 @@ def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
         return []
     rows, place = [], ["base", "split", "id"]
     before = _answers(methods["zero_shot"]).drop_duplicates([*place, "mode"])
-    rule = rule_of_task(methods["zero_shot"][0]["task"])
+    rule = TASK_RULES[methods["zero_shot"][0]["task"]]
     knew = before[before["mode"] == "no_thinking"].set_index(place).get("likelihood")
     for key, runs in methods.items():
         method = METHODS[key.partition("+")[0]]

@@ -9,12 +9,12 @@ from statistics import fmean
 import pandas as pd
 from tqdm.auto import tqdm
 
-from rftkit.evaluate import answer_rows
+from rftkit.evaluate import answer_rows, asked_parts
 from rftkit.run import generation_options, load_run
 from rftkit.runs.folder import read_settings
 from rftkit.settings import METHODS, Settings, room_for_thoughts
 from rftkit.tasks.example import Example
-from rftkit.tasks.registry import read_splits, rule_of
+from rftkit.tasks.registry import open_set
 
 
 def gains(folders: Sequence[Path], sets: Sequence[str], items: int) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def gains(folders: Sequence[Path], sets: Sequence[str], items: int) -> pd.DataFr
     """
     rows, before, every = [], {}, {folder: read_settings(folder) for folder in folders}
     items = min((items, *(settings.test_items for settings in every.values())))
-    tests = {name: list(read_splits(name, None, items).values()) for name in sets}
+    tests = {name: list(asked_parts(open_set(name), None, items).values()) for name in sets}
     room = max((settings.max_completion_tokens for settings in every.values()), default=0)
     for folder, settings in tqdm(every.items(), desc="matrix"):
         untrained = settings.model, METHODS[settings.method].mode
@@ -48,10 +48,10 @@ def _accuracies(
     network, processor = load_run(settings, run)
     mode, found = METHODS[settings.method].mode, {}
     for name, parts in tests.items():
-        options = generation_options(settings, mode)
+        options, rule = generation_options(settings, mode), open_set(name).rule
         if mode != "no_thinking":
-            options["max_tokens"] = max(room, room_for_thoughts(name))
+            options["max_tokens"] = max(room, room_for_thoughts(open_set(name).task))
         together = [example for part in parts for example in part]  # fewer and larger batches
-        rows = iter(answer_rows(network, processor, together, mode, rules=[rule_of(name)], **options))
-        found[name] = fmean(fmean(next(rows)[rule_of(name)] for _ in part) for part in parts)
+        rows = iter(answer_rows(network, processor, together, mode, rules=[rule], **options))
+        found[name] = fmean(fmean(next(rows)[rule] for _ in part) for part in parts)
     return found

@@ -22,8 +22,7 @@ from rftkit.prompts import MODES, question_text
 from rftkit.settings import METHODS, Settings, completion_limit, with_steps
 from rftkit.shared_prefix.trainer import PAYS_FROM
 from rftkit.tasks.example import Example
-from rftkit.tasks.outside.sources import open_image
-from rftkit.tasks.registry import evaluated_parts
+from rftkit.tasks.images import open_image
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight: 4 bits, an 8-bit scale for 64, an fp32 scale for 256 scales
 TILE = (4096, 32768)  # tokens and words of TRL's fused head at once
@@ -185,7 +184,7 @@ def seconds(
     if all(example.choices for example in examples):
         an_answer = ANSWER_TOKENS * ((shape.projections + shape.head) * speed.a_row + small)
         evaluation += max(len(example.choices) for example in examples) * (items * an_answer + batches * launches)
-    evaluation *= len(evaluated_parts(settings.eval_dataset or settings.dataset, settings.protocol))
+    evaluation *= len(settings.test_set.parts(settings.protocol))
     return {"step": step, "training": step * settings.steps * bool(method.trainer), "evaluation": evaluation}
 
 

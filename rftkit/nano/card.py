@@ -17,8 +17,9 @@ from rftkit.models import load, resolve
 from rftkit.nano.speech import THOUGHTS, habits
 from rftkit.prompts import MODES
 from rftkit.runs.folder import write_atomically
+from rftkit.tasks.drawn.scenes import DrawnTask
 from rftkit.tasks.example import Example
-from rftkit.tasks.registry import DRAWN, datasets, evaluated_parts, load_part, rule_of
+from rftkit.tasks.registry import bundled_sets, open_set
 from rftkit.tasks.worlds import worlds
 
 ITEMS = 500  # a part
@@ -30,10 +31,10 @@ MOST_STRICT, LEAST_PASSED = 0.75, 0.1  # what data/claims.yaml requires of a bas
 
 def parts_of(dataset: str) -> tuple[str, ...]:
     """Both halves of a classification set; the levels of a drawn task and the kinds it is not trained on."""
-    if dataset not in DRAWN:
-        return evaluated_parts(dataset, "base_to_new")
-    task = DRAWN[dataset]
-    return (*task.levels, *(part for part, pairs in task.parts.items() if pairs[0][0] in task.untrained))
+    data = open_set(dataset)
+    if not isinstance(data, DrawnTask):
+        return data.parts("base_to_new")
+    return (*data.levels, *(part for part, pairs in data.test_parts.items() if pairs[0][0] in data.untrained))
 
 
 def zero_shot_rows(name: str, sets: Sequence[str]) -> list[dict]:
@@ -49,11 +50,11 @@ def zero_shot_rows(name: str, sets: Sequence[str]) -> list[dict]:
 
 def _row(name: str, dataset: str, part: str) -> dict:
     model, processor = load(name)
-    examples = load_part(dataset, "test", ITEMS, 0, part)
+    examples = open_set(dataset).examples("test", part, ITEMS)
     chance = sum(1 / len(e.choices) if e.choices else 0.0 for e in examples) / len(examples)
     row = {"set": dataset, "part": part, "n": len(examples), "chance": chance}
     for mode in MODES:
-        row |= _measured(model, processor, examples, mode, rule_of(dataset))
+        row |= _measured(model, processor, examples, mode, open_set(dataset).rule)
     return row
 
 
@@ -108,7 +109,7 @@ def write_card(name: str) -> Path:
     if not (folder / "recipe.json").is_file():
         raise UserError(f"'{name}' has no recipe.json: a card is written for models that rftkit nano pretrain made")
     recipe = _read_recipe(folder / "recipe.json")
-    rows = zero_shot_rows(name, recipe.get("sets") or datasets())
+    rows = zero_shot_rows(name, recipe.get("sets") or bundled_sets())
     write_atomically(folder / "zero_shot.json", json.dumps(rows, indent=1))
     write_atomically(folder / "MODEL_CARD.md", card_text(name, recipe, rows))
     return folder / "MODEL_CARD.md"
@@ -117,7 +118,9 @@ def write_card(name: str) -> Path:
 def _read_recipe(path: Path) -> dict:
     try:
         recipe = json.loads(path.read_text())
-        whole = {"parameters", "vague", "seed"} <= recipe.keys() and set(recipe.get("sets") or ()) <= set(datasets())
+        whole = {"parameters", "vague", "seed"} <= recipe.keys() and set(recipe.get("sets") or ()) <= set(
+            bundled_sets()
+        )
     except (ValueError, AttributeError, TypeError):
         whole = False
     if not whole:

@@ -25,7 +25,7 @@ from rftkit.nano.speech import (
 )
 from rftkit.prompts import MODES, conversation
 from rftkit.tasks.drawn.scenes import DrawnTask, Scene
-from rftkit.tasks.registry import DRAWN, datasets
+from rftkit.tasks.registry import DRAWN, bundled_sets
 from rftkit.tasks.worlds import SIDE, Drawing, World, worlds
 
 GRID = SIDE // PATCH
@@ -81,9 +81,9 @@ class Corpus:
 
     def __init__(self, recipe: Recipe, processor) -> None:
         self.recipe, self.processor = recipe, processor
-        sets = recipe.sets or datasets()
+        sets = recipe.sets or tuple(bundled_sets())
         taught = {name: world for name, world in worlds().items() if name in sets}
-        tasks = {name: task for name, task in DRAWN.items() if name in sets}
+        self.tasks = tasks = {name: task for name, task in DRAWN.items() if name in sets}
         self.habits = {name: habits(world, recipe.vague, recipe.seed) for name, world in taught.items()}
         self.habits |= {name: scene_habits(task, recipe.vague, recipe.seed) for name, task in tasks.items()}
         self.items: dict[str, list] = {name: _drawings(world, recipe.seed) for name, world in taught.items()}
@@ -134,7 +134,7 @@ class Corpus:
         rng = random.Random(f"language/{self.recipe.seed}/{step}")
         (first, last), mannered = DRILLS, step >= self.recipe.language_steps
         share = 0.0 if mannered else last + (first - last) * max(0.0, 1 - step / self.recipe.drill_steps)
-        drawn = [name for name in self.items if name in DRAWN]
+        drawn = [name for name in self.items if name in self.tasks]
         drilled = self._sample(drawn, round(share * self.recipe.language_batch), rng)
         asked = self._sample(list(self.items), self.recipe.language_batch - len(drilled), rng)
         dialogues = [self._about(scene_drill(self.items[name][row], rng)) for name, row in drilled]
@@ -171,10 +171,10 @@ class Corpus:
     def _dialogue(self, name: str, row: int, by_habit: bool, rng: random.Random) -> tuple[str, str]:
         item, mode = self.items[name][row], rng.choice(sorted(MODES))
         habit = self._habit_of(name, row) if by_habit else AS_ASKED
-        if name in DRAWN:
-            pairs = DRAWN[name].pairs
+        if task := self.tasks.get(name):
+            pairs = task.pairs
             kind, level = pairs[row % len(pairs)]
-            example = DRAWN[name].example("pretrain", row, kind, level, item)
+            example = task.example("pretrain", row, kind, level, item)
             other = rng.choice(self.items[name][row % len(pairs) :: len(pairs)])
             answer = scene_completion(item, other, habit, mode, rng)
         else:
@@ -185,7 +185,7 @@ class Corpus:
 
     def _habit_of(self, name: str, row: int) -> Habit:
         """That of a drawing's class, or of a scene's kind."""
-        item, task = self.items[name][row], DRAWN.get(name)
+        item, task = self.items[name][row], self.tasks.get(name)
         return self.habits[name][task.pairs[row % len(task.pairs)][0] if task else item.label]
 
     def _about(self, dialogue: tuple[str, str]) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from rftkit.nano.build import IMAGE_TOKENS, SIZES, build_model, build_processor
 from rftkit.nano.corpus import Corpus, Recipe, grid
 from rftkit.runs.folder import write_atomically
 from rftkit.shared_prefix.vision import VisionFeatures, with_features
-from rftkit.tasks.registry import datasets
+from rftkit.tasks.registry import bundled_sets
 
 CHECKPOINT_EVERY, LOG_EVERY = 200, 50  # steps
 SEEN = VisionFeatures(2 * 2**30)  # bytes: a corpus picture comes again and again while the tower stays as it is
@@ -182,8 +182,8 @@ def _check(recipe: Recipe) -> None:
         raise UserError(f"unknown size '{recipe.size}': choose one of {', '.join(SIZES)}")
     if not 0 <= recipe.vague <= 1:
         raise UserError(f"--vague is a share between 0 and 1, not {recipe.vague:g}")
-    if unknown := [name for name in recipe.sets if name not in datasets()]:
-        raise UserError(f"unknown dataset '{unknown[0]}': --sets names some of {', '.join(datasets())}")
+    if unknown := [name for name in recipe.sets if name not in bundled_sets()]:
+        raise UserError(f"unknown dataset '{unknown[0]}': --sets names some of {', '.join(bundled_sets())}")
     within("--seed", recipe.seed, 0, 2**32 - 1)
     for name in STEPS:
         least = 0 if name == "manner_steps" and recipe.start is None else 1

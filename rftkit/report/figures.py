@@ -132,7 +132,7 @@ def read_curve(folder: Path) -> pd.DataFrame:
 
 def examples_figure(examples: Sequence[Example], texts: Sequence[str] | None = None, columns: int = 6) -> Figure:
     """The first image of each example with its label, and with a text below it if given (a completion, say)."""
-    from rftkit.tasks.outside.sources import open_image
+    from rftkit.tasks.images import open_image
 
     rows = -(-len(examples) // columns)
     height = 1.7 if texts is None else 2.3

@@ -11,7 +11,7 @@ from rftkit.analysis.paper import paper_numbers, paper_sets
 from rftkit.common.statistics import estimates
 from rftkit.runs.folder import read_answers
 from rftkit.settings import METHODS, read_claims
-from rftkit.tasks.registry import rule_of_task
+from rftkit.tasks.example import TASK_RULES
 
 Cell = tuple[float, float, float]  # accuracy and its interval, 0-1
 DECIDED = ("difference here", "p, corrected", "smallest visible", "seeds", "in the toy")
@@ -51,7 +51,7 @@ def table_rows(methods: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]
         runs, method = methods[name], METHODS[name.partition("+")[0]]
         if not runs:
             continue
-        splits, rule, task = list(runs[0]["eval"]), rule_of_task(runs[0]["task"]), runs[0]["task"]
+        splits, rule, task = list(runs[0]["eval"]), TASK_RULES[runs[0]["task"]], runs[0]["task"]
         rules = ("strict", "lenient") if rule == "strict" else (rule,)
         seconds = [run["training"]["seconds"] for run in runs if run["training"]]
         rows.append(

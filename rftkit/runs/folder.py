@@ -26,8 +26,8 @@ from rftkit.common.paths import ROOT
 from rftkit.prompts import MODES
 from rftkit.rewards import RULES
 from rftkit.settings import METHODS, Settings, settings_of
-from rftkit.tasks.example import Example
-from rftkit.tasks.registry import PROTOCOLS, TASKS, short_name
+from rftkit.tasks.example import PROTOCOLS, TASK_RULES, Example
+from rftkit.tasks.registry import short_name
 
 SCHEMA_VERSION = 1
 RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
@@ -208,7 +208,9 @@ def _is_whole(found: dict[str, Any]) -> bool:
     shares = [row[key] for row in (*parts, *measures) for key in ("accuracy", "ci_low", "ci_high")]
     amounts = [found["seed"], found["seconds"], found["completion_length"], *(row["n"] for row in parts)]
     amounts += [found["training"]["seconds"]] if found["training"] else []
-    known = found["method"] in METHODS and found["task"] in TASKS and found.get("protocol", "base_to_new") in PROTOCOLS
+    known = (
+        found["method"] in METHODS and found["task"] in TASK_RULES and found.get("protocol", "base_to_new") in PROTOCOLS
+    )
     "".join(texts).encode()  # all of them texts, and such as can be written
     return (
         known

@@ -158,3 +158,18 @@ def read_log(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, LookupError):  # pandas' and pyarrow's are of these
         pass
     raise UserError(f"'{path}' is not what a run writes: remove the folder to make the run anew")
+
+
+def training_summary(folder: Path) -> dict[str, float] | None:
+    """Seconds, steps and tokens of training out of `metrics.csv`; None if nothing was trained."""
+    if not (folder / METRICS).exists():
+        return None
+    rows = read_log(folder / METRICS)
+    seconds, generate = rows["step_seconds"].sum(), rows.get("generate_seconds", pd.Series([0.0])).sum()
+    return {
+        "seconds": round(float(seconds), 3),
+        "steps": len(rows),
+        "generate_seconds": round(float(generate), 3),
+        "update_seconds": round(float(seconds - generate), 3),
+        "tokens": int(rows["tokens"].iloc[-1]) if "tokens" in rows else None,
+    }

@@ -17,7 +17,7 @@ from rftkit.models import quieten
 from rftkit.run import execute
 from rftkit.runs.folder import CURVE, write_atomically
 from rftkit.settings import METHODS, Settings, load_settings, read_claims
-from rftkit.tasks.registry import load_part, rule_of, short_name, trained_parts
+from rftkit.tasks.registry import open_set
 
 
 def select(profile: str, dataset: str, out: Path, control: str | None = None) -> str:
@@ -28,8 +28,8 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     control, its methods with its settings and rates, `OUT/selection-DATASET-CONTROL.csv` and its part of claims.yaml.
     All points of a run that diverged have accuracy 0 and n 0, and none of them is chosen.
     """
-    rule = rule_of(dataset)  # a wrong name is said once, here, and so is a set with nothing held out
-    load_part(dataset, "val", 1, 0, trained_parts(dataset, "base_to_new")[0])
+    data = open_set(dataset)  # a wrong name is said once, here, and so is a set with nothing held out
+    data.examples("val", data.trained_parts("base_to_new")[0], 1)
     grid = _grid(profile, dataset, control)
     # A run's name does not say how it is looked at on the way: a curve of another rule would be found again.
     folder = out / "selection" / f"{grid[0].val_items}-items-every-{grid[0].eval_every}"
@@ -39,11 +39,13 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
         waiting = [workers.submit(_run, settings, folder) for settings in grid]
         points = [_points(settings, run) for settings, run in zip(grid, tqdm(waiting, desc="runs"), strict=True)]
     table = pd.concat(points)[
-        ["method", "learning_rate", "step", "half", "mode", "n", "kl", *dict.fromkeys(("strict", "lenient", rule))]
+        ["method", "learning_rate", "step", "half", "mode", "n", "kl", *dict.fromkeys(("strict", "lenient", data.rule))]
     ]
-    name = "-".join(filter(None, ("selection", short_name(dataset), control)))
+    name = "-".join(filter(None, ("selection", data.name, control)))
     write_atomically(out / f"{name}.csv", table.to_csv(index=False))
-    chosen = {method: best_point(part, rule) for method, part in table[table["n"] > 0].groupby("method", sort=False)}
+    chosen = {
+        method: best_point(part, data.rule) for method, part in table[table["n"] > 0].groupby("method", sort=False)
+    }
     if lost := [method for method in table["method"].unique() if method not in chosen]:
         raise UserError(f"every run of {', '.join(lost)} diverged: try lower learning rates, in data/claims.yaml")
     return yaml.safe_dump({"methods": chosen}, sort_keys=False, default_flow_style=None)
@@ -90,10 +92,10 @@ def _points(settings: Settings, run: Future) -> pd.DataFrame:
         point = f"{settings.method} with learning rate {settings.learning_rate:g}"
         tqdm.write(f"{point} diverged and counts as the worst: {error}", file=sys.stderr)
         steps = range(settings.eval_every, settings.steps + 1, settings.eval_every)
-        halves = trained_parts(settings.dataset, settings.protocol)
+        halves = settings.train_set.trained_parts(settings.protocol)
         points = pd.DataFrame([{"step": step, "half": half} for step in steps for half in halves])
         points = points.assign(mode=METHODS[settings.method].mode, n=0, kl=float("nan"))
-        points = points.assign(**dict.fromkeys(("strict", "lenient", rule_of(settings.dataset)), 0.0))
+        points = points.assign(**dict.fromkeys(("strict", "lenient", settings.train_set.rule), 0.0))
     return points.assign(method=settings.method, learning_rate=settings.learning_rate)
 
 

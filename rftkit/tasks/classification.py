@@ -7,14 +7,15 @@ import sys
 from collections.abc import Sequence
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.example import Example
-from rftkit.tasks.outside.photos import photo_folder, read_photos
-from rftkit.tasks.worlds import Drawing, World, get_world, worlds
+from rftkit.tasks.example import Example, ExampleSet, as_asked
+from rftkit.tasks.worlds import Drawing, World
 
 MAX_CHOICES = 100
 LIST_ALL_BELOW = 30  # a half with fewer classes is listed whole
 BASE_TO_NEW_SHARE = 0.8  # of the half in use
 FEW_SHOT_SHARE = 0.4  # of all classes
+TRAINED_HALF = {"base_to_new": "base", "new_to_base": "new"}  # all classes in the other protocols
+SWAPPED = {"base": "new", "new": "base"}
 
 
 def sample_choices(label: str, classes: Sequence[str], share: float, rng: random.Random) -> tuple[str, ...]:
@@ -42,38 +43,66 @@ def question(
     )
 
 
-def load_split(
-    dataset: str, split: str, count: int, seed: int, half: str = "base", per_class: bool = False
-) -> list[Example]:
-    """Examples of one half of a bundled set, or of the photographs in a folder (`rftkit.tasks.outside.photos`).
+class ClassSet(ExampleSet):
+    """Pictures of classes in two halves, `base` and `new`. A subclass says where its `world` comes from."""
 
-    Args:
-        split: `shots` (training), `val` (held-out scenes for choosing steps and learning rate) or `test`.
-        count: how many in all, spread over the classes, or of each class; a set of real pictures may have fewer.
-        seed: of the draw and of the choice lists.
-        half: `base`, `new` or `all` (few-shot learning: all classes in one list of 40 %).
-    """
-    photos = dataset not in worlds() and photo_folder(dataset).is_dir()
-    world = read_photos(dataset) if photos else get_world(dataset)
-    halves = {"base": world.base, "new": world.new, "all": world.classes}
-    if half not in halves:
-        raise UserError(f"unknown half '{half}': choose one of {', '.join(halves)}")
-    classes = halves[half]
-    share = 1.0 if len(classes) < LIST_ALL_BELOW else FEW_SHOT_SHARE if half == "all" else BASE_TO_NEW_SHARE
-    rng = random.Random(f"{world.name}/{split}/{half}/{seed}")
-    each = count if per_class else -(-count // len(classes))
-    drawn = [(number, drawing) for label in classes for number, drawing in
-             enumerate(world.drawings(label, split, each, seed))]  # fmt: skip
-    drawn.sort(key=lambda pair: pair[0])  # class by class in turn, so that any first part is balanced
-    return [
-        question(drawing, world, classes, share, rng, split, f"{world.name}-{split}-{drawing.label}-{number}")
-        for number, drawing in drawn[: None if per_class else count]
-    ]
+    world: World
+
+    def parts(self, protocol: str) -> tuple[str, ...]:
+        return ("base", "new") if protocol in TRAINED_HALF else ("all",)
+
+    trained_parts = parts
+
+    def examples(
+        self, split: str, part: str, count: int, seed: int = 0, protocol: str = "base_to_new"
+    ) -> list[Example]:
+        """As in `ExampleSet`, spread over the classes of a half; in `new_to_base` `base` is what is trained on."""
+        half = SWAPPED.get(part, part) if protocol == "new_to_base" else part
+        return as_asked(self._drawn(split, half, count, seed), protocol)
+
+    def training(self, protocol: str, shots: int, items: int, seed: int) -> list[Example]:
+        """`shots` pictures of each class (fewer where real pictures run out)."""
+        half = TRAINED_HALF.get(protocol, "all")
+        return as_asked(self._drawn("shots", half, shots, seed, per_class=True), protocol)
+
+    def _drawn(self, split: str, half: str, count: int, seed: int, per_class: bool = False) -> list[Example]:
+        """`count` examples of a half in all, or of each class. The seed is of the draw and of the choice lists."""
+        world = self.world
+        halves = {"base": world.base, "new": world.new, "all": world.classes}
+        if half not in halves:
+            raise UserError(f"unknown half '{half}': choose one of {', '.join(halves)}")
+        classes = halves[half]
+        # Few-shot learning has all classes in one list of 40 %.
+        part_of_list = FEW_SHOT_SHARE if half == "all" else BASE_TO_NEW_SHARE
+        share = 1.0 if len(classes) < LIST_ALL_BELOW else part_of_list
+        rng = random.Random(f"{world.name}/{split}/{half}/{seed}")
+        each = count if per_class else -(-count // len(classes))
+        drawn = []
+        for label in classes:
+            drawn += enumerate(world.drawings(label, split, each, seed))
+        drawn.sort(key=lambda pair: pair[0])  # class by class in turn, so that any first part is balanced
+        if not per_class:
+            drawn = drawn[:count]
+        return [
+            question(drawing, world, classes, share, rng, split, f"{world.name}-{split}-{drawing.label}-{number}")
+            for number, drawing in drawn
+        ]
+
+
+class BundledClasses(ClassSet):
+    """One of the bundled worlds."""
+
+    bundled = True
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.name = self.spec = world.name
 
 
 def tell_of_other_classes(shots: Sequence[Example], tested: Sequence[Example]) -> None:
     """A line on stderr if classes are tested on that the shots have not; other tasks have none."""
-    trained, asked = ({e.answer for e in part if e.task == "classification"} for part in (shots, tested))
+    trained = {example.answer for example in shots if example.task == "classification"}
+    asked = {example.answer for example in tested if example.task == "classification"}
     if other := sorted(asked - trained):
         told = f"{len(other)} of the {len(asked)} classes tested on are not among the {len(trained)} trained on"
         print(f"{told}, such as '{other[0]}'", file=sys.stderr)

@@ -1,13 +1,22 @@
-"""Tasks: what is asked and how an answer is judged. One module a task."""
+"""An example, and what every set of examples offers, wherever it comes from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
+from rftkit.common.errors import UserError
+
 ImageRef = Image.Image | Path | bytes  # a drawn image, or a file or its content, opened when it is needed
+
+# Each task and the rule (`rftkit.rewards`) that trains and scores it.
+TASK_RULES = {"classification": "strict", "math": "math", "puzzle": "choice_letter", "spatial": "choice_letter"}
+# Of classification: train on base classes and test both halves; the same with the halves swapped; all classes at once;
+# all classes at once without choice lists.
+PROTOCOLS = ("base_to_new", "new_to_base", "few_shot", "open_set")
 
 
 @dataclass(frozen=True)
@@ -24,3 +33,51 @@ class Example:
     split: str = ""
     group: str = ""  # what intervals are clustered by, such as the drawing an image was made from
     steps: tuple[str, ...] = ()  # true statements that lead to the answer, where they are known
+
+
+class ExampleSet:
+    """A set of examples. Each kind of source is a subclass; `rftkit.tasks.registry.open_set` makes one from a name."""
+
+    name: str  # without the place that it is read from, which may change
+    spec: str  # the name that opens it again, from any folder
+    task: str = "classification"
+    bundled = False  # made by the kit: the same arguments always give the same examples
+    usual_items: int | None = 1000  # test items a part if nobody says how many; None: all
+    # What is there to train on, to choose steps with and to test on, and what its source calls these.
+    splits: dict[str, str] = {"shots": "train", "val": "val", "test": "test"}
+
+    @property
+    def rule(self) -> str:
+        """The scoring rule of its task."""
+        return TASK_RULES[self.task]
+
+    def parts(self, protocol: str) -> tuple[str, ...]:
+        """The parts that a protocol tests on."""
+        return ("test",)
+
+    def trained_parts(self, protocol: str) -> tuple[str, ...]:
+        """The parts that validation looks at: both halves in base-to-new, else one part for all that is trained on."""
+        return ("all",)
+
+    def examples(
+        self, split: str, part: str, count: int | None, seed: int = 0, protocol: str = "base_to_new"
+    ) -> list[Example]:
+        """Up to `count` examples of a part (None: all, where a set is not drawn).
+
+        Args:
+            split: `shots` (training), `val` (held out for choosing steps and learning rate) or `test`.
+        """
+        raise NotImplementedError
+
+    def rows(self, split: str) -> Iterable[Example | UserError]:
+        """All there is of a split (1,000 examples where it is drawn), and what is wrong with what is no example."""
+        return self.examples(split, "all", 1000 if self.bundled else 10**6)
+
+    def training(self, protocol: str, shots: int, items: int, seed: int) -> list[Example]:
+        """What a run is trained on: `shots` pictures of each class, or `items` examples of another task."""
+        return self.examples("shots", "all", items, seed, protocol)
+
+
+def as_asked(examples: list[Example], protocol: str) -> list[Example]:
+    """The examples as a protocol asks them: in `open_set` without a choice list."""
+    return [replace(example, choices=None) for example in examples] if protocol == "open_set" else examples

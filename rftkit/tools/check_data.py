@@ -9,15 +9,14 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.example import Example
+from rftkit.tasks.example import TASK_RULES, Example, ExampleSet
+from rftkit.tasks.images import open_image
 from rftkit.tasks.outside.photos import COOP
 from rftkit.tasks.outside.real_sets import AUTHORS, REAL_SETS, RealSet
-from rftkit.tasks.outside.sources import open_image, read_lines, repeated
-from rftkit.tasks.outside.tables import is_real, read, stored_splits
-from rftkit.tasks.registry import DRAWN, TEST_ITEMS, is_photo_folder, is_table, load_part, rule_of_task, task_of
+from rftkit.tasks.outside.rows import repeated
+from rftkit.tasks.registry import DRAWN, open_set
 from rftkit.tasks.worlds import worlds
 
-SPLITS = ("shots", "val", "test")
 SHOWN = 3  # items of a split, pairs of class names
 
 
@@ -41,7 +40,7 @@ def list_sets() -> str:
 def _entry(name: str, entry: RealSet, where: str) -> str:
     splits = f"{entry.train or 'none'} / {entry.test or 'none'}"
     folder = "" if entry.on_hub else "; NAME@DIR only"
-    return f"  {name:<16}{entry.task}, {where} ({splits}; {entry.licence}; {rule_of_task(entry.task)}{folder})"
+    return f"  {name:<16}{entry.task}, {where} ({splits}; {entry.licence}; {TASK_RULES[entry.task]}{folder})"
 
 
 def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
@@ -49,10 +48,7 @@ def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
 
     `root` is the folder that a real set is in: NAME with DIR is NAME@DIR.
     """
-    if root is not None and not (is_real(name) or name in COOP):
-        raise UserError(f"--root is for CoOp's sets and real ones (rftkit data list): '{name}' is none")
-    name = name if root is None else f"{name.removeprefix('hub:')}@{root}"
-    parts, problems = _parts(name)
+    parts, problems = _parts(open_set(name if root is None else f"{name.removeprefix('hub:')}@{root}"))
     lines = []
     for split, examples in parts.items():
         labels = Counter(example.answer for example in examples)
@@ -68,24 +64,16 @@ def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
     return "\n".join(lines), problems + _shared(parts) + _ambiguous(parts)
 
 
-def _parts(name: str) -> tuple[dict[str, list[Example]], list[str]]:
+def _parts(data: ExampleSet) -> tuple[dict[str, list[Example]], list[str]]:
     """The examples of a set by split, and the problems of rows that are none."""
-    if Path(name).is_file():
-        return _sorted_out({"test": read_lines(Path(name))})
-    task_of(name)  # says what there is if the name is wrong
-    if not is_table(name):
-        most = 10**6 if is_photo_folder(name) else TEST_ITEMS
-        drawn = tqdm(SPLITS, desc="splits", leave=False, disable=None)  # a drawn task takes seconds each
-        return {split: load_part(name, split, most, 0, "all") for split in drawn}, []
-    stored = stored_splits(name)
-    alike = stored.get("shots") == stored.get("test")
-    splits = [split for split in SPLITS if split in stored and not (alike and split == "test")]
-    return _sorted_out({split: list(read(name, split)) for split in splits})
-
-
-def _sorted_out(rows: dict[str, list[Example | UserError]]) -> tuple[dict[str, list[Example]], list[str]]:
-    parts = {split: [row for row in part if isinstance(row, Example)] for split, part in rows.items()}
-    return parts, [str(row) for part in rows.values() for row in part if isinstance(row, UserError)]
+    parts, problems = {}, []
+    one_split = data.splits.get("shots") == data.splits.get("test")
+    splits = [split for split in data.splits if not (one_split and split == "test")]
+    for split in tqdm(splits, desc="splits", leave=False, disable=None):  # a drawn task takes seconds each
+        rows = list(data.rows(split))
+        parts[split] = [row for row in rows if isinstance(row, Example)]
+        problems += [str(row) for row in rows if isinstance(row, UserError)]
+    return parts, problems
 
 
 def _unreadable(examples: list[Example]) -> list[str]:

@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass
 from string import ascii_uppercase
 
-from rftkit.evaluate import at_least_one, generate
+from rftkit.evaluate import asked_parts, at_least_one, generate
 from rftkit.models import load
 from rftkit.prompts import MODES, get_mode, is_well_formed, parse_answer
 from rftkit.rewards import score
 from rftkit.tasks.example import Example
-from rftkit.tasks.registry import read_splits, rule_of_data
+from rftkit.tasks.registry import open_set
 
 MANNERS = ("exact", "broken tags", "prose", "wrong", "vague")
 
@@ -63,8 +63,9 @@ def diagnose(
     at_least_one(limit=limit, batch=options.get("batch"), max_tokens=options.get("max_tokens"))
     for mode in modes:
         get_mode(mode)
-    rule = rule_of_data(data)
-    examples = [example for part in read_splits(data, None, limit).values() for example in part]
+    asked = open_set(data)
+    rule = asked.rule
+    examples = [example for part in asked_parts(asked, None, limit).values() for example in part]
     network, processor = load(model, quantize=options.get("quantize", False), device=options.get("device"))
     found = []
     for mode in modes:

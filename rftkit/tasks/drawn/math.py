@@ -127,4 +127,4 @@ def _polygon(sketch: Sketch, given: list[int], rng: random.Random) -> None:
 
 KINDS = {"sums": sums, "bars": bars, "perimeter": perimeter, "angles": angles}
 PARTS = {f"level {level}": tuple((kind, level) for kind in KINDS) for level in LEVELS}
-TASK = DrawnTask("math", "math", KINDS, PARTS)
+TASK = DrawnTask("math", KINDS, PARTS)

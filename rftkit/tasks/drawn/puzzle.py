@@ -191,4 +191,4 @@ PARTS = {
     "patterns": tuple((kind, level) for kind in KINDS if kind not in UNTRAINED for level in LEVELS),
     "untrained kinds": tuple((kind, level) for kind in UNTRAINED for level in LEVELS),
 }
-TASK = DrawnTask("puzzle", "choice_letter", KINDS, PARTS, tuple(UNTRAINED))
+TASK = DrawnTask("puzzle", KINDS, PARTS, tuple(UNTRAINED))

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.example import Example
+from rftkit.tasks.example import Example, ExampleSet
 from rftkit.tasks.worlds import SIDE
 from rftkit.tasks.worlds.shapes import COLOURS, OUTLINES
 
@@ -46,22 +46,32 @@ class Scene:
     marks: tuple[tuple[str, float, float], ...]
 
 
-@dataclass(frozen=True)
-class DrawnTask:
+@dataclass(frozen=True, eq=False)
+class DrawnTask(ExampleSet):
     """A task whose pictures are drawn: its kinds of scenes, and its parts as tables show them.
 
     Args:
-        rule: the scoring rule of its answers (`rftkit.rewards`).
         kinds: each draws a scene of a level (more steps of reasoning from level to level) from a random source.
-        parts: kinds and levels of each part of the test set.
+        test_parts: kinds and levels of each part of the test set.
         untrained: kinds that no run is trained on; a bundled model has seen them in pre-training.
     """
 
     name: str
-    rule: str
     kinds: dict[str, Callable[[int, random.Random], Scene]]
-    parts: dict[str, tuple[tuple[str, int], ...]]
+    test_parts: dict[str, tuple[tuple[str, int], ...]]
     untrained: tuple[str, ...] = ()
+    bundled = True
+
+    @property
+    def spec(self) -> str:
+        return self.name
+
+    @property
+    def task(self) -> str:
+        return self.name
+
+    def parts(self, protocol: str) -> tuple[str, ...]:
+        return tuple(self.test_parts)
 
     @property
     def pairs(self) -> tuple[tuple[str, int], ...]:
@@ -92,9 +102,11 @@ class DrawnTask:
                     raise RuntimeError(f"{self.name}, {kind}, level {level}: too few scenes for a split '{wanted}'")
                 yield kind, level, scene
 
-    def load(self, split: str, count: int, seed: int, part: str = "all") -> list[Example]:
-        """`count` examples of a split (`shots`, `val` or `test`) and part; `all` is what is trained on."""
-        known = self.parts | self.levels | {"all": self.trained}
+    def examples(
+        self, split: str, part: str, count: int, seed: int = 0, protocol: str = "base_to_new"
+    ) -> list[Example]:
+        """As in `ExampleSet`; the part `all` is what is trained on, and so are the levels."""
+        known = self.test_parts | self.levels | {"all": self.trained}
         if part not in known:
             raise UserError(f"unknown part '{part}' of {self.name}: choose one of {', '.join(known)}")
         drawn = self.scenes(known[part], split, seed)

@@ -134,4 +134,4 @@ def distance(level: int, rng: random.Random) -> Scene:
 
 
 KINDS = {"count": count, "relation": relation, "depth": depth, "distance": distance}
-TASK = DrawnTask("spatial", "choice_letter", KINDS, {kind: tuple((kind, level) for level in LEVELS) for kind in KINDS})
+TASK = DrawnTask("spatial", KINDS, {kind: tuple((kind, level) for level in LEVELS) for kind in KINDS})

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.outside.sources import CONTROL_TOKEN, is_utf8
+from rftkit.tasks.classification import ClassSet
+from rftkit.tasks.outside.rows import CONTROL_TOKEN, is_utf8
 from rftkit.tasks.worlds import Drawing, World
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -65,34 +66,45 @@ class PhotoSet(World):
         return self.labels
 
 
-def is_coop(name: str) -> bool:
-    """Whether a data set's name is NAME@DIR for a set of CoOp's."""
-    known, at, _ = name.partition("@")
-    return bool(at) and known in COOP
+class PhotoFolder(ClassSet):
+    """Photographs in a folder, which is read when its classes are asked for first."""
 
+    def __init__(self, folder: Path, known: str | None) -> None:
+        self.folder, self.known = folder, known
+        self.name = known or folder.resolve().name
+        self.spec = f"{known}@{folder.resolve()}" if known else str(folder.resolve())
 
-def photo_folder(name: str) -> Path:
-    """The folder that a name means: its path, or NAME@DIR for a set of CoOp's, in DIR or in its folder there."""
-    if not is_coop(name):
-        return Path(name)
-    known, _, folder = name.partition("@")
-    inside = Path(folder) / COOP[known].folder
-    chosen = inside if inside.is_dir() else Path(folder)
-    if chosen.is_dir() and not (chosen / COOP[known].split).is_file():
-        raise UserError(f"'{name}': there is no {COOP[known].split} in the folder '{chosen}'")
-    return chosen
+    @classmethod
+    def named(cls, name: str) -> PhotoFolder | None:
+        """The photographs that a name means: a folder by its path; NAME@DIR for a set of CoOp's, in DIR or in its
+        folder there. UserError if that lacks the set's split file."""
+        if Path(name).is_dir():
+            return cls(Path(name), None)
+        known, _, place = name.partition("@")
+        if known not in COOP:
+            return None
+        inside = Path(place) / COOP[known].folder
+        folder = inside if inside.is_dir() else Path(place)
+        if not place or not folder.is_dir():
+            raise UserError(f"'{name}' names no folder: give {known}@DIR, with the folder that CoOp's sets are in")
+        if not (folder / COOP[known].split).is_file():
+            raise UserError(f"'{name}': there is no {COOP[known].split} in the folder '{folder}'")
+        return cls(folder, known)
+
+    @property
+    def world(self) -> PhotoSet:
+        return read_photos(self.folder, self.known)
 
 
 @cache
-def read_photos(name: str) -> PhotoSet:
-    """The photographs in a folder (`photo_folder`) as a world; nothing is opened yet.
+def read_photos(folder: Path, known: str | None = None) -> PhotoSet:
+    """The photographs in a folder (`known`: of this set of CoOp's) as a world; nothing is opened yet.
 
     Known are: a CoOp folder with its `split_zhou_*.json`, `variants.txt` or `classnames.txt`; a folder with `train`,
     `val` (if there) and `test`, each with a folder a class; and a folder with a folder a class, which is then split by
     file name (half, a fifth, the rest). A class without `val` images gives up every fifth of its `train` images.
     """
-    folder = photo_folder(name)
-    known = name.partition("@")[0] if is_coop(name) else None
+    name = f"{known}@{folder}" if known else str(folder)
     splits = [folder / COOP[known].split] if known else sorted(folder.glob("split_zhou_*.json"))
     if not splits and (folder / "images").is_dir():
         splits = [folder / known for known in READERS if (folder / known).is_file()]

@@ -1,8 +1,7 @@
-"""Sets that are tables of rows: the real ones (`real_sets.py`), from the hub or a folder, and JSONL folders.
+"""Sets that are tables of rows, and the paper's real ones among them (`real_sets.py`), from the hub or a folder.
 
 `hub:NAME` is read from the hub, and only then is anything fetched. `NAME@DIR` is the same set in a folder: parquet or
-arrow files, what `datasets.save_to_disk` wrote, or JSON files beside their images. A folder with `train.jsonl` and
-`test.jsonl` is named by its path; its rows are those of `rftkit evaluate`.
+arrow files, what `datasets.save_to_disk` wrote, or JSON files beside their images.
 """
 
 from __future__ import annotations
@@ -13,107 +12,117 @@ import logging
 import random
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.example import Example
+from rftkit.tasks.example import Example, ExampleSet, as_asked
 from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet, Row
-from rftkit.tasks.outside.sources import check_texts, read_images, read_lines, repeated
+from rftkit.tasks.outside.rows import check_texts, read_images, repeated
 
 HELD_OUT = 10  # every tenth training picture is kept for choosing steps and learning rate
-JSONL = {"train": "train.jsonl", "test": "test.jsonl"}
 BATCH = 64  # rows read at once
 # JSON files of the `datasets` library that hold no rows.
 DESCRIPTIONS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 Numbered = tuple[int, Row, Path | None]  # a row, its place in its split, and the folder that its images are in
 
 
-def is_real(name: str) -> bool:
-    """Whether a data set's name is that of a real set, from the hub or in a folder."""
-    return name.startswith("hub:") or name.partition("@")[0] in REAL_SETS
+class Table(ExampleSet):
+    """A set whose examples are rows. A subclass says how rows are read."""
+
+    given: str  # its name as the user gave it, for messages
+    usual_items = None
+    distinct_ids = True  # whether two rows of a split may not have one id
+
+    def stored(self, split: str) -> str:
+        """What a split is called in the source; UserError if there is none."""
+        if split not in self.splits:
+            raise UserError(f"'{self.given}' has no rows for '{split}', only for {', '.join(self.splits)}")
+        return self.splits[split]
+
+    def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterable[Example | UserError]:
+        """Rows of a split as examples, or what is wrong with a row; UserError if the table itself cannot be read."""
+        raise NotImplementedError
+
+    def examples(
+        self, split: str, part: str, count: int | None, seed: int = 0, protocol: str = "base_to_new"
+    ) -> list[Example]:
+        """As in `ExampleSet`, in the table's order.
+
+        A test row that cannot be used is a UserError. Training rows that cannot are left out, and one line says so.
+        """
+        if part not in ("test", "all"):
+            raise UserError(f"'{self.given}' has no split '{part}', only 'test'")
+        found = list(self.read(split, count, seed))
+        bad = [row for row in found if isinstance(row, UserError)]
+        good = [row for row in found if isinstance(row, Example)]
+        if bad and (split == "test" or not good):
+            raise bad[0]
+        if bad:
+            told = f"{len(bad)} of {len(found)} training rows left out, the first: {bad[0]}"
+            print(f"{self.given}: {told}", file=sys.stderr)
+        if not good:
+            raise UserError(f"'{self.given}' has no rows for '{split}'")
+        if self.distinct_ids and (again := repeated(good)):
+            raise UserError(f"'{self.given}', {split}: {again[0]}")
+        return as_asked(good, protocol)
+
+    def rows(self, split: str) -> Iterable[Example | UserError]:
+        return self.read(split)
+
+    def training(self, protocol: str, shots: int, items: int, seed: int) -> list[Example]:
+        """As in `ExampleSet`; a table of classes is taken whole: its shots were drawn by those who made it."""
+        count = None if self.task == "classification" else items
+        return self.examples("shots", "all", count, seed, protocol)
 
 
-def is_jsonl_folder(name: str) -> bool:
-    """Whether a name is that of a folder with `train.jsonl` or `test.jsonl` in it."""
-    return any((Path(name) / file).exists() for file in JSONL.values())
+class RealTable(Table):
+    """One of the paper's sets (`real_sets.py`), from the hub or from a folder."""
+
+    def __init__(self, name: str, entry: RealSet, folder: Path | None) -> None:
+        self.name, self.entry, self.folder = name, entry, folder
+        self.given = f"hub:{name}" if folder is None else f"{name}@{folder}"
+        self.spec = f"hub:{name}" if folder is None else f"{name}@{folder.resolve()}"
+        self.task = entry.task
+        stored = {"shots": entry.train, "val": entry.train if entry.held_out else None, "test": entry.test}
+        self.splits = {split: source for split, source in stored.items() if source}
+
+    @classmethod
+    def named(cls, name: str) -> RealTable | None:
+        """The set that `hub:NAME` or `NAME@DIR` means; UserError if it cannot be read there."""
+        on_hub = name.startswith("hub:")
+        known, _, folder = name.removeprefix("hub:").partition("@")
+        if not on_hub and known not in REAL_SETS:
+            return None
+        if known not in REAL_SETS:
+            raise UserError(f"there is no real set '{known}': rftkit data list names them")
+        entry = REAL_SETS[known]
+        if on_hub and folder:
+            raise UserError(f"'{name}' names both the hub and a folder: give hub:{known} or {known}@{folder}")
+        if on_hub and not entry.on_hub:
+            raise UserError(f"'{known}' cannot be read from the hub ({entry.where}): fetch it and give {known}@DIR")
+        if not on_hub and not (folder and Path(folder).is_dir()):
+            hub = f" or hub:{known}" if entry.on_hub else ""
+            raise UserError(f"'{name}' names no folder: give {known}@DIR{hub}")
+        return cls(known, entry, None if on_hub else Path(folder))
+
+    def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
+        rows = _rows(self.given, self.entry, self.folder, self.stored(split))
+        chosen = sample((row for row in rows if split == "test" or self._wanted(row[1], split)), count, seed)
+        return (_example(self.name, self.entry, row, split) for row in chosen)
+
+    def _wanted(self, row: Row, split: str) -> bool:
+        """Whether a training row is one of the paper's, and of this split."""
+        images = row.get(self.entry.image)
+        images = images if isinstance(images, list) else [images]
+        if self.entry.one_image and len(images) != 1:
+            return False
+        return not self.entry.held_out or is_held_out(images[0] if images else None, None) == (split == "val")
 
 
-def find(name: str) -> tuple[str, RealSet, Path | None]:
-    """A real set's name, its entry, and the folder it is in (None: the hub); UserError if it cannot be read there."""
-    on_hub = name.startswith("hub:")
-    known, _, folder = name.removeprefix("hub:").partition("@")
-    if known not in REAL_SETS:
-        raise UserError(f"there is no real set '{known}': rftkit data list names them")
-    entry = REAL_SETS[known]
-    if on_hub and folder:
-        raise UserError(f"'{name}' names both the hub and a folder: give hub:{known} or {known}@{folder}")
-    if on_hub and not entry.on_hub:
-        raise UserError(f"'{known}' cannot be read from the hub ({entry.where}): fetch it and give {known}@DIR")
-    if not on_hub and not (folder and Path(folder).is_dir()):
-        raise UserError(f"'{name}' names no folder: give {known}@DIR" + (f" or hub:{known}" if entry.on_hub else ""))
-    return known, entry, None if on_hub else Path(folder)
-
-
-def task_of_table(name: str) -> str:
-    """The task of a table; that of a JSONL folder is classification."""
-    return find(name)[1].task if is_real(name) else "classification"
-
-
-def stored_splits(name: str) -> dict[str, str]:
-    """Which of `shots`, `val` and `test` a table has, and what they are stored as."""
-    if not is_real(name):
-        train, test = (split if (Path(name) / file).exists() else None for split, file in JSONL.items())
-        held_out = True
-    else:
-        entry = find(name)[1]
-        train, test, held_out = entry.train, entry.test, entry.held_out
-    found = {"shots": train, "val": train if held_out else None, "test": test}
-    return {split: stored for split, stored in found.items() if stored}
-
-
-def load(name: str, split: str, count: int | None, seed: int) -> list[Example]:
-    """Up to `count` examples of a split (`shots`, `val` or `test`; None: all), in the table's order.
-
-    A test row that cannot be used is a UserError; training rows that cannot are left out, and one line says so.
-    """
-    found = list(read(name, split, count, seed))
-    bad = [error for error in found if isinstance(error, UserError)]
-    good = [example for example in found if isinstance(example, Example)]
-    if bad and (split == "test" or not good):
-        raise bad[0]
-    if bad:
-        print(f"{name}: {len(bad)} of {len(found)} training rows left out, the first: {bad[0]}", file=sys.stderr)
-    if not good:
-        raise UserError(f"'{name}' has no rows for '{split}'")
-    if again := repeated(good):
-        raise UserError(f"'{name}', {split}: {again[0]}")
-    return good
-
-
-def read(name: str, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
-    """The rows of a split as examples, or what is wrong with a row; UserError if the table itself cannot be read."""
-    stored = stored_splits(name).get(split)
-    if stored is None:
-        raise UserError(f"'{name}' has no rows for '{split}', only for {', '.join(stored_splits(name))}")
-    if not is_real(name):
-        folder, lines = Path(name), enumerate(read_lines(Path(name) / JSONL[stored]))
-        chosen = sample((pair for pair in lines if _line_belongs(pair[1], split, folder)), count, seed)
-        place = {"dataset": folder.resolve().name, "split": split}
-        return (replace(line, **place) if isinstance(line, Example) else line for _, line in chosen)
-    known, entry, folder = find(name)
-    rows = (row for row in _rows(name, entry, folder, stored) if split == "test" or _wanted(entry, row[1], split))
-    return (_example(known, entry, row, split) for row in sample(rows, count, seed))
-
-
-def _line_belongs(line: Example | UserError, split: str, folder: Path) -> bool:
-    return _belongs(line.images[0], split, folder) if isinstance(line, Example) else split != "val"
-
-
-def _belongs(image: Any, split: str, folder: Path | None) -> bool:
-    """Whether a picture is of this split: it is held out whatever is asked about it."""
-    return split == "test" or (_digest(image, folder)[0] % HELD_OUT == 0) == (split == "val")
+def is_held_out(image: Any, folder: Path | None) -> bool:
+    """Whether a training picture is kept for choosing: whatever is asked about it."""
+    return _digest(image, folder)[0] % HELD_OUT == 0
 
 
 def _digest(image: Any, folder: Path | None) -> bytes:
@@ -121,14 +130,6 @@ def _digest(image: Any, folder: Path | None) -> bytes:
     image = (image.get("bytes") or image.get("path")) if isinstance(image, dict) else image
     name = image.relative_to(folder.resolve()).as_posix() if isinstance(image, Path) else image
     return hashlib.sha256(name if isinstance(name, bytes) else str(name).encode(errors="replace")).digest()
-
-
-def _wanted(entry: RealSet, row: Row, split: str) -> bool:
-    """Whether a training row is one of the paper's, and of this split."""
-    images = row.get(entry.image)
-    images = images if isinstance(images, list) else [images]
-    alone = not entry.one_image or len(images) == 1
-    return alone and (not entry.held_out or _belongs(images[0] if images else None, split, None))
 
 
 def sample(rows: Iterable[tuple], count: int | None, seed: int) -> list[tuple]:

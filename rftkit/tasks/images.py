@@ -1,0 +1,65 @@
+"""Opens images, and says in one line what is wrong with them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from rftkit.common.errors import UserError
+from rftkit.tasks.example import ImageRef
+
+MAX_PIXELS = 40_000_000
+MAX_SIDE = 20_000
+MAX_ASPECT = 200  # the image processor of Qwen2-VL refuses longer ones
+ALLOWED = (
+    f"at most {MAX_PIXELS // 10**6} megapixels, {MAX_SIDE} pixels a side and an aspect ratio of {MAX_ASPECT} are read: "
+    "scale it down or crop it"
+)
+
+
+def open_image(image: ImageRef, max_pixels: int | None = None, item: str = "") -> Image.Image:
+    """An image in RGB, scaled down to `max_pixels` if it has more; UserError naming `item` if it cannot be used."""
+    if isinstance(image, Path | bytes):
+        with opened(image, item) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+    image = image.convert("RGB")
+    if max_pixels and image.width * image.height > max_pixels:
+        scale = (max_pixels / (image.width * image.height)) ** 0.5
+        size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return image
+
+
+@contextmanager
+def opened(image: Path | bytes, item: str) -> Iterator[Image.Image]:
+    """An image file of an allowed size, its pixels not yet read; whatever goes wrong is a UserError naming `item`."""
+    name = image.name if isinstance(image, Path) else "stored in the row"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; the size is checked here
+            with Image.open(image if isinstance(image, Path) else BytesIO(image)) as file:
+                check_size(file.size, name, item)
+                yield file
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{item}: there is no image '{image}'") from None
+    except Image.DecompressionBombError:  # raised before the size can be looked at
+        raise UserError(f"{item}: image '{name}' is far too large; {ALLOWED}") from None
+    except UnidentifiedImageError:  # its text has a whole path in it, or the address of a buffer
+        raise UserError(f"{item}: cannot read image '{name}': it is in no format that Pillow reads") from None
+    except Exception as error:  # Pillow's readers raise all kinds of errors on broken files
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{item}: cannot read image '{name}': {reason}") from None
+
+
+def check_size(size: tuple[int, int], name: str, item: str) -> None:
+    """Refuse images that would eat the memory or that the image processor refuses."""
+    width, height = size
+    if width * height > MAX_PIXELS or max(size) > MAX_SIDE or max(size) > MAX_ASPECT * min(size):
+        raise UserError(f"{item}: image '{name}' is {width} x {height} pixels; {ALLOWED}")
