@@ -52,33 +52,47 @@ def study(
     began = time.perf_counter()
     count = study_seeds(profile) if seeds is None else seeds
     jobs = (len(devices()) or min(2, os.cpu_count() or 1)) if jobs is None else jobs
-    bounds = {"seeds": (count, 1, 10**4), "jobs": (jobs, 1, 10**3), "first-seed": (first_seed, 0, 2**31),
-              "time-limit": (time_limit, 0.01, 10**4)}  # fmt: skip
-    for name, (value, least, most) in bounds.items():
-        within(f"--{name}", value, least, most)
+    _check(count, jobs, first_seed, time_limit, models)
     # Notebooks run in a folder of their own: paths are made absolute.
-    if models and not all(models):
-        raise UserError("--models: a name between commas is missing")
     bases = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models or [])]
     plan = dealt(profile, only, range(first_seed, first_seed + count), bases, shard)
     plan = {chapter: part for chapter, part in plan.items() if datasets_of(chapter, dataset)}
     missing = {c: _missing(runs_of(c, profile, dataset, part, out)) for c, part in plan.items()}
     _announce(missing, names=dry_run)
-    every = {folder: settings for runs in missing.values() for folder, settings in runs.items()}  # chapters share some
-    print(_estimate(list(every.values()), profile, out, jobs), end="", flush=True)
+    print(_estimate(_together(missing), profile, out, jobs), end="", flush=True)
     if dry_run:
         return 0
     todo = {chapter: runs for chapter, runs in missing.items() if runs}
-    for model in {settings.model for runs in todo.values() for settings in runs.values()}:
+    for model in {settings.model for settings in _together(todo)}:
         load_processor(model)  # one that cannot be had is refused before any notebook is started
     failed = execute_chapters(plan, todo, profile, dataset, out, jobs, time_limit)
     for chapter in failed:
         print(f"failed: {chapter.title}; its last lines stand above", file=sys.stderr)
     if len(failed) < len(plan):
-        text, path = write_report(out / Path(profile).stem)
-        print(f"\n{text}\n\nreport: {path} and {path.with_suffix('.html').name}")
+        _report(out / Path(profile).stem)
         print(f"took {(time.perf_counter() - began) / 60:.1f} minutes")
     return 1 if failed else 0
+
+
+def _report(runs: Path) -> None:
+    text, path = write_report(runs)
+    print(f"\n{text}\n\nreport: {path} and {path.with_suffix('.html').name}")
+
+
+def _check(seeds: int, jobs: int, first_seed: int, time_limit: float | None, models: Sequence[str] | None) -> None:
+    """Refuse options that cannot work."""
+    within("--seeds", seeds, 1, 10**4)
+    within("--jobs", jobs, 1, 10**3)
+    within("--first-seed", first_seed, 0, 2**31)
+    within("--time-limit", time_limit, 0.01, 10**4)
+    if models and not all(models):
+        raise UserError("--models: a name between commas is missing")
+
+
+def _together(missing: dict[Chapter, dict[Path, Settings]]) -> list[Settings]:
+    """The settings of missing runs, each once: chapters share some."""
+    every = {folder: settings for runs in missing.values() for folder, settings in runs.items()}
+    return list(every.values())
 
 
 def _missing(runs: dict[Path, Settings]) -> dict[Path, Settings]:

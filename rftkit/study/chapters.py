@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ from rftkit.runs.collect import short_names
 from rftkit.settings import METHODS, Settings, every_control, read_claims
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chapter:
-    """A notebook of the study and the methods it runs."""
+    """A notebook of the study, and the methods, sets and models that it runs."""
 
     notebook: str
     methods: tuple[str, ...]
     controls: tuple[tuple[str, str], ...] = ()  # method and control
     datasets: tuple[str, ...] = ()  # its own sets; none: that of the profile
-    parameters: tuple[tuple[str, Any], ...] = ()  # of the notebook, beside profile, sets, seeds and out
+    parameters: dict[str, Any] = field(default_factory=dict)  # of the notebook, beside profile, sets, seeds and out
     headline: bool = True  # part of the study if no notebooks are named
     model: str | None = None  # None: the profile's
     model_title: str | None = None  # what tells it from the study's other models; None: its name
@@ -38,8 +38,8 @@ class Chapter:
     @property
     def title(self) -> str:
         """The notebook's name, and the set, the protocol and the model if they are its own."""
-        own = dict(self.parameters).get("dataset"), self.protocol, self.model_title or self.model
-        return "-".join(filter(None, (self.notebook, *own)))
+        parts = [self.notebook, self.parameters.get("dataset"), self.protocol, self.model_title or self.model]
+        return "-".join(filter(None, parts))
 
     @property
     def weight(self) -> int:
@@ -61,7 +61,7 @@ CHAPTERS = (
         "05_math_spatial_puzzle",
         SET_METHODS,
         datasets=("math", "spatial", "puzzle", "shapes", "digits", "emoji", "flags", "textures"),
-        parameters=(("methods", SET_METHODS),),
+        parameters={"methods": SET_METHODS},
         headline=False,
     ),
     *(
@@ -69,7 +69,7 @@ CHAPTERS = (
             "05_math_spatial_puzzle",
             SET_METHODS,
             datasets=("shapes",),
-            parameters=(("methods", SET_METHODS), ("matrix_items", 0)),
+            parameters={"methods": SET_METHODS, "matrix_items": 0},
             headline=False,
             protocol=protocol,
             seeds=seeds,
@@ -80,7 +80,7 @@ CHAPTERS = (
         "05_math_spatial_puzzle",
         SIZE_METHODS,
         datasets=tuple(LARGER["sets"]),
-        parameters=(("methods", SIZE_METHODS), ("matrix_items", 0)),
+        parameters={"methods": SIZE_METHODS, "matrix_items": 0},
         headline=False,
         model=LARGER["model"],
         seeds=LARGER["seeds"],
@@ -91,13 +91,13 @@ CHAPTERS = (
             "06_when_to_think",
             (*RL_METHODS, "adaptive"),
             datasets=(name,),
-            parameters=(("dataset", name),),
+            parameters={"dataset": name},
             headline=False,
             seeds=3,
         )
         for name in ("math", "puzzle")
     ),
-    Chapter("10_controls", (), every_control(), parameters=(("controls", None),), headline=False),
+    Chapter("10_controls", (), every_control(), parameters={"controls": None}, headline=False),
 )
 
 
@@ -123,21 +123,20 @@ def chapters(profile: str, only: tuple[str, ...] | None, models: Sequence[str] =
 
 def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
     """The runs of a chapter by their folders."""
-    runs = [
-        settings
-        for name in datasets_of(chapter, dataset)
-        for method, control in (*((method, None) for method in chapter.methods), *chapter.controls)
-        for settings in with_seeds(
-            profile, method, seeds, dataset=name, control=control, model=chapter.model, protocol=chapter.protocol
-        )
-    ]
-    return {folder_of(settings, out): settings for settings in runs}
+    methods = [(method, None) for method in chapter.methods] + list(chapter.controls)
+    own = {"model": chapter.model, "protocol": chapter.protocol}
+    runs = {}
+    for name in datasets_of(chapter, dataset):
+        for method, control in methods:
+            for settings in with_seeds(profile, method, seeds, dataset=name, control=control, **own):
+                runs[folder_of(settings, out)] = settings
+    return runs
 
 
 def datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]:
     """The sets a chapter runs: the one asked for, or its own, or the profile's (None); a chapter with a protocol or a
     number of seeds of its own has no others than its own."""
-    if dataset and "dataset" in dict(chapter.parameters):
+    if dataset and "dataset" in chapter.parameters:
         return ()  # the chapter of the same notebook without a set of its own has it
     if (chapter.protocol or chapter.seeds) and dataset:
         return tuple(name for name in chapter.datasets if name == dataset)

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from itertools import cycle, islice
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import psutil
 import torch
@@ -156,23 +157,13 @@ def execute_chapter(
     time_limit: float | None = None,
 ) -> bool:
     """Run a notebook through papermill in a process of its own; the executed copy is kept beside the runs."""
-    first = f"s{seeds[0]}" if seeds[0] else None  # parts of a study do not overwrite each other's
-    title = "-".join(filter(None, (chapter.title, dataset and short_name(dataset), first)))
+    parts = [chapter.title, dataset and short_name(dataset), f"s{seeds[0]}" if seeds[0] else None]
+    title = "-".join(filter(None, parts))  # parts of a study do not overwrite each other's
     executed = out / Path(profile).stem / "notebooks" / f"{title}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    every = [load_settings(profile, "zero_shot", dataset=name) for name in datasets_of(chapter, dataset)]
-    sets = [settings.dataset for settings in every]
-    name = profile if (PROFILES / f"{profile}.yaml").is_file() else str(Path(profile).resolve())
-    parameters = {"profile": name, "seeds": seeds, "out": str(out.resolve())}
-    parameters |= {"model": chapter.model}
-    if chapter.datasets and "dataset" not in dict(chapter.parameters):
-        parameters |= {"datasets": sets, "protocol": chapter.protocol or every[0].protocol}
-    else:
-        parameters |= {"dataset": sets[0]}
-    parameters |= dict(chapter.parameters)
     command = [*_module("papermill"), str(NOTEBOOKS / f"{chapter.notebook}.ipynb"), str(executed)]
     command += ["--kernel", "python3", "--cwd", str(NOTEBOOKS), "--log-output", "--no-progress-bar"]
-    for key, value in parameters.items():
+    for key, value in _parameters(chapter, profile, dataset, seeds, out).items():
         command += ["-y", json.dumps({key: value})]  # JSON is YAML
     began = time.perf_counter()
     status, written = jobs.run(command, minutes=time_limit)
@@ -181,6 +172,24 @@ def execute_chapter(
     how = ("interrupted" if jobs.ended else "failed") if status else "done"
     tqdm.write(f"{chapter.title}: {how} after {time.perf_counter() - began:.0f} s, see {executed}")
     return status == 0
+
+
+def _parameters(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[str, Any]:
+    """What papermill puts into the notebook's cell of parameters. It runs elsewhere, so paths are whole."""
+    every = [load_settings(profile, "zero_shot", dataset=name) for name in datasets_of(chapter, dataset)]
+    sets = [settings.dataset for settings in every]
+    bundled = (PROFILES / f"{profile}.yaml").is_file()
+    found = {
+        "profile": profile if bundled else str(Path(profile).resolve()),
+        "seeds": seeds,
+        "out": str(out.resolve()),
+        "model": chapter.model,
+    }
+    if chapter.datasets and "dataset" not in chapter.parameters:
+        found |= {"datasets": sets, "protocol": chapter.protocol or every[0].protocol}
+    else:
+        found |= {"dataset": sets[0]}
+    return found | chapter.parameters
 
 
 def _say_last_lines(what: str, written: str) -> None:
