@@ -1,4 +1,12 @@
-"""The QLoRA GRPO trainer for one GPU (or CPU), thin over trl.GRPOTrainer."""
+"""The QLoRA GRPO trainer for one GPU (or CPU), thin over trl.GRPOTrainer.
+
+Where it departs from the paper (arXiv 2503.16188, section 3; the whole table stands in README.md):
+- LoRA in fp32 on the language model, over an NF4 or bf16 base. The paper trains all weights.
+- A constant learning rate: a run of n steps is then the beginning of a longer one.
+- No reference model unless `beta` is above 0.
+- The reward compares the parsed answer with the label (`rewards.py`). The released code runs math-verify on all text.
+- Prompt and picture are computed once a group (`shared_prefix/`); the numbers are those of stock TRL.
+"""
 
 from __future__ import annotations
 

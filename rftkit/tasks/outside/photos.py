@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.classification import ClassSet
+from rftkit.tasks.outside.real_sets import SETS
 from rftkit.tasks.outside.rows import CONTROL_TOKEN, is_utf8
 from rftkit.tasks.worlds import Drawing, World
 
@@ -31,28 +32,7 @@ class CoOpSet:
     question: str = QUESTION
 
 
-# Folders and files as in github.com/KaiyangZhou/CoOp, DATASETS.md and datasets/*.py.
-COOP = {
-    "caltech101": CoOpSet("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json"),
-    "oxford_pets": CoOpSet("oxford_pets", "images", "split_zhou_OxfordPets.json"),
-    "stanford_cars": CoOpSet("stanford_cars", "", "split_zhou_StanfordCars.json"),
-    "oxford_flowers": CoOpSet("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json"),
-    "food101": CoOpSet("food-101", "images", "split_zhou_Food101.json"),
-    "sun397": CoOpSet("sun397", "SUN397", "split_zhou_SUN397.json"),
-    "dtd": CoOpSet("dtd", "images", "split_zhou_DescribableTextures.json", "What type of texture is in the photo?"),
-    "eurosat": CoOpSet(
-        "eurosat", "2750", "split_zhou_EuroSAT.json", "What type of object is in the centered satellite photo?"
-    ),
-    "ucf101": CoOpSet(
-        "ucf101",
-        "UCF-101-midframes",
-        "split_zhou_UCF101.json",
-        "What actions is the person performing in the photo?",
-    ),
-    # These two have no split file: what stands here is the file that says which classes there are.
-    "fgvc_aircraft": CoOpSet("fgvc_aircraft", "images", "variants.txt", "What type of aircraft is in the photo?"),
-    "imagenet": CoOpSet("imagenet", "images", "classnames.txt"),
-}
+COOP = {name: CoOpSet(**given) for name, given in SETS["coop"].items()}
 
 
 @dataclass(frozen=True)

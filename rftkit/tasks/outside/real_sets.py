@@ -1,7 +1,6 @@
 """The paper's real sets that are tables of rows: where each is, how its columns are named, how it is asked and judged.
 
-An entry is written against the loaders named above it; nobody here has read the sets themselves. The scoring rule is
-that of the task (`rftkit.tasks.registry.rule_of_task`).
+The sets themselves stand in `sets.yaml`; the scoring rule is that of the task.
 """
 
 from __future__ import annotations
@@ -9,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+import yaml
+
 Row = dict[str, Any]
 Texts = tuple[Any, Any, list[Any] | None]  # question, answer and choices as a row has them, not checked yet
-SEE_PAGE = "see its page"
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class RealSet:
     """
 
     where: str  # id on the hub
-    licence: str
     task: str
-    train: str | None
-    test: str | None
     read: Callable[[RealSet, Row], Texts]
+    licence: str = "see its page"
+    train: str | None = None
+    test: str | None = None
     image: str = "image"
     question: str = "question"
     answer: str = "answer"
@@ -122,52 +123,17 @@ def by_turns(entry: RealSet, row: Row) -> Texts:
     return asked + there + listed, answer, None
 
 
-# github.com/minglllli/CLS-RL: b2n.sh and fewshot.sh (names), grpo.py (columns, tags), few-shot-data.ipynb (the list).
-AUTHORS = ("imagenet", "caltech", "dtd", "eurosat", "food", "flowers", "pets", "cars", "sun", "ucf", "fgvc")
-REAL_SETS = {
-    f"{name}-4shot-{kind}": RealSet(
-        f"afdsafas/{name}-4shot-{kind}", SEE_PAGE, "classification", "train", None, by_choice_list,
-        question="problem", answer="solution", held_out=False,
-    )
-    for name in AUTHORS
-    for kind in ("b2n", "fewshot")
-}  # fmt: skip
-REAL_SETS |= {
-    # Card of array/SAT: features, splits, licence, and that answers are to be shuffled. Paper: 15,000 rows, one image.
-    "sat": RealSet(
-        "array/SAT", "MIT", "spatial", "train", "test", by_columns, image="image_bytes", answer="correct_answer",
-        choices="answers", shuffled=True, first_rows=15_000, one_image=True, streamed=True,
-    ),
-    # CLS-RL, grpo_sat.py: SAT_train_15000.json with images and messages, as VisualThinker-R1-Zero prepares it.
-    "sat-15000": RealSet(
-        "made by github.com/turningpoint-ai/VisualThinker-R1-Zero", SEE_PAGE, "spatial", "train", None, by_turns,
-        image="images", question="messages", answer="messages", on_hub=False,
-    ),
-    # CLS-RL, test_cvbench.py; lmms-eval, tasks/cv_bench: choices, answer "(B)".
-    "cv-bench": RealSet(
-        "nyu-visionx/CV-Bench", "Apache-2.0", "spatial", None, "test", by_columns, choices="choices", letters=True,
-    ),
-    # Card of Zhiqiang007/MathV360K; Math-LLaVA's README: folders. The paper's 40,000 pairs are not marked in it.
-    "mathv360k": RealSet(
-        "Zhiqiang007/MathV360K", SEE_PAGE, "math", "train", None, by_turns, question="conversations",
-        answer="conversations", on_hub=False, images="data_images",
-    ),
-    # lmms-eval, tasks/mathvista; card of AI4Math/MathVista: answer is the text of a choice, or a number with a unit.
-    "mathvista": RealSet(
-        "AI4Math/MathVista", "CC-BY-SA-4.0", "math", None, "testmini", by_columns, image="decoded_image",
-        choices="choices",
-    ),
-    # lmms-eval, tasks/mathvision; card of MathLLMs/MathVision: answer is a letter where there are options.
-    "mathvision": RealSet(
-        "MathLLMs/MathVision", "MIT", "math", None, "testmini", by_columns, image="decoded_image", choices="options",
-        letters=True,
-    ),
-    # github.com/declare-lab/LLM-PuzzleTest: data_loading.py and data/*.json, images beside them; the hub has one split.
-    "puzzlevqa": RealSet(
-        "declare-lab/PuzzleVQA", SEE_PAGE, "puzzle", "train", "train", by_columns, choices="options",
-    ),
-    # The same; on the hub the split is called "data" (users' loaders in the style of lmms-eval).
-    "algopuzzlevqa": RealSet(
-        "declare-lab/AlgoPuzzleVQA", "Apache-2.0", "puzzle", None, "data", by_columns, choices="options",
-    ),
-}  # fmt: skip
+READERS = {reader.__name__: reader for reader in (by_columns, by_choice_list, by_turns)}
+SETS = yaml.safe_load(Path(__file__).with_name("sets.yaml").read_text())
+AUTHORS = SETS["authors"]["names"]
+
+
+def _entry(given: dict[str, Any]) -> RealSet:
+    return RealSet(**given | {"read": READERS[given["read"]]})
+
+
+REAL_SETS = {name: _entry(given) for name, given in SETS["tables"].items()}
+for name in AUTHORS:
+    for kind in ("b2n", "fewshot"):
+        where = {"where": f"{SETS['authors']['owner']}/{name}-4shot-{kind}"}
+        REAL_SETS[f"{name}-4shot-{kind}"] = _entry(SETS["authors"]["entry"] | where)
