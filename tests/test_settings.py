@@ -7,9 +7,8 @@ import pytest
 
 from rftkit.common.errors import UserError
 from rftkit.common.paths import PROFILES
-from rftkit.profiles import study_seeds
 from rftkit.run import with_seeds
-from rftkit.settings import METHODS, Settings, completion_limit, load_settings
+from rftkit.settings import METHODS, Settings, completion_limit, load_settings, study_seeds
 
 
 @pytest.fixture
@@ -138,16 +137,18 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("study: {seeds: 2}\nmethods: {sft: {steps: 3, steps: 3}}", "is not valid YAML: 'steps' stands in it twice"),
         ("!!python/object/apply:os.system [date]", "is not valid YAML"),
         ("step: 3", "unknown setting 'step': choose one of profile, task"),
+        ("3: step", "unknown setting '3': choose one of profile, task"),
         ("methods: {cls_rl: {step: 3}}", "unknown setting 'step'"),
-        ("methods: {sftt: {steps: 3}}", "unknown method 'sftt': choose one of zero_shot, sft"),
+        ("methods: {sftt: {steps: 3}}", "as in sft: {steps: 60}; 'sftt': Input should be 'zero_shot', 'sft', "),
         ("methods: [sft]", "'methods' of a profile must map each method to its settings"),
         ("methods: {sft: 3}", "'methods' of a profile must map each method to its settings"),
         ("dataset: [shapes]", "setting 'dataset' needs a text, not '['shapes']'"),
-        ("task: 3", "setting 'task' needs a text, not '3'"),
+        ("task: 3", "unknown task '3': choose one of classification, math"),
         ("steps: many", "setting 'steps' needs a whole number, not 'many'"),
         ("steps: 2.5", "setting 'steps' needs a whole number, not '2.5'"),
         ("steps: true", "setting 'steps' needs a whole number, not 'True'"),
         ("steps: .inf", "setting 'steps' needs a whole number, not 'inf'"),
+        (f"steps: 1{'0' * 400}", "setting 'steps' needs a whole number, not 'inf'"),
         ("steps:", "setting 'steps' needs a whole number, not 'None'"),
         ("learning_rate: fast", "setting 'learning_rate' needs a number, not 'fast'"),
         ("learning_rate: .nan", "setting 'learning_rate' needs a number, not 'nan'"),
@@ -155,8 +156,8 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("model: 3", "'model' of a profile must be a name or a list of names"),
         ("steps: 0", "setting 'steps' must be at least 1, not 0"),
         ("num_generations: 1", "setting 'num_generations' must be at least 2, not 1"),  # no group, no advantage
-        ("learning_rate: 0", "setting 'learning_rate' must be above 0, not 0.0"),
-        ("temperature: -1", "setting 'temperature' must be above 0, not -1.0"),
+        ("learning_rate: 0", "setting 'learning_rate' must be above 0, not 0"),
+        ("temperature: -1", "setting 'temperature' must be above 0, not -1"),
         ("max_pixels: 0", "setting 'max_pixels' must be at least 1, not 0"),
         ("max_pixels: 4\nmin_pixels: 5", "setting 'min_pixels' must be at most 4, not 5"),
         ("epochs: {eurosat: 100, other: many}", "setting 'epochs' needs a whole number, not 'many'"),
@@ -172,7 +173,7 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ),
         ("task: dancing", "unknown task 'dancing': choose one of classification"),
         ("loss_type: hinge", "unknown loss_type 'hinge': choose one of grpo"),
-        ("scoring: loose", "unknown scoring rule 'loose': choose one of strict, lenient, authors"),
+        ("scoring: loose", "unknown scoring 'loose': choose one of strict, lenient, authors"),
         ("device: tpu", "unknown device 'tpu': choose one of cpu, cuda"),
         ("report_to: dreams", "unknown report_to 'dreams': choose one of wandb, trackio, tensorboard, mlflow"),
         ("quantize: true\nlora_rank: 0", "set lora_rank above 0 or quantize to false"),
