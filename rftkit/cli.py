@@ -290,8 +290,8 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 
     for name, field in FIELDS.items():
         action = argparse.BooleanOptionalAction if field.annotation is bool else None
-        text = ": ".join(filter(None, (field.description, ", ".join(choices(field)))))
-        command.add_argument(f"--{name.replace('_', '-')}", action=action, help=text)
+        listed = f" ({', '.join(choices(field))})" if choices(field) else ""
+        command.add_argument(f"--{name.replace('_', '-')}", action=action, help=f"{field.description}{listed}")
     command.add_argument("--no-memory-check", dest="check_memory", action="store_false", help="as --no-check-memory")
     command.set_defaults(profile=FIELDS["profile"].default, method=FIELDS["method"].default, check_memory=None)
 

@@ -65,7 +65,9 @@ class Settings:
     control: Text | None = Field(None, description="a control of data/claims.yaml, which changes the method")
     model: Text = Field("nano-s", description="bundled name, folder or hub id; of a profile's list each seed takes one")
     seed: Whole = Field(0, ge=0, le=SEEDS, description="of training: adapter initialisation, sampling, order")
-    shots_seed: Whole | None = Field(None, ge=0, le=SEEDS, description="of the shots and choice lists; None: seed")
+    shots_seed: Whole | None = Field(
+        None, ge=0, le=SEEDS, description="of shots and choice lists; the seed if not given"
+    )
     test_seed: Whole = Field(0, ge=0, le=SEEDS, description="of the test items; keep it to compare runs")
     shots: Whole = Field(4, ge=1, le=MOST, description="classification: training images a class")
     train_items: Whole = Field(512, ge=1, le=MOST, description="other tasks: training images in all")
@@ -85,7 +87,7 @@ class Settings:
     max_answer_tokens: Whole = Field(12, ge=1, le=MOST, description="longest completion in the mode without, tokens")
     temperature: Number = Field(1.0, gt=0, description="of sampling in training and pass@8")
     beta: Number = Field(0.0, ge=0, le=MOST, description="weight of the KL term; above 0 it costs a reference pass")
-    reward: Rewarded = Field("mode", description="GRPO: what is rewarded; mode: accuracy, and format if it has one")
+    reward: Rewarded = Field("mode", description="GRPO: what is rewarded; mode: accuracy, and format of its tags")
     negatives: bool = Field(True, description="GRPO: false learns from right completions, each with advantage 1 (RAFT)")
     rejected: Literal["model", "random", None] = Field(None, description="SFT: whose wrong answer DPO is to lower")
     loss_type: Loss = Field("grpo", description="TRL's name; grpo is the paper's mean over each completion's tokens")

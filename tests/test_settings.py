@@ -1,14 +1,15 @@
 """Settings: who overrides whom, and what is said about values that cannot work."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from rftkit.common.errors import UserError
 from rftkit.common.paths import PROFILES
 from rftkit.run import with_seeds
-from rftkit.settings import METHODS, Settings, completion_limit, load_settings, study_seeds
+from rftkit.settings import FIELDS, METHODS, Settings, completion_limit, load_settings, study_seeds, with_steps
 
 
 @pytest.fixture
@@ -207,6 +208,23 @@ def test_wrong_names_are_one_line(name, method, given, line):
     assert line in str(error.value) and "\n" not in str(error.value)
 
 
+def test_settings_that_are_changed_are_checked_again():
+    settings = load_settings("smoke", "cls_rl")
+    for change in ({"steps": 0}, {"micro_batch": 3}, {"lora_rank": 0, "quantize": True}, {"protocol": "one_shot"}):
+        with pytest.raises(ValidationError):
+            replace(settings, **change)
+    assert replace(settings, steps="7").steps == 7
+    many = replace(settings, epochs=10**6)
+    with pytest.raises(UserError, match="setting 'steps' must be at most 1000000, not 50000000"):
+        with_steps(many, examples=100)
+
+
+def test_every_setting_is_described_in_a_line():
+    assert len(FIELDS) == len(fields(Settings)) == 45
+    for name, field in FIELDS.items():
+        assert field.description and "\n" not in field.description and len(field.description) < 80, name
+
+
 @pytest.mark.parametrize("micro_batch", [1, 4, 8, 16, 64, 1000])
 def test_a_micro_batch_may_divide_or_exceed_the_rollouts(micro_batch):
     assert load_settings("nano", "cls_rl", micro_batch=micro_batch).micro_batch == micro_batch
@@ -234,7 +252,7 @@ def test_steps_stand_above_a_table_of_epochs(profile):
     assert (settings.epochs, settings.steps) == (None, 7)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Settings) if str(field.type).startswith("int")])
+@pytest.mark.parametrize("name", [field.name for field in fields(Settings) if str(field.type).startswith("Whole")])
 def test_every_whole_number_has_a_largest_value(name):
     with pytest.raises(UserError, match=f"setting '{name}' must be at most .*, not 1e\\+30"):
         load_settings("smoke", "cls_rl", **{name: 1e30})
