@@ -65,9 +65,7 @@ class Settings:
     control: Text | None = Field(None, description="a control of data/claims.yaml, which changes the method")
     model: Text = Field("nano-s", description="bundled name, folder or hub id; of a profile's list each seed takes one")
     seed: Whole = Field(0, ge=0, le=SEEDS, description="of training: adapter initialisation, sampling, order")
-    shots_seed: Whole | None = Field(
-        None, ge=0, le=SEEDS, description="of shots and choice lists; the seed if not given"
-    )
+    shots_seed: Whole | None = Field(None, ge=0, le=SEEDS, description="of shots and choice lists; or the seed itself")
     test_seed: Whole = Field(0, ge=0, le=SEEDS, description="of the test items; keep it to compare runs")
     shots: Whole = Field(4, ge=1, le=MOST, description="classification: training images a class")
     train_items: Whole = Field(512, ge=1, le=MOST, description="other tasks: training images in all")

@@ -69,6 +69,7 @@ def test_models_of_a_profile_take_the_seeds_in_turn(profile):
         "c/c",
         "a/a",
     ]
+    assert load_settings(mine, "sft", seed="1").model == "b/b"  # as a flag gives it
     assert load_settings(mine, "sft", seed=1, model="d/d").model == "d/d"
     assert [(run.model, run.seed) for run in with_seeds(mine, "zero_shot", [1, 2, 4, 5])] == [("b/b", 1), ("c/c", 2)]
     assert [run.seed for run in with_seeds(mine, "sft", [1, 2, 4, 5])] == [1, 2, 4, 5]
