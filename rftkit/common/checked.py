@@ -20,6 +20,7 @@ NEEDS = {
     "bool_type": "true or false",
     "string_type": "a text",
     "string_too_short": "a text",
+    "string_unicode": "a text",  # bytes of a file name that are no UTF-8
 }
 BOUNDS = {
     "greater_than": "above {gt:.15g}",
