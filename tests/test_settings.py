@@ -169,7 +169,7 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("steps: 1e300", "setting 'steps' must be at most 1000000, not 1"),
         ("epochs: {eurosat: 100, math: 1}", "' has no number for 'shapes': add other: 10"),
         ("dataset: ''", "setting 'dataset' needs a text, not ''"),
-        ('control: "\\udc80"', "setting 'control' needs a text"),
+        ('dataset: "\\udc80"', "setting 'dataset' needs a text"),
         (
             "protocol: one_shot",
             "unknown protocol 'one_shot': choose one of base_to_new, new_to_base",
