@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 	touch $@
 
 study: .venv/.ready  ## the CPU study: notebooks 01-04 (or NOTEBOOKS=06,10, NOTEBOOKS=all), as many seeds as the profile says (or SEEDS=2), then the table and a report
-	$(BIN)/python -m rftkit study --profile $(PROFILE) $(if $(NOTEBOOKS),--only $(NOTEBOOKS)) $(if $(SEEDS),--seeds $(SEEDS)) --out $(OUT)
+	$(BIN)/python -m rftkit.cli study --profile $(PROFILE) $(if $(NOTEBOOKS),--only $(NOTEBOOKS)) $(if $(SEEDS),--seeds $(SEEDS)) --out $(OUT)
 
 test: .venv/.ready  ## lint and all tests, every notebook headless included
 	$(BIN)/python -m ruff check .

@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from rftkit.common.errors import UserError, as_user_error, said
 from rftkit.common.hub import asked_once
-from rftkit.common.paths import BUNDLED
+from rftkit.common.paths import BUNDLED, model_folder
 from rftkit.common.processor import IMAGE_TOKEN, ImageTextProcessor
 
 LORA_TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
@@ -38,10 +38,8 @@ KEEP_PRECISION = ["model.visual", "lm_head"]
 
 def resolve(name: str) -> str:
     """Where a model is: a bundled name, a folder with a config.json, or (the user named it) a hub id."""
-    if (BUNDLED / name / "config.json").is_file():
-        return str(BUNDLED / name)
-    if (Path(name) / "config.json").is_file():
-        return str(Path(name))
+    if folder := model_folder(name):
+        return str(folder)
     if Path(name).exists() or name.count("/") != 1 or name.startswith("."):
         bundled = ", ".join(sorted(path.parent.name for path in BUNDLED.glob("*/config.json")))
         raise UserError(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields, replace
-from functools import cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
+import pydantic
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from rftkit.common.errors import UserError, within
-from rftkit.common.paths import DATA
-from rftkit.profiles import base_model, load_profile
+from rftkit.common.checked import Number, Text, Whole, as_one_line, read_mapping
+from rftkit.common.errors import UserError
+from rftkit.common.paths import BUNDLED, DATA, PROFILES, model_folder, profile_path
 from rftkit.prompts import MODES
-from rftkit.rewards import get_rule
+from rftkit.rewards import RULES
 from rftkit.tasks.example import PROTOCOLS, TASK_RULES, ExampleSet
 from rftkit.tasks.images import MAX_PIXELS
 from rftkit.tasks.registry import bundled_sets, open_set, short_name, why_not
@@ -45,67 +44,64 @@ METHODS = {
 }
 
 SCENE_TOKENS = 64  # of a completion in a drawn task, if not given: its thoughts are longer
+MOST = 10**6  # of whole numbers without a bound of their own: beyond it nothing would run
+SEEDS = 2**32 - 1  # the largest that numpy takes
+Rewarded = Literal["mode", "accuracy", "format", "random"]
 # The losses of TRL whose log-probs and importance ratios are those of the paper's GRPO.
-LOSS_TYPES = ("grpo", "bnpo", "dr_grpo", "dapo")
-TRACKERS = (None, "wandb", "trackio", "tensorboard", "mlflow")
-REWARDS = ("mode", "accuracy", "format", "random")
-REJECTED = (None, "model", "random")
-# The least and the most of numbers; of whole ones not named here: one and a million. Beyond it nothing would run.
-BOUNDS = dict.fromkeys(("val_items", "pass_items", "eval_every", "lora_rank", "beta"), (0, 10**6))
-BOUNDS |= dict.fromkeys(("seed", "shots_seed", "test_seed"), (0, 2**32 - 1))
-BOUNDS |= dict.fromkeys(("max_pixels", "min_pixels"), (1, MAX_PIXELS)) | {"num_generations": (2, 10**6)}
+Loss = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
+Tracker = Literal["wandb", "trackio", "tensorboard", "mlflow", None]
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False))
 class Settings:
-    """Everything that decides a run's numbers. One instance is one run."""
+    """Everything that decides a run's numbers. One instance is one run. `rftkit run` has a flag for each field."""
 
-    profile: str = "nano"  # name of the profile the defaults came from
-    task: str = "classification"  # what is asked
-    dataset: str = "shapes"  # a bundled set, a folder, or a real set: hub:NAME or NAME@DIR
-    eval_dataset: str | None = None  # another set of the same task to test on; None: the one that is trained on
+    profile: Text = Field("nano", description="name of the profile the defaults come from, or path of a YAML file")
+    task: Literal[tuple(TASK_RULES)] = Field("classification", description="what is asked")
+    dataset: Text = Field("shapes", description="a bundled set, a folder, or a real set: hub:NAME or NAME@DIR")
+    eval_dataset: Text | None = Field(None, description="another set of the same task to test on")
     # Train on base classes, test both halves; new_to_base: swapped; few_shot: all classes; open_set: so without lists.
-    protocol: str = "base_to_new"
-    method: str = "no_thinking_rl"  # how the model is trained
-    control: str | None = None  # a control of data/claims.yaml, which changes the method; None: the method itself
-    model: str = "nano-s"  # bundled name, folder or hub id; a profile may have a list: seeds take them in turn
-    seed: int = 0  # of training: adapter initialisation, sampling, order
-    shots_seed: int | None = None  # which shots and choice lists are drawn; None: the training seed
-    test_seed: int = 0  # which test items are drawn; keep it to compare runs
-    shots: int = 4  # classification: training images a class
-    train_items: int = 512  # other tasks: training images in all
-    test_items: int = 1000  # test images a half (fewer where a set of real pictures has fewer)
-    val_items: int = 200  # held-out base images for choosing steps and learning rate, and for curves
-    pass_items: int = 100  # test images a half for pass@8 (eight samples each)
-    scoring: str = "strict"  # rule of the training reward and the headline accuracy; not given: the task's own
-    steps: int = 60  # optimizer steps
-    epochs: int | None = None  # passes over the training examples, which then decide the steps
-    learning_rate: float = 1e-3  # of AdamW, constant
-    prompts_per_step: int = 8  # GRPO: questions an optimizer step
-    num_generations: int = 8  # GRPO: completions a question (the group size G)
-    sft_batch: int = 32  # SFT: examples an optimizer step
-    micro_batch: int = 64  # sequences in memory at once while training
-    eval_batch: int = 250  # prompts in memory at once while evaluating
-    max_completion_tokens: int = 40  # tokens, in modes with tags
-    max_answer_tokens: int = 12  # tokens, in the mode without
-    temperature: float = 1.0  # of sampling in training and pass@8
-    beta: float = 0.0  # weight of the KL term; the paper's 0.04 costs a reference pass
-    reward: str = "mode"  # GRPO: what is rewarded. mode: accuracy, and format if there is one; accuracy, format, random
-    negatives: bool = True  # GRPO: false learns from right completions only, each with advantage 1 (RAFT)
-    rejected: str | None = None  # SFT on the answer: a wrong one beside it, for DPO, the model's own (model) or random
-    loss_type: str = "grpo"  # TRL's name; grpo is the paper's mean over each completion's tokens
-    lora_rank: int = 16  # 0: full fine-tuning
-    quantize: bool = False  # NF4 base model (QLoRA)
-    gradient_checkpointing: bool = False  # less memory, a third more time
-    share_prefix: bool = True  # GRPO: prompt and image once per group; false: stock TRL
-    max_pixels: int | None = None  # pixels an image is scaled down to; None: the model's own limit
-    min_pixels: int | None = None  # pixels an image is scaled up to; None: the model's own limit
-    save_every: int = 20  # steps between checkpoints
-    eval_every: int = 0  # steps between points of the accuracy curve; 0: none
-    eval_kl: bool = False  # the curve also has the forward KL from the base model
-    device: str | None = None  # cpu or cuda; None: cuda if there is one
-    report_to: str | None = None  # a tracker that TRL hands its metrics to; None: none
-    check_memory: bool = True  # on a GPU: refuse a run whose estimated memory is more than what is free
+    protocol: Literal[PROTOCOLS] = Field("base_to_new", description="classes that are trained on, and tested")
+    method: Literal[tuple(METHODS)] = Field("no_thinking_rl", description="how the model is trained")
+    control: Text | None = Field(None, description="a control of data/claims.yaml, which changes the method")
+    model: Text = Field("nano-s", description="bundled name, folder or hub id; of a profile's list each seed takes one")
+    seed: Whole = Field(0, ge=0, le=SEEDS, description="of training: adapter initialisation, sampling, order")
+    shots_seed: Whole | None = Field(None, ge=0, le=SEEDS, description="of shots and choice lists; or the seed itself")
+    test_seed: Whole = Field(0, ge=0, le=SEEDS, description="of the test items; keep it to compare runs")
+    shots: Whole = Field(4, ge=1, le=MOST, description="classification: training images a class")
+    train_items: Whole = Field(512, ge=1, le=MOST, description="other tasks: training images in all")
+    test_items: Whole = Field(1000, ge=1, le=MOST, description="test images a half, or all if a set has fewer")
+    val_items: Whole = Field(200, ge=0, le=MOST, description="held-out base images, for curves and rftkit select")
+    pass_items: Whole = Field(100, ge=0, le=MOST, description="test images a half for pass@8, eight samples each")
+    scoring: Literal[tuple(RULES)] = Field("strict", description="rule of the reward and of the headline accuracy")
+    steps: Whole = Field(60, ge=1, le=MOST, description="optimizer steps")
+    epochs: Whole | None = Field(None, ge=1, le=MOST, description="passes over the examples, in place of steps")
+    learning_rate: Number = Field(1e-3, gt=0, description="of AdamW, constant")
+    prompts_per_step: Whole = Field(8, ge=1, le=MOST, description="GRPO: questions an optimizer step")
+    num_generations: Whole = Field(8, ge=2, le=MOST, description="GRPO: completions a question (the group size G)")
+    sft_batch: Whole = Field(32, ge=1, le=MOST, description="SFT: examples an optimizer step")
+    micro_batch: Whole = Field(64, ge=1, le=MOST, description="sequences in memory at once while training")
+    eval_batch: Whole = Field(250, ge=1, le=MOST, description="prompts in memory at once while evaluating")
+    max_completion_tokens: Whole = Field(40, ge=1, le=MOST, description="longest completion in modes with tags, tokens")
+    max_answer_tokens: Whole = Field(12, ge=1, le=MOST, description="longest completion in the mode without, tokens")
+    temperature: Number = Field(1.0, gt=0, description="of sampling in training and pass@8")
+    beta: Number = Field(0.0, ge=0, le=MOST, description="weight of the KL term; above 0 it costs a reference pass")
+    reward: Rewarded = Field("mode", description="GRPO: what is rewarded; mode: accuracy, and format of its tags")
+    negatives: bool = Field(True, description="GRPO: false learns from right completions, each with advantage 1 (RAFT)")
+    rejected: Literal["model", "random", None] = Field(None, description="SFT: whose wrong answer DPO is to lower")
+    loss_type: Loss = Field("grpo", description="TRL's name; grpo is the paper's mean over each completion's tokens")
+    lora_rank: Whole = Field(16, ge=0, le=MOST, description="of the adapters; 0 is full fine-tuning")
+    quantize: bool = Field(False, description="NF4 base model (QLoRA)")
+    gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
+    share_prefix: bool = Field(True, description="GRPO: prompt and image once per group; false: stock TRL")
+    max_pixels: Whole | None = Field(None, ge=1, le=MAX_PIXELS, description="pixels an image is scaled down to")
+    min_pixels: Whole | None = Field(None, ge=1, le=MAX_PIXELS, description="pixels an image is scaled up to")
+    save_every: Whole = Field(20, ge=1, le=MOST, description="steps between checkpoints")
+    eval_every: Whole = Field(0, ge=0, le=MOST, description="steps between points of the accuracy curve; 0: none")
+    eval_kl: bool = Field(False, description="the curve also has the forward KL from the base model")
+    device: Literal["cpu", "cuda", None] = Field(None, description="where to run; cuda, if there is one, if not given")
+    report_to: Tracker = Field(None, description="a tracker that TRL hands its metrics to")
+    check_memory: bool = Field(True, description="on a GPU: refuse a run estimated to need more memory than is free")
 
     @property
     def train_set(self) -> ExampleSet:
@@ -117,14 +113,43 @@ class Settings:
         """The set that is tested on: the one that is trained on, if no other is given."""
         return open_set(self.eval_dataset or self.dataset)
 
+    def __post_init__(self) -> None:
+        """ValueError on settings that do not go together."""
+        method = METHODS[self.method]
+        if self.max_pixels and self.min_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError(f"setting 'min_pixels' must be at most {self.max_pixels}, not {self.min_pixels}")
+        if self.reward == "format" and not MODES[method.mode].tags:
+            raise ValueError(f"method '{self.method}' has no format to reward: its mode has no tags")
+        if self.rejected and self.method != "sft":
+            raise ValueError(f"setting 'rejected' makes a DPO run of the method 'sft', not of '{self.method}'")
+        if self.protocol != "base_to_new" and self.task != "classification":
+            raise ValueError(f"protocol '{self.protocol}' is for classification, not for {self.task}")
+        if self.quantize and self.lora_rank == 0:
+            raise ValueError("a quantised model cannot be trained in full: set lora_rank above 0 or quantize to false")
+        rollouts = self.prompts_per_step * self.num_generations
+        if method.trainer == "sft" and self.sft_batch % min(self.micro_batch, self.sft_batch):
+            raise ValueError(f"micro_batch {self.micro_batch} must divide the sft_batch {self.sft_batch}")
+        if method.trainer == "grpo" and rollouts % min(self.micro_batch, rollouts):
+            raise ValueError(f"micro_batch {self.micro_batch} must divide the {rollouts} rollouts of a step")
 
-@cache
+
+FIELDS = Settings.__pydantic_fields__  # by name: type, default, bounds and description
+
+
+def settings_of(values: dict[str, Any]) -> Settings:
+    """Settings by name, checked; those that are not given have their defaults. UserError on the first mistake."""
+    for name in values:
+        if name not in FIELDS:
+            raise UserError(f"unknown setting '{name}': choose one of {', '.join(FIELDS)}")
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise as_one_line(error, FIELDS) from error
+
+
 def read_claims() -> dict[str, Any]:
-    """The content of `data/claims.yaml`: the design, the rule of selection, the comparisons and the controls.
-
-    Read once a process, and not to be changed: a change of the file is seen after a restart.
-    """
-    return yaml.safe_load((DATA / "claims.yaml").read_text())
+    """The content of `data/claims.yaml`: the design, the rule of selection, the comparisons and the controls."""
+    return read_mapping(DATA / "claims.yaml", "file")
 
 
 def control_settings(name: str, method: str, chosen: bool = False) -> dict[str, Any]:
@@ -149,71 +174,110 @@ def every_control() -> tuple[tuple[str, str], ...]:
     return tuple((method, name) for name, control in controls for method in control["methods"])
 
 
+OfMethods = dict[Literal[tuple(METHODS)], dict[str, Any]]
+OfSets = dict[Literal[tuple(bundled_sets())], OfMethods]
+Names = Text | Annotated[list[Text], Field(min_length=1)]
+OfStudy = dict[Literal["seeds"], Annotated[int, Field(strict=True, ge=1)]]
+# What a profile may hold in a form of its own, and what is said of another form.
+PARTS = {
+    "methods": (TypeAdapter(OfMethods | None), "map each method to its settings, as in sft: {steps: 60}"),
+    "datasets": (TypeAdapter(OfSets | None), "map bundled sets to methods, as in math: {sft: {steps: 60}}"),
+    "model": (TypeAdapter(Names), "be a name or a list of names, as in model: [nano-s, my/model]"),
+    "study": (TypeAdapter(OfStudy), "hold a number of seeds, as in study: {seeds: 5}"),
+}
+
+
+def load_profile(name: str) -> dict[str, Any]:
+    """The content of a profile, by name (`notebooks/profiles/NAME.yaml`) or by path."""
+    path = profile_path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.yaml")))
+        raise UserError(f"no profile '{name}': choose one of {known}, or give the path of a YAML file")
+    content = read_mapping(path, "profile")
+    own = {key: value for key, value in content.items() if key != "like"}
+    if (like := content.get("like")) is None:
+        return own
+    if like == path.stem or not (PROFILES / f"{like}.yaml").is_file():  # of the kit's own, so that there is no circle
+        raise UserError(f"'like' of profile '{path}' must name another profile of the kit, not '{like}'")
+    return load_profile(like) | {"profile": path.stem} | own
+
+
+def _part(content: dict[str, Any], name: str) -> Any:
+    """One of the PARTS of a profile, checked; an empty one if it has none."""
+    form, words = PARTS[name]
+    try:
+        return form.validate_python(content.get(name, {})) or {}
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise UserError(f"'{name}' of a profile must {words}; '{found['input']}': {found['msg']}") from error
+
+
+def study_seeds(profile: str) -> int:
+    """How many seeds a study with this profile has, from `study: {seeds: 10}`: 1 if not given."""
+    return _part(load_profile(profile), "study").get("seeds", 1)
+
+
+def _whose_turn(models: str | list[str], seed: int, profile: str) -> str:
+    """The model that a seed starts from: of a list the one whose turn it is, and a folder beside the profile first."""
+    model = models[seed % len(models)] if isinstance(models, list) else models
+    beside = model_folder(model, profile_path(profile).parent)
+    return str(beside.resolve()) if beside and not beside.is_relative_to(BUNDLED) else model
+
+
 def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     """The settings of a run: the profile's, its parts for the method and the dataset, a control's, then `overrides`.
 
     An override that is None was not given.
     """
-    content = load_profile(profile)
-    parts = (content.pop(key, None) for key in ("methods", "datasets", "study"))
-    for_methods, for_datasets, _ = ({} if part is None else part for part in parts)
-    if not isinstance(for_datasets, dict) or not set(for_datasets) <= set(bundled_sets()):
-        raise UserError("'datasets' of a profile must map bundled sets to methods, as in math: {sft: {steps: 60}}")
-    for_datasets = {name: _method_part(part, method) for name, part in for_datasets.items()}
+    read = load_profile(profile)
     name = Path(profile).stem
-    if Path(str(content.get("profile", name))).stem != name:
-        raise UserError(f"profile '{profile}' calls itself '{content['profile']}': write profile: {name}")
+    if Path(str(read.get("profile", name))).stem != name:
+        raise UserError(f"profile '{profile}' calls itself '{read['profile']}': write profile: {name}")
+    content = {key: value for key, value in read.items() if key not in ("methods", "datasets", "study")}
+    content |= _part(read, "methods").get(method, {})
     given = {key: value for key, value in overrides.items() if value is not None}
     if given.keys() & {"task", "dataset"}:  # the one given decides; the profile's other one may not fit it
         content = {key: value for key, value in content.items() if key not in ("task", "dataset")}
-    for_dataset = _for_set(for_datasets, _of_task(content | given)) or {}
-    merged = content | _method_part(for_methods, method) | for_dataset
+    usual, sets = _of_sets(content | given)
+    merged = usual | content | (_for_set(_part(read, "datasets"), sets) or {}).get(method, {})
     if control := (merged | given).get("control"):
         merged |= control_settings(str(control), method, chosen="learning_rate" in given)
-    merged = _of_task(merged | {"profile": name, "method": method} | given)
-    if "model" not in given:
-        seed = _typed("seed", merged.get("seed", Settings.seed), "int")
-        merged["model"] = base_model(profile, merged.get("model", Settings.model), seed)
+    merged |= {"profile": name, "method": method} | given | sets
     if "steps" in given and "epochs" not in given:
         merged["epochs"] = None
     if isinstance(merged.get("epochs"), dict):
         merged["epochs"] = _for_set(merged["epochs"], merged)
         if merged["epochs"] is None:
             raise UserError(f"'epochs' of profile '{profile}' has no number for '{merged['dataset']}': add other: 10")
-    return settings_of(merged)
+    if "model" not in given:
+        models = _part({"model": Settings.model} | merged, "model")
+        merged["model"] = _whose_turn(models, settings_of({"seed": merged.get("seed", Settings.seed)}).seed, profile)
+    settings = settings_of(merged)
+    if problem := why_not(settings.train_set, settings.test_set, METHODS[method].trainer is not None):
+        raise UserError(problem)
+    return settings
 
 
-def settings_of(values: dict[str, Any]) -> Settings:
-    """Settings by name, each in its type and checked; those that are not given have their defaults."""
-    kinds = {field.name: str(field.type) for field in fields(Settings)}
-    for key in values:
-        if key not in kinds:
-            raise UserError(f"unknown setting '{key}': choose one of {', '.join(kinds)}")
-    return check(Settings(**{key: _typed(key, value, kinds[key]) for key, value in values.items()}))
-
-
-def _for_set(parts: dict[str, Any], merged: dict[str, Any]) -> Any:
+def _for_set(parts: dict[str, Any], sets: dict[str, Any]) -> Any:
     """A profile's part for a set: by its name (the authors' `eurosat-4shot-b2n` is `eurosat`), its task, or `other`."""
-    name = short_name(merged["dataset"]).partition("-4shot-")[0]
-    task = merged["task"] if merged["task"] != "classification" else "other"
+    name = short_name(sets["dataset"]).partition("-4shot-")[0]
+    task = sets["task"] if sets["task"] != "classification" else "other"
     return parts.get(name, parts.get(task, parts.get("other")))
 
 
-def _of_task(given: dict[str, Any]) -> dict[str, Any]:
-    """What follows from a task or a dataset alone: the other of the two, the scoring rule, room for thoughts."""
-    task, dataset = (_typed(name, given.get(name), "str | None") for name in ("task", "dataset"))
-    if task not in (None, *TASK_RULES):
-        raise UserError(f"unknown task '{task}': choose one of {', '.join(TASK_RULES)}")
-    trained = open_set(dataset or (Settings.dataset if task in (None, "classification") else task))
+def _of_sets(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What follows from a task or a set alone: the usual rule and room for thoughts; task and sets in full."""
+    asked = {name: given[name] for name in ("task", "dataset", "eval_dataset") if given.get(name) is not None}
+    settings_of(asked)  # there is such a task, and the sets are texts
+    task = asked.get("task")
+    trained = open_set(asked.get("dataset", Settings.dataset if task in (None, "classification") else task))
+    tested = open_set(asked["eval_dataset"]) if "eval_dataset" in asked else None
     if task not in (None, trained.task):
-        raise UserError(f"dataset '{dataset}' belongs to the task '{trained.task}', not '{task}'")
-    tested = _typed("eval_dataset", given.get("eval_dataset"), "str | None")
-    other = open_set(tested) if tested else None
-    if other and other.task != trained.task:
-        raise UserError(f"eval_dataset '{tested}' belongs to the task '{other.task}', not '{trained.task}'")
+        raise UserError(f"dataset '{trained.name}' belongs to the task '{trained.task}', not '{task}'")
+    if tested and tested.task != trained.task:
+        raise UserError(f"eval_dataset '{tested.name}' belongs to the task '{tested.task}', not '{trained.task}'")
     usual = {"scoring": trained.rule, "max_completion_tokens": room_for_thoughts(trained.task)}
-    names = {"dataset": trained.spec, "eval_dataset": other and other.spec}
-    return usual | given | names | {"task": trained.task}
+    return usual, {"task": trained.task, "dataset": trained.spec, "eval_dataset": tested and tested.spec}
 
 
 def room_for_thoughts(task: str) -> int:
@@ -221,78 +285,12 @@ def room_for_thoughts(task: str) -> int:
     return Settings.max_completion_tokens if task == "classification" else SCENE_TOKENS
 
 
-def _method_part(parts: Any, method: str) -> dict[str, Any]:
-    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
-        raise UserError("'methods' of a profile must map each method to its settings, as in sft: {steps: 60}")
-    for name in (method, *parts):
-        _known(name)
-    return parts.get(method, {})
-
-
-def _known(method: str) -> None:
-    if method not in METHODS:
-        raise UserError(f"unknown method '{method}': choose one of {', '.join(METHODS)}")
-
-
-def _typed(key: str, value: Any, kind: str) -> Any:
-    """A value in its field's type; YAML reads 1e-5 as text, so numbers may be texts."""
-    plain = kind.removesuffix(" | None")
-    if value is None and plain != kind:
-        return None
-    if plain in ("bool", "str"):
-        if not isinstance(value, bool if plain == "bool" else str) or value == "":
-            raise UserError(f"setting '{key}' needs {'true or false' if plain == 'bool' else 'a text'}, not '{value}'")
-        return value
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number) or (plain == "int" and number != int(number)):
-        raise UserError(f"setting '{key}' needs a {'whole ' if plain == 'int' else ''}number, not '{value}'")
-    return int(number) if plain == "int" else number
-
-
-def check(settings: Settings) -> Settings:
-    """Refuse values that cannot work, with one line each."""
-    _known(settings.method)
-    numbers = [field.name for field in fields(Settings) if "int" in str(field.type)]
-    for name in (*numbers, "beta"):
-        within(f"setting '{name}'", getattr(settings, name), *BOUNDS.get(name, (1, 10**6)))
-    for name in ("learning_rate", "temperature"):
-        if not getattr(settings, name) > 0:
-            raise UserError(f"setting '{name}' must be above 0, not {getattr(settings, name)}")
-    within("setting 'min_pixels'", settings.min_pixels, 1, settings.max_pixels or MAX_PIXELS)
-    get_rule(settings.scoring)
-    one_of = {"protocol": PROTOCOLS, "device": (None, "cpu", "cuda"), "report_to": TRACKERS,
-              "loss_type": LOSS_TYPES, "reward": REWARDS, "rejected": REJECTED}  # fmt: skip
-    for name, known in one_of.items():
-        if getattr(settings, name) not in known:
-            allowed = ", ".join(filter(None, known))
-            raise UserError(f"unknown {name} '{getattr(settings, name)}': choose one of {allowed}")
-    if settings.reward == "format" and not MODES[METHODS[settings.method].mode].tags:
-        raise UserError(f"method '{settings.method}' has no format to reward: its mode has no tags")
-    if settings.rejected and settings.method != "sft":
-        raise UserError(f"setting 'rejected' makes a DPO run of the method 'sft', not of '{settings.method}'")
-    if problem := why_not(settings.train_set, settings.test_set, METHODS[settings.method].trainer is not None):
-        raise UserError(problem)
-    if settings.protocol != "base_to_new" and settings.task != "classification":
-        raise UserError(f"protocol '{settings.protocol}' is for classification, not for {settings.task}")
-    if settings.quantize and settings.lora_rank == 0:
-        raise UserError("a quantised model cannot be trained in full: set lora_rank above 0 or quantize to false")
-    if METHODS[settings.method].trainer == "sft" and settings.sft_batch % min(settings.micro_batch, settings.sft_batch):
-        raise UserError(f"micro_batch {settings.micro_batch} must divide the sft_batch {settings.sft_batch}")
-    rollouts = settings.prompts_per_step * settings.num_generations
-    if METHODS[settings.method].trainer == "grpo" and rollouts % min(settings.micro_batch, rollouts):
-        raise UserError(f"micro_batch {settings.micro_batch} must divide the {rollouts} rollouts of a step")
-    return settings
-
-
 def with_steps(settings: Settings, examples: int) -> Settings:
     """The settings with the steps that `epochs` passes over so many training examples take, if they have epochs."""
     if settings.epochs is None:
         return settings
     batch = settings.sft_batch if METHODS[settings.method].trainer == "sft" else settings.prompts_per_step
-    return replace(settings, steps=max(1, -(-settings.epochs * examples // batch)))
+    return settings_of(asdict(settings) | {"steps": max(1, -(-settings.epochs * examples // batch))})
 
 
 def completion_limit(settings: Settings, mode: str) -> int:

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, fields, replace
 
 import bad_data
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from rftkit.cli import main
 from rftkit.models import BUNDLED
+from rftkit.settings import Settings, load_settings
 
 COMMANDS = (
     "",
@@ -50,7 +52,7 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("evaluate --model nano-s --data shapse", "no data 'shapse': name a bundled set (digits, emoji, flags,"),
+        ("evaluate --model nano-s --data shapse", "unknown dataset 'shapse': choose one of digits, emoji, flags"),
         (
             "evaluate --model nano-s --data .",
             "'.' is a folder without a split_zhou_*.json and without folders of images",
@@ -83,6 +85,9 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("run --model nano-x --profile smoke", "no model 'nano-x'"),
         ("run --device tpu", "unknown device 'tpu': choose one of cpu, cuda"),
         ("run --steps 0", "setting 'steps' must be at least 1, not 0"),
+        ("run --steps many", "setting 'steps' needs a whole number, not 'many'"),
+        ("estimate --micro-batch 5", "micro_batch 5 must divide the 64 rollouts of a step"),
+        ("estimate --lora-rank 0 --quantize", "set lora_rank above 0 or quantize to false"),
         ("run --seed -1", "setting 'seed' must be at least 0, not -1"),
         ("run --learning-rate nan", "setting 'learning_rate' needs a number, not 'nan'"),
         ("estimate --profile nona", "no profile 'nona'"),
@@ -212,7 +217,9 @@ def test_every_command_has_help(capsys, command):
     assert capsys.readouterr().out.startswith(f"usage: rftkit {command}".strip())
 
 
-@pytest.mark.parametrize("command", ["", "fly", "doctor --nosuch", "evaluate", "run --steps many", "nano", "run fast"])
+@pytest.mark.parametrize(
+    "command", ["", "fly", "doctor --nosuch", "evaluate", "nano", "run fast", "study --seeds many"]
+)
 def test_what_the_parser_refuses_ends_with_status_two(capsys, command):
     with pytest.raises(SystemExit) as exit:
         main(command.split())
@@ -253,10 +260,42 @@ def test_doctor_writes_a_line_a_finding(capsys):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys, rftkit.cli as cli; cli._parser().format_help(); sys.exit('torch' in sys.modules)"
+    code = "import sys, rftkit.cli as cli; cli._parser('run').format_help(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_doctor_does_not_need_what_settings_need():
+    code = "import sys, rftkit.cli as cli; cli._parser('doctor'); sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["run", "estimate"])
+def test_every_setting_has_a_flag(monkeypatch, command):
+    given = {}
+    monkeypatch.setattr(f"rftkit.cli.{command}", lambda **options: given.update(options))
+    assert main([command]) == 0
+    usual = {field.name: None for field in fields(Settings)} | {"profile": "nano", "method": "no_thinking_rl"}
+    assert {name: given[name] for name in usual} == usual and len(given) == len(usual) + 1  # and --out or --json
+    for name, value in asdict(Settings()).items():
+        flag = f"--{name.replace('_', '-')}"
+        flags = [flag, flag.replace("--", "--no-", 1)] if isinstance(value, bool) else [flag]
+        for flag in flags:
+            assert main([command, flag] if isinstance(value, bool) else [command, flag, "3"]) == 0
+            assert given[name] == (flag == flags[0] if isinstance(value, bool) else "3")
+    assert main([command, "--no-memory-check"]) == 0 and given["check_memory"] is False
+
+
+def test_flags_become_settings(monkeypatch, tmp_path):
+    found = []
+    monkeypatch.setattr("rftkit.run.execute", lambda settings, out: found.append(settings) or tmp_path)
+    monkeypatch.setattr("rftkit.common.distributed.is_main", lambda: False)
+    text = "run --profile smoke --micro-batch 4 --beta 4e-2 --lora-rank 8 --no-share-prefix --seed 3 --max-pixels 4096"
+    assert main(text.split()) == 0
+    smoke = load_settings("smoke", "no_thinking_rl", seed=3)
+    changes = {"micro_batch": 4, "beta": 0.04, "lora_rank": 8, "share_prefix": False, "max_pixels": 4096}
+    assert found == [replace(smoke, **changes)]
+
+
 def test_the_module_runs_as_a_command():
-    finished = subprocess.run([sys.executable, "-m", "rftkit", "--help"], capture_output=True, text=True)
+    finished = subprocess.run([sys.executable, "-m", "rftkit.cli", "--help"], capture_output=True, text=True)
     assert finished.returncode == 0 and finished.stdout.startswith("usage: rftkit")

@@ -1,15 +1,15 @@
 """Settings: who overrides whom, and what is said about values that cannot work."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from rftkit.common.errors import UserError
 from rftkit.common.paths import PROFILES
-from rftkit.profiles import study_seeds
 from rftkit.run import with_seeds
-from rftkit.settings import METHODS, Settings, completion_limit, load_settings
+from rftkit.settings import FIELDS, METHODS, Settings, completion_limit, load_settings, study_seeds, with_steps
 
 
 @pytest.fixture
@@ -69,6 +69,7 @@ def test_models_of_a_profile_take_the_seeds_in_turn(profile):
         "c/c",
         "a/a",
     ]
+    assert load_settings(mine, "sft", seed="1").model == "b/b"  # as a flag gives it
     assert load_settings(mine, "sft", seed=1, model="d/d").model == "d/d"
     assert [(run.model, run.seed) for run in with_seeds(mine, "zero_shot", [1, 2, 4, 5])] == [("b/b", 1), ("c/c", 2)]
     assert [run.seed for run in with_seeds(mine, "sft", [1, 2, 4, 5])] == [1, 2, 4, 5]
@@ -138,16 +139,18 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("study: {seeds: 2}\nmethods: {sft: {steps: 3, steps: 3}}", "is not valid YAML: 'steps' stands in it twice"),
         ("!!python/object/apply:os.system [date]", "is not valid YAML"),
         ("step: 3", "unknown setting 'step': choose one of profile, task"),
+        ("3: step", "unknown setting '3': choose one of profile, task"),
         ("methods: {cls_rl: {step: 3}}", "unknown setting 'step'"),
-        ("methods: {sftt: {steps: 3}}", "unknown method 'sftt': choose one of zero_shot, sft"),
+        ("methods: {sftt: {steps: 3}}", "as in sft: {steps: 60}; 'sftt': Input should be 'zero_shot', 'sft', "),
         ("methods: [sft]", "'methods' of a profile must map each method to its settings"),
         ("methods: {sft: 3}", "'methods' of a profile must map each method to its settings"),
         ("dataset: [shapes]", "setting 'dataset' needs a text, not '['shapes']'"),
-        ("task: 3", "setting 'task' needs a text, not '3'"),
+        ("task: 3", "unknown task '3': choose one of classification, math"),
         ("steps: many", "setting 'steps' needs a whole number, not 'many'"),
         ("steps: 2.5", "setting 'steps' needs a whole number, not '2.5'"),
         ("steps: true", "setting 'steps' needs a whole number, not 'True'"),
         ("steps: .inf", "setting 'steps' needs a whole number, not 'inf'"),
+        (f"steps: 1{'0' * 400}", "setting 'steps' needs a whole number, not 'inf'"),
         ("steps:", "setting 'steps' needs a whole number, not 'None'"),
         ("learning_rate: fast", "setting 'learning_rate' needs a number, not 'fast'"),
         ("learning_rate: .nan", "setting 'learning_rate' needs a number, not 'nan'"),
@@ -155,8 +158,8 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("model: 3", "'model' of a profile must be a name or a list of names"),
         ("steps: 0", "setting 'steps' must be at least 1, not 0"),
         ("num_generations: 1", "setting 'num_generations' must be at least 2, not 1"),  # no group, no advantage
-        ("learning_rate: 0", "setting 'learning_rate' must be above 0, not 0.0"),
-        ("temperature: -1", "setting 'temperature' must be above 0, not -1.0"),
+        ("learning_rate: 0", "setting 'learning_rate' must be above 0, not 0"),
+        ("temperature: -1", "setting 'temperature' must be above 0, not -1"),
         ("max_pixels: 0", "setting 'max_pixels' must be at least 1, not 0"),
         ("max_pixels: 4\nmin_pixels: 5", "setting 'min_pixels' must be at most 4, not 5"),
         ("epochs: {eurosat: 100, other: many}", "setting 'epochs' needs a whole number, not 'many'"),
@@ -166,13 +169,14 @@ def test_values_take_the_type_of_their_field(profile, text, name, value):
         ("steps: 1e300", "setting 'steps' must be at most 1000000, not 1"),
         ("epochs: {eurosat: 100, math: 1}", "' has no number for 'shapes': add other: 10"),
         ("dataset: ''", "setting 'dataset' needs a text, not ''"),
+        ('dataset: "\\udc80"', "setting 'dataset' needs a text"),
         (
             "protocol: one_shot",
             "unknown protocol 'one_shot': choose one of base_to_new, new_to_base",
         ),
         ("task: dancing", "unknown task 'dancing': choose one of classification"),
         ("loss_type: hinge", "unknown loss_type 'hinge': choose one of grpo"),
-        ("scoring: loose", "unknown scoring rule 'loose': choose one of strict, lenient, authors"),
+        ("scoring: loose", "unknown scoring 'loose': choose one of strict, lenient, authors"),
         ("device: tpu", "unknown device 'tpu': choose one of cpu, cuda"),
         ("report_to: dreams", "unknown report_to 'dreams': choose one of wandb, trackio, tensorboard, mlflow"),
         ("quantize: true\nlora_rank: 0", "set lora_rank above 0 or quantize to false"),
@@ -206,6 +210,23 @@ def test_wrong_names_are_one_line(name, method, given, line):
     assert line in str(error.value) and "\n" not in str(error.value)
 
 
+def test_settings_that_are_changed_are_checked_again():
+    settings = load_settings("smoke", "cls_rl")
+    for change in ({"steps": 0}, {"micro_batch": 3}, {"lora_rank": 0, "quantize": True}, {"protocol": "one_shot"}):
+        with pytest.raises(ValidationError):
+            replace(settings, **change)
+    assert replace(settings, steps="7").steps == 7
+    many = replace(settings, epochs=10**6)
+    with pytest.raises(UserError, match="setting 'steps' must be at most 1000000, not 50000000"):
+        with_steps(many, examples=100)
+
+
+def test_every_setting_is_described_in_a_line():
+    assert len(FIELDS) == len(fields(Settings)) == 45
+    for name, field in FIELDS.items():
+        assert field.description and "\n" not in field.description and len(field.description) < 80, name
+
+
 @pytest.mark.parametrize("micro_batch", [1, 4, 8, 16, 64, 1000])
 def test_a_micro_batch_may_divide_or_exceed_the_rollouts(micro_batch):
     assert load_settings("nano", "cls_rl", micro_batch=micro_batch).micro_batch == micro_batch
@@ -233,7 +254,7 @@ def test_steps_stand_above_a_table_of_epochs(profile):
     assert (settings.epochs, settings.steps) == (None, 7)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Settings) if str(field.type).startswith("int")])
+@pytest.mark.parametrize("name", [field.name for field in fields(Settings) if str(field.type).startswith("Whole")])
 def test_every_whole_number_has_a_largest_value(name):
     with pytest.raises(UserError, match=f"setting '{name}' must be at most .*, not 1e\\+30"):
         load_settings("smoke", "cls_rl", **{name: 1e30})

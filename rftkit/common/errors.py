@@ -1,4 +1,4 @@
-"""Errors a user can cause and mend."""
+"""Errors a user can cause and fix."""
 
 import errno
 
@@ -18,11 +18,11 @@ DISK = {
 }
 
 
-OWN_PROFILE = "a profile of your own (see 'Out of memory' in notebooks/GPU.md)"  # most settings have no flag
+OWN_PROFILE = "a profile of your own (see 'Out of memory' in notebooks/GPU.md)"
 
 
 class UserError(Exception):
-    """One line: what is wrong, where, and how to mend it. The command line prints it and exits with 2."""
+    """One line: what is wrong, where, and how to fix it. The command line prints it and exits with 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -64,6 +64,7 @@ def as_user_error(error: Exception) -> UserError | None:
     if is_out_of_memory(error):
         return UserError(
             "out of memory: lower micro_batch, eval_batch (--batch) or max_pixels, set gradient_checkpointing or "
-            f"quantize, in {OWN_PROFILE}, or take a smaller model; start the same command again to go on"
+            "quantize, each a line of a profile and a flag (--micro-batch 8), or take a smaller model; start the same "
+            "command again to go on"
         )
     return None

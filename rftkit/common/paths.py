@@ -9,3 +9,16 @@ PROFILES = NOTEBOOKS / "profiles"
 LOGS = DATA / "logs"  # kept runs of the kit's own
 KEPT = LOGS / "study"  # as `rftkit report --keep` keeps them
 BUNDLED = DATA / "models"
+
+
+def profile_path(name: str) -> Path:
+    """The file of a profile, by its name or its path."""
+    bundled = PROFILES / f"{name}.yaml"
+    return bundled if bundled.is_file() else Path(name)
+
+
+def model_folder(name: str, beside: Path = Path()) -> Path | None:
+    """The folder that a model's name stands for: a bundled model, or a path as seen from `beside`. None if there is
+    none, so that the name may be a hub id."""
+    folders = (BUNDLED / name, beside / name)
+    return next((folder for folder in folders if (folder / "config.json").is_file()), None)

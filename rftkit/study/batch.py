@@ -15,11 +15,10 @@ from statistics import mean
 from rftkit.common.errors import UserError, within
 from rftkit.common.paths import LOGS
 from rftkit.models import load_processor
-from rftkit.profiles import study_seeds
 from rftkit.report.pages import write_report
 from rftkit.runs.archive import is_archive, kept_results
 from rftkit.runs.folder import complete_runs, is_complete, read_results, read_settings
-from rftkit.settings import Settings, load_settings
+from rftkit.settings import Settings, load_settings, study_seeds
 from rftkit.study.chapters import Chapter, datasets_of, dealt, runs_of
 from rftkit.study.workers import devices, execute_chapters
 
@@ -145,5 +144,5 @@ def _estimate_command(settings: Settings, profile: str) -> str:
 
 def _kind(settings: Settings) -> Settings:
     """What runs of equal length share: not the seed, the curve that only a first seed has, steps that epochs make."""
-    steps = settings.steps if settings.epochs is None else 0
+    steps = settings.steps if settings.epochs is None else 1
     return replace(settings, seed=0, eval_every=0, steps=steps)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rftkit.common.errors import UserError
-from rftkit.profiles import load_profile
 from rftkit.prompts import MODES
 from rftkit.run import folder_of, with_seeds
 from rftkit.runs.collect import short_names
-from rftkit.settings import METHODS, Settings, every_control, read_claims
+from rftkit.settings import METHODS, Settings, every_control, load_profile, read_claims
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,3 +1,0 @@
-from rftkit.cli import main
-
-raise SystemExit(main())
