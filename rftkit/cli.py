@@ -121,6 +121,7 @@ def _add_run(parsers) -> None:
     run.add_argument("--report-to", help="a tracker: wandb, trackio, tensorboard or mlflow; none if not given")
     run.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR")
     estimate.add_argument("--json", action="store_true")
+    estimate.add_argument("--no-time", dest="time", action="store_false", help="memory alone, without three real steps")
 
 
 def _add_evaluate(parsers) -> None:

@@ -11,10 +11,10 @@ import sys
 
 
 def doctor(options) -> int:
-    from rftkit.tools.doctor import as_json, as_text, diagnose
+    from rftkit.tools.doctor import as_text, diagnose
 
     lines = diagnose()
-    print(json.dumps(as_json(lines), indent=1) if options.json else as_text(lines))
+    print(json.dumps([vars(line) for line in lines], indent=1) if options.json else as_text(lines))
     return 0
 
 
@@ -48,12 +48,12 @@ def _settings(options):
 
 def estimate(options) -> int:
     settings = _settings(options)
-    from rftkit.memory.estimate import as_text, estimate
     from rftkit.models import quieten
     from rftkit.run import asked_examples
+    from rftkit.tools.estimate import as_text, report
 
     quieten()
-    found = estimate(settings, asked_examples(settings))
+    found = report(settings, asked_examples(settings), with_time=options.time)
     print(json.dumps(found, indent=1) if options.json else as_text(found))
     return 0
 

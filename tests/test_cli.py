@@ -223,9 +223,9 @@ def test_what_the_parser_refuses_ends_with_status_two(capsys, command):
 def test_doctor_writes_json(capsys):
     assert main(["doctor", "--json"]) == 0
     lines = json.loads(capsys.readouterr().out)
-    assert {"name", "ok", "seen", "mend"} == set(lines[0])
+    assert {"name", "ok", "seen", "fix"} == set(lines[0])
     assert {"python", "torch", "memory", "disk", "cpu"} <= {line["name"] for line in lines}
-    assert all(line["ok"] or line["mend"] for line in lines)
+    assert all(line["ok"] or line["fix"] for line in lines)
 
 
 def test_doctor_and_estimate_say_the_same_of_a_gpu_profile(capsys):
