@@ -12,7 +12,7 @@ from trl import GRPOTrainer
 
 from rftkit.shared_prefix.trainer import SharedPrefixTrainer
 
-PHASES = ("step", "sampling", "scoring", "update")
+PHASES = ["step", "sampling", "scoring", "update"]
 
 
 class Timed:
