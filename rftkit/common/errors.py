@@ -1,4 +1,4 @@
-"""Errors a user can cause and mend."""
+"""Errors a user can cause and fix."""
 
 import errno
 
@@ -22,7 +22,7 @@ OWN_PROFILE = "a profile of your own (see 'Out of memory' in notebooks/GPU.md)" 
 
 
 class UserError(Exception):
-    """One line: what is wrong, where, and how to mend it. The command line prints it and exits with 2."""
+    """One line: what is wrong, where, and how to fix it. The command line prints it and exits with 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))

@@ -71,7 +71,7 @@ def _items(settings: Settings) -> int:
 
 
 def why_not_measured(found: Estimate) -> str | None:
-    """Why a run of this estimate cannot be tried here; None if it can. Nothing is downloaded for it."""
+    """Why a run of this estimate cannot be tried here; None if it can. No model is downloaded for it."""
     if found.free is None:
         return "there is no GPU here"
     if found.device == "cpu" and found.parameters > MADE_FOR_A_GPU:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import random
 import tempfile
 import zlib
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from rftkit.tasks.classification import question
 from rftkit.tasks.example import Example
 from rftkit.tasks.worlds import get_world
 from rftkit.tools.bench.models import PRESETS, flop_bound, save_model
-from rftkit.tools.bench.timed import PHASES, Finish, OurTrainer, StockTrainer, Timed, peak_resident
+from rftkit.tools.bench.timed import PHASES, OurTrainer, StockTrainer, Timed, peak_resident
 from rftkit.trainer import training_rows
 
 TOKENS = {"no_thinking": 8, "thinking": 64, "think_after_answer": 64}  # of each completion
@@ -94,40 +92,10 @@ def make_trainer(kind: type, options: Options, folder: str, examples: list[Examp
     rows = training_rows(examples, options.mode, None)
     if kind is OurTrainer:
         rows = rows.cast_column("images", [ImageFeature(decode=False)])
-    trainer = kind(
+    return kind(
         model=model, reward_funcs=reward, args=arguments, train_dataset=rows, processing_class=processor,
         peft_config=lora_config(16),
     )  # fmt: skip
-    trainer.add_callback(Finish(trainer))
-    trainer.rows = rows
-    trainer.start()
-    _count(trainer)
-    return trainer
-
-
-def _count(trainer: Timed) -> None:
-    """Count the patches the vision tower and the tokens the language model is run on."""
-    inner = trainer.model.get_base_model().model
-
-    def vision(module, args, kwargs):
-        trainer.counts["vision_rows"] += (args[0] if args else kwargs["hidden_states"]).shape[0]
-
-    def language(module, args, kwargs):
-        rows, width = kwargs["inputs_embeds"].shape[:2]
-        trainer.counts["lm_tokens"] += rows * width
-
-    inner.visual.register_forward_pre_hook(vision, with_kwargs=True)
-    inner.language_model.register_forward_pre_hook(language, with_kwargs=True)
-
-
-def one_step(trainer: Timed, step: int, size: int) -> dict[str, float]:
-    """One optimizer step on the prompts of that step; its seconds by phase and its counts."""
-    trainer.start()
-    trainer.train_dataset = trainer.rows.select(range(step * size, (step + 1) * size))
-    torch.manual_seed(SEED + step)
-    with redirect_stdout(io.StringIO()):  # the trainers' own log
-        trainer.train()
-    return trainer.seconds | trainer.counts
 
 
 def peak_bytes(kind: str, options: Options, folder: str) -> int:
@@ -138,7 +106,7 @@ def peak_bytes(kind: str, options: Options, folder: str) -> int:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     for step in range(2):
-        one_step(trainer, step, PRESETS[options.preset].prompts)
+        trainer.one_step(step, PRESETS[options.preset].prompts, SEED)
     return torch.cuda.max_memory_allocated() if on_gpu else peak_resident()
 
 
@@ -173,7 +141,7 @@ def _steps(trainers: dict[str, Timed], count: int, size: int, progress: bool) ->
     rows: dict[str, list[dict]] = {name: [] for name in trainers}
     for step in tqdm(range(count), desc="pairs", disable=not progress):
         for name in sorted(trainers, reverse=step % 2 == 1):  # each goes first as often as the other
-            rows[name].append(one_step(trainers[name], step, size))
+            rows[name].append(trainers[name].one_step(step, size, SEED))
     return {name: pd.DataFrame(rows[name][1:]) for name in trainers}
 
 
