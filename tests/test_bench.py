@@ -84,6 +84,6 @@ def test_what_cannot_be_measured_is_one_line(options, said):
 
 
 def test_random_weight_models_load_like_any_other(tmp_path, shapes):
-    folder = save_model("cpu-100m", tmp_path)
+    folder = save_model("nano-m", tmp_path)
     model, processor = load(folder, device="cpu")
-    assert 9e7 < sum(p.numel() for p in model.parameters()) < 12e7 and processor.chat_template
+    assert sum(p.numel() for p in model.parameters()) < 8e6 and processor.chat_template

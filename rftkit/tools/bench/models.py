@@ -12,7 +12,7 @@ from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalG
 
 from rftkit.memory.model_sizes import HUB, QWEN2_TOWER
 from rftkit.models import ImageTextProcessor, resolve
-from rftkit.nano.build import build_processor, picture_tokens
+from rftkit.nano.build import build_model, build_processor, picture_tokens
 from rftkit.tasks.worlds import SIDE
 
 
@@ -22,7 +22,7 @@ class Preset:
 
     prompts: int  # a step, in one micro-batch
     side: int = SIDE  # pixels of a picture
-    config: Qwen2VLConfig | None = None  # the sizes of one with random weights; None: a bundled model
+    config: Qwen2VLConfig | None = None  # the sizes of one with random weights; None: a bundled size
     needs_gpu: bool = False
 
 
@@ -42,16 +42,22 @@ PRESETS = {
 
 
 def save_model(name: str, folder: Path) -> str:
-    """Write a preset's model and processor into a folder and return where they are: a copy of the bundled one, or
-    random weights (seed 0)."""
-    preset = PRESETS[name]
-    if preset.config is None:
+    """Write a preset's model and processor into a folder (random weights, seed 0) and return where they are.
+
+    `nano-s` is a copy of the bundled checkpoint.
+    """
+    if name == "nano-s":
         return str(shutil.copytree(resolve(name), folder, dirs_exist_ok=True))
-    processor = build_processor()
+    preset, processor = PRESETS[name], build_processor()
     torch.manual_seed(0)
-    _build(preset, processor.tokenizer).save_pretrained(folder)
-    images = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=1280 * 28 * 28)  # patches as in Qwen2-VL
-    ImageTextProcessor(images, processor.tokenizer, chat_template=processor.chat_template).save_pretrained(folder)
+    if preset.config is None:
+        model = build_model(name.removeprefix("nano-"), processor)
+    else:
+        model = _build(preset, processor.tokenizer)
+        images = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=1280 * 28 * 28)  # patches as in Qwen2-VL
+        processor = ImageTextProcessor(images, processor.tokenizer, chat_template=processor.chat_template)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
     return str(folder)
 
 
