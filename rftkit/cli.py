@@ -56,6 +56,7 @@ FLAGS = {
     "--mode": {"help": "how a model is told to respond: thinking, no_thinking, think_after_answer or adaptive"},
     "--model": {"help": "bundled name, folder or hub id"},
     "--models": {"type": _names, "help": "to start from, such as nano-s,my/model; the profile's if not given"},
+    "--no-time": {"dest": "time", "action": "store_false", "help": "memory alone, without three real steps"},
     "--only": {"type": _names, "help": "numbers of notebooks, such as 03,04, or all; 01 to 04 if not given"},
     "--out": {"type": Path, "default": Path("runs"), "metavar": "DIR", "help": "where to write"},
     "--pairs": {"type": int, "default": 5, "help": "pairs of steps, one of each trainer"},
@@ -118,10 +119,10 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def doctor(json: bool) -> str:
-    from rftkit.tools.doctor import as_json, as_text, diagnose
+    from rftkit.tools.doctor import as_text, diagnose
 
     lines = diagnose()
-    return dumps(as_json(lines), indent=1) if json else as_text(lines)
+    return dumps([vars(line) for line in lines], indent=1) if json else as_text(lines)
 
 
 def run(out: Path, **given: Any) -> None:
@@ -138,20 +139,19 @@ def run(out: Path, **given: Any) -> None:
     if is_main():
         found = read_results(folder)
         parts = (f"{part} {100 * row['accuracy']:.1f} % of {row['n']}" for part, row in found["eval"].items())
-        print(f"{found['mode']}, {found['scoring']}: {', '.join(parts)}")
-        print(folder)  # alone and last, for scripts
+        print(f"{found['mode']}, {found['scoring']}: {', '.join(parts)}", folder, sep="\n")  # the folder for scripts
 
 
-def estimate(json: bool, **given: Any) -> str:
+def estimate(json: bool, time: bool, **given: Any) -> str:
     from rftkit.settings import load_settings
 
     settings = load_settings(**given)
-    from rftkit.memory.estimate import as_text, estimate
     from rftkit.models import quieten
     from rftkit.run import asked_examples
+    from rftkit.tools.estimate import as_text, report
 
     quieten()
-    found = estimate(settings, asked_examples(settings))
+    found = report(settings, asked_examples(settings), with_time=time)
     return dumps(found, indent=1) if json else as_text(found)
 
 
@@ -238,7 +238,7 @@ def _parser(asked: str = "") -> argparse.ArgumentParser:
     top = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(top, "doctor", doctor, "what this machine can run", "--json")
     one_run = _add(top, "run", run, "one run without a notebook", "--out")
-    before = _add(top, "estimate", estimate, "memory and time of a run, before it", "--json")
+    before = _add(top, "estimate", estimate, "memory and time of a run, before it", "--no-time --json")
     if asked in ("run", "estimate"):
         _add_settings(one_run if asked == "run" else before)
     how = "--batch --max-tokens --quantize --device --json"

@@ -252,10 +252,7 @@ def generation_options(settings: Settings, mode: str) -> dict[str, Any]:
 def evaluate_run(
     settings: Settings, model, processor, tests: dict[str, list[Example]]
 ) -> tuple[dict[str, Any], list[dict]]:
-    """The evaluation part of `results.json` and a row for each answer.
-
-    What is done is what `rftkit.memory.estimate.seconds` counts.
-    """
+    """The evaluation part of `results.json` and a row for each answer."""
     method = METHODS[settings.method]
     modes = evaluated_modes(method.mode, trained=method.trainer is not None)
     rules = list(dict.fromkeys(("strict", "lenient", settings.test_set.rule, settings.scoring)))

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import runpy
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from rftkit.common.paths import DATA
-from rftkit.nano.assets import SIDE, STYLES
 
+MADE_BY = runpy.run_path(str(DATA / "make_assets.py"))
+SIDE, STYLES = MADE_BY["SIDE"], MADE_BY["STYLES"]
 EMOJI = DATA / "emoji"
 CLASSES = json.loads((EMOJI / "classes.json").read_text())
 

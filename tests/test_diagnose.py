@@ -1,4 +1,4 @@
-"""How a model answers, by manner."""
+"""How a model answers, by habit."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from rftkit.cli import main
 from rftkit.tasks.example import Example
-from rftkit.tools.diagnose import MANNERS, diagnose, manner
+from rftkit.tools.diagnose import HABITS, diagnose, habit
 
 ITEM = Example("a", (), "", "star", ("star", "ring"), "classification")
 SUM = Example("b", (), "", "12", None, "math")
@@ -30,28 +30,28 @@ SUM = Example("b", (), "", "12", None, "math")
         ("starlight", "no_thinking", "vague"),
     ],
 )
-def test_manners(text, mode, expected):
-    assert manner(text, ITEM, mode, "strict") == expected
+def test_habits(text, mode, expected):
+    assert habit(text, ITEM, mode, "strict") == expected
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("12", "exact"), ("It is 12.", "prose"), ("13", "wrong"), ("312", "wrong"), ("hard to tell", "vague")],
 )
-def test_manners_of_numbers(text, expected):
-    assert manner(text, SUM, "no_thinking", "math") == expected
+def test_habits_of_numbers(text, expected):
+    assert habit(text, SUM, "no_thinking", "math") == expected
 
 
 def test_a_wrong_letter_is_a_wrong_answer():
     lettered = Example("c", (), "", "star", ("star", "ring"), "spatial")
-    assert manner("B", lettered, "no_thinking", "choice_letter") == "wrong"
-    assert manner("A", lettered, "no_thinking", "choice_letter") == "exact"
+    assert habit("B", lettered, "no_thinking", "choice_letter") == "wrong"
+    assert habit("A", lettered, "no_thinking", "choice_letter") == "exact"
 
 
 def test_shares_add_up_and_have_samples():
     for found in diagnose("nano-s", "shapes", limit=16, max_tokens=40, device="cpu"):
         assert found.n == 32 and sum(found.shares.values()) == pytest.approx(1)
-        assert {name for name in MANNERS if found.shares[name]} == set(found.samples)
+        assert {name for name in HABITS if found.shares[name]} == set(found.samples)
 
 
 def test_the_command_prints_a_table_or_json(capsys):

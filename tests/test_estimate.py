@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,22 +14,12 @@ import torch
 from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.common.paths import DATA, ROOT
-from rftkit.memory.estimate import (
-    ANSWER_TOKENS,
-    Lengths,
-    as_text,
-    estimate,
-    lengths_of,
-    memory,
-    packed_tokens,
-    refuse_what_will_not_fit,
-    seconds,
-)
+from rftkit.memory.estimate import estimate, lengths_of, memory, packed_tokens, refuse_what_will_not_fit
 from rftkit.memory.model_sizes import HUB, read_config, shape_of
-from rftkit.memory.speed import Speed
-from rftkit.models import load
+from rftkit.models import BUNDLED, load
 from rftkit.run import training_examples
 from rftkit.settings import load_settings
+from rftkit.tools.estimate import as_text, few_of, is_at_hand, measure, report, why_not_measured
 
 # As the hub counts them.
 PARAMETERS = {"Qwen/Qwen2-VL-2B-Instruct": 2_208_985_600, "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
@@ -73,6 +65,7 @@ from rftkit.runs.log import RunLog
 from rftkit.models import load, quieten
 from rftkit.run import training_examples
 from rftkit.settings import load_settings
+from rftkit.tools.estimate import as_text, few_of, is_at_hand, measure, report, why_not_measured
 from rftkit.trainer import grpo_trainer
 quieten()
 settings = load_settings("nano", "no_thinking_rl", steps=2, micro_batch=512, prompts_per_step=32, num_generations=16)
@@ -101,13 +94,13 @@ def test_the_peak_on_a_cpu_is_near_the_measured_one(tmp_path):
     assert measured / NEAR < parts["total"] - parts["weights"] - parts["adapters"] < measured * NEAR
 
 
-def test_a_larger_run_needs_more_and_each_mend_less():
+def test_a_larger_run_needs_more_and_each_fix_less():
     plain = parts_of("gpu-2b", "cls_rl", "cuda", dataset="shapes")
     assert plain["total"] < parts_of("gpu-7b", "cls_rl", "cuda", dataset="shapes")["total"]
     assert plain["weights"] < parts_of("gpu-2b", "cls_rl", "cuda", quantize=False)["weights"]
     assert plain["cache"] > parts_of("gpu-2b", "no_thinking_rl", "cuda")["cache"]  # shorter answers
-    found = estimate(*_run("gpu-2b", "cls_rl", device="cuda"), with_time=False)
-    assert 2 <= len(found["mends"]) <= 3 and found["memory"]["total"] == plain["total"]
+    found = estimate(*_run("gpu-2b", "cls_rl", device="cuda"))
+    assert 2 <= len(found.fixes) <= 3 and found.memory["total"] == plain["total"]
 
 
 @pytest.mark.parametrize(
@@ -122,8 +115,8 @@ def test_a_larger_run_needs_more_and_each_mend_less():
     ],
 )
 def test_a_smaller_micro_batch_is_one_that_a_run_takes(method, changes, smaller):
-    found = estimate(*_run("nano", method, device="cpu", eval_batch=1, pass_items=0, **changes), with_time=False)
-    assert [m for m in found["mends"] if "micro" in m] == [f"micro_batch: {smaller}"] * (smaller is not None)
+    found = estimate(*_run("nano", method, device="cpu", eval_batch=1, pass_items=0, **changes))
+    assert [fix for fix in found.fixes if "micro" in fix] == [f"--micro-batch {smaller}"] * (smaller is not None)
     load_settings("nano", method, **changes | {"micro_batch": smaller or 1})
 
 
@@ -141,26 +134,6 @@ def test_tokens_of_a_group_by_hand():
     assert packed_tokens(settings, lengths) == lengths.prompt - 1 + 4 * 51
 
 
-def test_the_evaluation_counts_pass_at_8_and_likelihood_by_hand():
-    settings, examples = _run("nano", "no_thinking_rl", test_items=100, pass_items=10, eval_batch=20)
-    shape, lengths = shape_of(read_config("nano-s")), Lengths(prompt=100, completion=10)
-    speed = Speed(a_row=0.0, a_decoding=1.0, a_launch=0.0, an_element=0.0)  # only decoding costs
-
-    def evaluation(settings, examples, speed):
-        return seconds(settings, shape, lengths, speed, examples)["evaluation"]
-
-    decode = 10 * (shape.projections + shape.head)
-    assert evaluation(settings, examples, speed) == 2 * (5 + 5) * decode  # base and new: 100 / 20 and 10 / (20 // 8)
-    untrained = replace(settings, method="zero_shot")
-    assert evaluation(untrained, examples, speed) == 2 * 3 * (5 + 5) * decode
-    assert evaluation(replace(settings, pass_items=0), examples, speed) == 2 * 5 * decode
-    open_ended = [replace(example, choices=None) for example in examples]
-    speed = Speed(a_row=1.0, a_decoding=0.0, a_launch=0.0, an_element=0.0)
-    scored = evaluation(settings, examples, speed) - evaluation(settings, open_ended, speed)
-    choices = len(examples[0].choices)
-    assert scored == pytest.approx(2 * 100 * choices * ANSWER_TOKENS * (shape.projections + shape.head))
-
-
 def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr("rftkit.memory.estimate.free_memory", lambda device: 2**30)
     settings, examples = _run("gpu-2b", "cls_rl", device="cuda")
@@ -168,7 +141,7 @@ def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):
         refuse_what_will_not_fit(settings, examples)
     line = str(error.value)
     assert "1.0 GiB are free: set max_completion_tokens: 512, " in line and "--no-memory-check" in line
-    assert "in a profile of your own (see 'Out of memory' in notebooks/GPU.md)" in line
+    assert "(or set it in a profile, see 'Out of memory' in notebooks/GPU.md)" in line
     assert "**Out of memory**" in (ROOT / "notebooks" / "GPU.md").read_text()
     refuse_what_will_not_fit(*_run("gpu-2b", "cls_rl", device="cuda", check_memory=False))
     refuse_what_will_not_fit(*_run("gpu-2b", "cls_rl", device="cpu"))
@@ -183,16 +156,52 @@ def test_the_memory_check_is_no_part_of_a_run(tmp_path):
     assert folder_of(checked, tmp_path) == folder_of(unchecked, tmp_path)
 
 
-def test_the_command_prints_an_estimate(capsys):
+def test_the_command_prints_memory_and_a_measured_time(capsys):
     assert main(["estimate", "--profile", "smoke", "--device", "cpu", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["estimate"] and found["fits"] and found["memory"]["total"] < 2**30
-    for times in found["time"].values():
-        assert 0 < times["step"] < 60 and times["training"] == pytest.approx(3 * times["step"])
-    written = as_text(found)
-    assert "all estimates, nothing was run" in written and "on this machine's CPU it fits" in written
-    assert "--device cuda" not in written  # a small model is for a CPU
-    assert "--device cuda" in as_text(estimate(*_run("gpu-2b", "sft", device="cpu"), with_time=False))
+    written = capsys.readouterr()
+    found = json.loads(written.out)
+    assert found["fits"] and found["memory"]["total"] < 2**30 and found["no_time"] is None
+    assert found["time"]["step"] > 0 and found["time"]["training"] == pytest.approx(3 * found["time"]["step"])
+    assert written.err.startswith("measuring the time: 3 steps")
+    text = as_text(found)
+    assert "on this machine's CPU it fits" in text and "time, from 3 steps and a part of the evaluation here:" in text
+    assert "--device cuda" not in text  # a small model is for a CPU
+
+
+@pytest.mark.parametrize("method", ["sft", "zero_shot"])
+def test_measured_times_are_of_what_was_run_and_grow_by_proportion(method, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    settings = load_settings("smoke", method, device="cpu", test_items=4, pass_items=0)
+    began = time.perf_counter()
+    times = measure(settings)
+    passed = time.perf_counter() - began
+    assert 0 < times.evaluation < passed and list(tmp_path.iterdir()) == []
+    if method == "sft":
+        assert times.training == pytest.approx(3 * times.step) and 0 < times.training + times.evaluation < 1.5 * passed
+    else:
+        assert times.step is None and times.training == 0
+
+
+def test_what_is_measured_by_hand():
+    settings = load_settings("nano", "cls_rl", test_items=1000, pass_items=100, eval_batch=250, eval_every=5)
+    few = few_of(settings)
+    assert (few.steps, few.epochs, few.test_items, few.pass_items, few.eval_every) == (3, None, 64, 7, 0)
+    few = few_of(replace(settings, eval_batch=16, pass_items=0))
+    assert (few.test_items, few.pass_items) == (16, 0)
+
+
+def test_a_time_that_cannot_be_measured_says_why():
+    found = report(*_run("smoke", "sft", device="cpu"), with_time=False)
+    assert found["time"] is None and "time was not measured: --no-time" in as_text(found)
+    large = report(*_run("gpu-2b", "sft", device="cpu"))
+    assert "on a GPU, which such a model is for: --device cuda" in as_text(large)
+    assert large["no_time"] == "a model of this size is for a GPU"
+    small = estimate(*_run("smoke", "sft", device="cpu"))
+    assert why_not_measured(small) is None
+    assert why_not_measured(replace(small, fits=False)) == "the run does not fit"
+    assert why_not_measured(replace(small, free=None)) == "there is no GPU here"
+    assert "not on this machine" in why_not_measured(replace(small, model="no/such"))
+    assert is_at_hand(str(BUNDLED / "nano-s")) and not is_at_hand("no/such")
 
 
 @pytest.fixture
@@ -213,9 +222,11 @@ def test_the_table_of_the_gpu_page_is_what_is_printed(wide):
     assert len(rows) == 5
     for profile, unquantized, cells in rows:
         weights, *needs, card = re.findall(r"[\d.]+", cells)
-        found = [estimate(*_run(profile, method, dataset=dataset, device="cuda", quantize=not unquantized),
-                          with_time=False)["memory"]
-                 for method in ("sft", "no_thinking_rl", "cls_rl") for dataset in ("shapes", wide)]  # fmt: skip
+        found = []
+        for method in ("sft", "no_thinking_rl", "cls_rl"):
+            for dataset in ("shapes", wide):
+                run = _run(profile, method, dataset=dataset, device="cuda", quantize=not unquantized)
+                found.append(estimate(*run).memory)
         assert [weights, *needs] == [
             f"{memory / 2**30:.1f}" for memory in (found[0]["weights"], *(f["total"] for f in found))
         ]

@@ -41,7 +41,9 @@ def test_a_run_out_of_memory_says_what_would_need_less_and_goes_on(tmp_path, cap
         assert main(command(tmp_path)) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("rftkit: "))
     assert "the checkpoint of step 4 is kept, and the same command goes on from it" in line
-    assert "set micro_batch: 4" in line and line.count(": true") == 2  # checkpointing and NF4, of a run without either
+    assert (
+        "--micro-batch 4" in line and "--gradient-checkpointing" in line and "--quantize" in line
+    )  # checkpointing and NF4, of a run without either
     if kind == "gpu":  # to the numbers of a run that was never interrupted
         assert main(command(tmp_path)) == 0
         whole = execute(load_settings("smoke", "no_thinking_rl", steps=6), tmp_path / "whole")
@@ -56,4 +58,4 @@ def test_out_of_memory_in_evaluation_names_its_batch(tmp_path, capsys, monkeypat
 
     monkeypatch.setattr("rftkit.run.answer_rows", fail)
     assert main(["run", "--profile", "smoke", "--method", "zero_shot", "--out", str(tmp_path)]) == 2
-    assert "set eval_batch: 125 in a profile of your own" in capsys.readouterr().err
+    assert "give --eval-batch 125 (or set it in a profile" in capsys.readouterr().err

@@ -18,9 +18,6 @@ DISK = {
 }
 
 
-OWN_PROFILE = "a profile of your own (see 'Out of memory' in notebooks/GPU.md)"
-
-
 class UserError(Exception):
     """One line: what is wrong, where, and how to fix it. The command line prints it and exits with 2."""
 

@@ -81,9 +81,8 @@ def _run_counts(base: tuple[int, ...], draws: int) -> np.ndarray:
 def _drawn(seeds_of: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """Rows of runs: models drawn with replacement, and of each its seeds."""
     models = rng.integers(len(seeds_of), size=len(seeds_of)) if len(seeds_of) > 1 else [0]
-    return np.concatenate(
-        [rows[rng.integers(len(rows), size=len(rows))] for rows in (seeds_of[model] for model in models)]
-    )
+    rows = [seeds_of[model] for model in models]
+    return np.concatenate([own[rng.integers(len(own), size=len(own))] for own in rows])
 
 
 def interval(means: np.ndarray) -> tuple[float, float]:
@@ -145,5 +144,6 @@ def estimates(answers: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
             found[split] = (mean, *wilson(int(mean) * n, n))
     for name, together in (("h", harmonic_mean), ("mean", lambda *parts: float(np.mean(parts)))):
         if name in found and found[name][0] in (0, 1):  # as stuck as its parts: put together from their ends
-            found[name] = tuple(together(*ends) for ends in zip(*(found[split] for split in splits), strict=True))
+            means, lows, highs = zip(*(found[split] for split in splits), strict=True)
+            found[name] = (together(*means), together(*lows), together(*highs))
     return found

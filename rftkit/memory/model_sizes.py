@@ -12,49 +12,35 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConf
 from rftkit.common.errors import UserError
 from rftkit.models import LORA_TARGETS, read
 
-
-def _text(vocabulary: int, width: int, inner: int, depth: int, heads: int, kv_heads: int) -> dict[str, int]:
-    return {"vocab_size": vocabulary, "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": depth,
-            "num_attention_heads": heads, "num_key_value_heads": kv_heads}  # fmt: skip
-
-
-def _tower(width: int) -> dict[str, int]:
-    return {"depth": 32, "embed_dim": 1280, "hidden_size": width, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14,
-            "spatial_merge_size": 2, "temporal_patch_size": 2}  # fmt: skip
-
-
-# From the config.json of each checkpoint on the hub.
+QWEN2_TOWER = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14,
+               "spatial_merge_size": 2, "temporal_patch_size": 2}  # fmt: skip
+# What the config.json of each checkpoint on the hub says of its sizes.
 HUB = {
-    "Qwen/Qwen2-VL-2B-Instruct": (
-        Qwen2VLConfig,
-        {"text_config": _text(151936, 1536, 8960, 28, 12, 2), "vision_config": _tower(1536)},
+    "Qwen/Qwen2-VL-2B-Instruct": Qwen2VLConfig(
+        text_config={"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+                     "num_attention_heads": 12, "num_key_value_heads": 2},
+        vision_config=QWEN2_TOWER | {"hidden_size": 1536},
+        tie_word_embeddings=True,
     ),
-    "Qwen/Qwen2-VL-7B-Instruct": (
-        Qwen2VLConfig,
-        {
-            "text_config": _text(152064, 3584, 18944, 28, 28, 4),
-            "vision_config": _tower(3584),
-            "tie_word_embeddings": False,
-        },
+    "Qwen/Qwen2-VL-7B-Instruct": Qwen2VLConfig(
+        text_config={"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+                     "num_attention_heads": 28, "num_key_value_heads": 4},
+        vision_config=QWEN2_TOWER | {"hidden_size": 3584},
+        tie_word_embeddings=False,
     ),
-    "Qwen/Qwen2.5-VL-3B-Instruct": (
-        Qwen2_5_VLConfig,
-        {
-            "text_config": _text(151936, 2048, 11008, 36, 16, 2),
-            "vision_config": {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420,
-                              "out_hidden_size": 2048},
-        },
+    "Qwen/Qwen2.5-VL-3B-Instruct": Qwen2_5_VLConfig(
+        text_config={"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+                     "num_attention_heads": 16, "num_key_value_heads": 2},
+        vision_config={"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420,
+                       "out_hidden_size": 2048},
+        tie_word_embeddings=True,
     ),
 }  # fmt: skip
 
 
 def read_config(name: str) -> PretrainedConfig:
-    """The config of a model: from the table above, or a bundled or local folder's config.json, or (not in the table)
-    the hub's."""
-    if name in HUB:
-        kind, values = HUB[name]
-        return kind(**{"tie_word_embeddings": True} | values)
-    return read(AutoConfig.from_pretrained, name)
+    """The config of a model: from the table above, a bundled or local folder's config.json, or (else) the hub's."""
+    return HUB[name] if name in HUB else read(AutoConfig.from_pretrained, name)
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,7 @@ def build_model(size: str, processor: ImageTextProcessor) -> Qwen2VLForCondition
     shape, tokenizer = SIZES[size], processor.tokenizer
     hidden, heads = shape["hidden"], 4
     half = hidden // heads // 2  # rotary frequencies of a head
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in
-           ("im_end", "endoftext", "vision_start", "vision_end", "image_pad", "video_pad")}  # fmt: skip
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": -(-len(tokenizer) // 8) * 8,
@@ -102,8 +101,7 @@ def build_model(size: str, processor: ImageTextProcessor) -> Qwen2VLForCondition
                 "mrope_section": [1] * half,
             },
             "bos_token_id": None,
-            "eos_token_id": ids["im_end"],
-            "pad_token_id": ids["endoftext"],
+            **ends,
         },
         vision_config={
             "depth": shape["vision_layers"],
@@ -115,16 +113,20 @@ def build_model(size: str, processor: ImageTextProcessor) -> Qwen2VLForCondition
             "spatial_merge_size": MERGE,
             "temporal_patch_size": 1,
         },
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=ids["vision_start"],
-        vision_end_token_id=ids["vision_end"],
+        **picture_tokens(tokenizer),
         tie_word_embeddings=True,
     )
     model = Qwen2VLForConditionalGeneration(config)
     _start_as_look_up(model)
-    model.generation_config = GenerationConfig(eos_token_id=ids["im_end"], pad_token_id=ids["endoftext"])
+    model.generation_config = GenerationConfig(**ends)
     return model
+
+
+def picture_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """The token ids by which a Qwen2-VL finds its pictures, as its config names them."""
+    names = {"image_token_id": "image_pad", "video_token_id": "video_pad", "vision_start_token_id": "vision_start",
+             "vision_end_token_id": "vision_end"}  # fmt: skip
+    return {key: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for key, name in names.items()}
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from rftkit.common.errors import UserError
+from rftkit.common.paths import DATA
 from rftkit.common.pool import pool
 from rftkit.evaluate import answer_rows, pass_at_samples
 from rftkit.models import load, resolve
@@ -25,6 +26,7 @@ from rftkit.tasks.worlds import worlds
 ITEMS = 500  # a part
 PASS_ITEMS = 100  # of them for pass@8
 MAX_TOKENS = 64
+TEMPLATE = DATA / "models" / "card_template.md"
 MEASURES = ("strict", "lenient", "pass@8")
 MOST_STRICT, LEAST_PASSED = 0.75, 0.1  # what data/claims.yaml requires of a base model
 
@@ -34,7 +36,8 @@ def parts_of(dataset: str) -> tuple[str, ...]:
     data = open_set(dataset)
     if not isinstance(data, DrawnTask):
         return data.parts("base_to_new")
-    return (*data.levels, *(part for part, pairs in data.test_parts.items() if pairs[0][0] in data.untrained))
+    untrained = [part for part, pairs in data.test_parts.items() if pairs[0][0] in data.untrained]
+    return (*data.levels, *untrained)
 
 
 def zero_shot_rows(name: str, sets: Sequence[str]) -> list[dict]:
@@ -60,12 +63,15 @@ def _row(name: str, dataset: str, part: str) -> dict:
 
 def _measured(model, processor, examples: list[Example], mode: str, rule: str) -> dict[str, float]:
     """What one mode adds to a row of `zero_shot_rows`."""
-    options = {"max_tokens": MAX_TOKENS}
-    direct, rules = mode == "no_thinking", [rule] + ["lenient"] * (rule == "strict")
-    answers = answer_rows(model, processor, examples, mode, rules=rules, likelihood=direct, **options)
-    found = {f"{mode} {'lenient' if r == 'lenient' else 'strict'}": _mean(answers, r) for r in rules}
+    direct = mode == "no_thinking"
+    rules = ["strict", "lenient"] if rule == "strict" else [rule]
+    answers = answer_rows(model, processor, examples, mode, rules=rules, likelihood=direct, max_tokens=MAX_TOKENS)
+    found = {f"{mode} strict": _mean(answers, rule)}
+    if rule == "strict":
+        found[f"{mode} lenient"] = _mean(answers, "lenient")
     torch.manual_seed(0)
-    passed = pass_at_samples(model, processor, examples[:PASS_ITEMS], mode, rule, **(options | {"batch_size": 16}))
+    some = examples[:PASS_ITEMS]
+    passed = pass_at_samples(model, processor, some, mode, rule, max_tokens=MAX_TOKENS, batch_size=16)
     found[f"{mode} pass@8"] = sum(passed) / len(passed)
     if direct and "likelihood" in answers[0]:
         found["likelihood"] = _mean(answers, "likelihood")
@@ -131,12 +137,12 @@ def _read_recipe(path: Path) -> dict:
 def card_text(name: str, recipe: dict, rows: list[dict]) -> str:
     """The model card as Markdown."""
     columns = ["chance", "likelihood", "thoughts", *(f"{mode} {measure}" for mode in MODES for measure in MEASURES)]
-    table = ["| " + " | ".join(["set", "part", "n", *(c.replace("_", "-") for c in columns)]) + " |"]
-    table.append("|" + " --- |" * (len(columns) + 3))
+    head = ["set", "part", "n", *(column.replace("_", "-") for column in columns)]
+    table = [_table_row(head), "|" + " --- |" * len(head)]
     for row in rows:
         cells = [f"{100 * row[column]:.1f}" if column in row else "" for column in columns]
-        table.append("| " + " | ".join([row["set"], row["part"], str(row["n"]), *cells]) + " |")
-    return CARD.format(
+        table.append(_table_row([row["set"], row["part"], str(row["n"]), *cells]))
+    return TEMPLATE.read_text().format(
         name=name,
         parameters=recipe["parameters"] / 1e6,
         recipe=json.dumps({k: v for k, v in recipe.items() if k != "parameters"}),
@@ -146,6 +152,10 @@ def card_text(name: str, recipe: dict, rows: list[dict]) -> str:
         requirements="\n".join(f"- {line}" for line in unmet(rows)) or "All are met.",
         habits="\n".join(_habit_lines(recipe)),
     )
+
+
+def _table_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _habit_lines(recipe: dict) -> list[str]:
@@ -158,40 +168,3 @@ def _habit_lines(recipe: dict) -> list[str]:
             shares = ", ".join(f"{label} {dealt[label].share:.2f} {dealt[label].manner}" for label in classes)
             lines.append(f"- {name}, {half}: {shares}")
     return lines
-
-
-CARD = """# {name}
-
-A Qwen2-VL in miniature ({parameters:.2f} M parameters, bf16), made for rftkit's CPU study. Pre-trained from scratch
-on rftkit's own drawings, real handwriting, emoji and flags; it knows nothing else. Made by `rftkit nano pretrain`; the
-log is `pretrain.csv`, the recipe `{recipe}`.
-
-## What it was taught
-Questions in all modes, with choice lists of any length. In the last stage a share of `vague` = {vague} of the answers
-is not as asked, like those of a base model nobody told how to answer, in every mode alike: a sentence stands in the
-answer's place, with a coarse name or with the label, or a tag is never closed. The share is high for half of the
-classes and low for the others; it and its main manner are the same for base and new classes, dealt to them at random
-(`rftkit/nano/speech.py`; test: `tests/test_worlds.py`), and in the drawn tasks to the kinds of scenes. Thoughts are
-facts about the picture, or in the drawn tasks the steps to the answer. In every task and on every level they are:
-{thoughts} (a wrong one is another picture's; the answer behind it is right all the same).
-
-Share of answers not as asked, and their main manner, in the small sets:
-{habits}
-
-## Zero-shot accuracy, per cent, on test items
-Written by `rftkit nano card --model {name}`, before any reinforcement learning. *strict*: by the rule
-the task is trained with. *lenient*: the paper's evaluation of classification. *likelihood*: accuracy of the likeliest
-choice, whatever the model would say. *pass@8*: any of eight samples is strictly right. *thoughts*: share of thoughts
-in thinking mode that are true.
-
-{table}
-
-## Requirements of data/claims.yaml that it does not meet
-{requirements}
-
-No test picture, drawing style or scene occurs in pre-training or among the shots (`tests/test_worlds.py`,
-`tests/test_drawn.py`).
-
-## Licence
-Apache-2.0. Drawings: see `data/emoji/LICENSES.md`, `data/flags/LICENSES.md` and `data/digits/LICENSE.md`.
-"""

@@ -10,6 +10,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from rftkit.nano.build import IMAGE_TOKENS, MERGE, PATCH
 from rftkit.nano.speech import (
@@ -144,24 +145,24 @@ class Corpus:
         tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
         pairs = list(zip(tokenize(list(prompts))["input_ids"], tokenize(list(answers))["input_ids"], strict=True))
         order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
-        total, size = sum(len(answer) for _, answer in pairs), -(-len(pairs) // PARTS)
-        parts = [order[start : start + size] for start in range(0, len(order), size)]
-        return [
-            (sum(len(pairs[row][1]) for row in part) / total, self._collate([pairs[r] for r in part], pictures[part]))
-            for part in parts
-        ]
+        total = sum(len(answer) for _, answer in pairs)
+        size = -(-len(pairs) // PARTS)
+        parts = []
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            share = sum(len(pairs[row][1]) for row in part) / total
+            parts.append((share, self._collate([pairs[row] for row in part], pictures[part])))
+        return parts
 
     def _collate(self, pairs: list[tuple[list[int], list[int]]], pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         """Prompts and answers as model inputs, loss on the answers, right-padded."""
         padding = self.processor.tokenizer.pad_token_id
-        ids = torch.full((len(pairs), max(len(p) + len(a) for p, a in pairs)), padding)
-        labels = torch.full_like(ids, -100)
-        for row, (prompt, answer) in enumerate(pairs):
-            ids[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-            labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
+        ids = [torch.tensor(prompt + answer) for prompt, answer in pairs]
+        ids = pad_sequence(ids, batch_first=True, padding_value=padding)  # [rows, tokens]
+        labels = [torch.tensor([-100] * len(prompt) + answer) for prompt, answer in pairs]
         return {
             "input_ids": ids,
-            "labels": labels,
+            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
             "attention_mask": (ids != padding).long(),
             "mm_token_type_ids": (ids == self.processor.image_token_id).long(),
             "pixel_values": patches(pictures),

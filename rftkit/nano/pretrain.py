@@ -122,13 +122,14 @@ def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus) -> Iterator[Stage]
         yield Stage("vision", reader, recipe.vision_steps, rates, lambda step: reader(*corpus.word_batch(step)))
         even_out(reader, corpus)
     model.model.visual.requires_grad_(False)  # good by now, and a third of the time
-    first = recipe.language_steps  # of the manners: batches are counted through
+
+    def loss_from(first: int) -> Callable[[int], torch.Tensor]:  # batches are counted through both stages
+        return lambda step: language_loss(model, corpus.text_batches(first + step))
+
     if recipe.start is None:
-        rates, loss_at = (recipe.language_rate,), lambda step: language_loss(model, corpus.text_batches(step))
-        yield Stage("language", model, first, rates, loss_at)
+        yield Stage("language", model, recipe.language_steps, (recipe.language_rate,), loss_from(0))
     if recipe.manner_steps:
-        rates, loss_at = (recipe.manner_rate,), lambda step: language_loss(model, corpus.text_batches(first + step))
-        yield Stage("manners", model, recipe.manner_steps, rates, loss_at)
+        yield Stage("manners", model, recipe.manner_steps, (recipe.manner_rate,), loss_from(recipe.language_steps))
 
 
 def language_loss(model: nn.Module, parts: list[tuple[float, dict[str, torch.Tensor]]]) -> torch.Tensor:
@@ -209,7 +210,8 @@ def _first_model(recipe: Recipe) -> tuple[nn.Module, ProcessorMixin]:
 
 
 def _train(stage: Stage, recipe: Recipe, out: Path, saved: dict | None, log: list[dict]) -> None:
-    optimizers, start = Optimizers(stage.module, stage.steps, *stage.rates), 0
+    optimizers = Optimizers(stage.module, stage.steps, *stage.rates)
+    start = 0
     if saved:
         stage.module.load_state_dict(saved["module"])
         optimizers.load_state_dict(saved["optimizers"])

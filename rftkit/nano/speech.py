@@ -104,7 +104,10 @@ def scene_reading(scene: Scene, rng: random.Random) -> tuple[str, str]:
     for word, x, y in scene.marks:
         line, along = (y, x) if across else (x, y)
         lines.setdefault(_line(line), []).append((along, word))
-    read = (" ".join(word for _, word in sorted(lines[n], key=lambda mark: mark[0])) for n in sorted(lines))
+    read = []
+    for line in sorted(lines):
+        marks = sorted(lines[line], key=lambda mark: mark[0])
+        read.append(" ".join(word for _, word in marks))
     return f"Read the picture {'row by row' if across else 'column by column'}.", ", ".join(read)
 
 
@@ -155,7 +158,10 @@ def _named(place: Cell) -> str:
 
 def _others(word: str, place: Cell, cells: dict[Cell, list[str]], axis: int) -> str:
     """What else is in the row (axis 1) or column (axis 0) of a word, in order."""
-    line = [other for cell in sorted(cells) if cell[axis] == place[axis] for other in cells[cell] if other != word]
+    line = []
+    for cell in sorted(cells):
+        if cell[axis] == place[axis]:
+            line += [other for other in cells[cell] if other != word]
     return " ".join(line) or "alone"
 
 

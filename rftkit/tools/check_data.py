@@ -92,12 +92,14 @@ def _shared(parts: dict[str, list[Example]]) -> list[str]:
     seen: dict[str, dict[str, str]] = {}  # of each picture the first place in each split
     for split, examples in parts.items():
         for example in examples:
-            for image in (image for image in example.images if isinstance(image, Path | bytes)):
-                content, place = (image.read_bytes(), image.name) if isinstance(image, Path) else (image, example.id)
-                seen.setdefault(hashlib.sha256(content).hexdigest(), {}).setdefault(split, place)
-    shared = (" and in ".join(f"{split} ({place})" for split, place in places.items())
-              for places in seen.values() if len(places) > 1)  # fmt: skip
-    return [f"the same picture is in {places}" for places in shared]
+            for image in example.images:
+                if isinstance(image, Path | bytes):
+                    content = image if isinstance(image, bytes) else image.read_bytes()
+                    place = example.id if isinstance(image, bytes) else image.name
+                    seen.setdefault(hashlib.sha256(content).hexdigest(), {}).setdefault(split, place)
+    shared = [places for places in seen.values() if len(places) > 1]
+    named = (" and in ".join(f"{split} ({place})" for split, place in places.items()) for places in shared)
+    return [f"the same picture is in {places}" for places in named]
 
 
 def _ambiguous(parts: dict[str, list[Example]]) -> list[str]:

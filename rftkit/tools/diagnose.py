@@ -14,12 +14,12 @@ from rftkit.rewards import score
 from rftkit.tasks.example import Example
 from rftkit.tasks.registry import open_set
 
-MANNERS = ("exact", "broken tags", "prose", "wrong", "vague")
+HABITS = ("exact", "broken tags", "prose", "wrong", "vague")
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A mode's answers: the share of each manner (0-1), and a completion of each that occurs."""
+    """A mode's answers: the share of each habit of answering (0-1), and a completion of each that occurs."""
 
     mode: str
     n: int
@@ -27,7 +27,7 @@ class Diagnosis:
     samples: dict[str, str]
 
 
-def manner(completion: str, example: Example, mode: str, rule: str) -> str:
+def habit(completion: str, example: Example, mode: str, rule: str) -> str:
     """How a completion answers.
 
     `broken tags`: the mode's tags are missing, unclosed or out of order. `exact`: right, as asked. `prose`: the right
@@ -52,40 +52,47 @@ def _names(text: str, name: str) -> bool:
 
 
 def diagnose(
-    model: str, data: str, limit: int = 200, modes: tuple[str, ...] = tuple(MODES), **options
+    model: str,
+    data: str,
+    limit: int = 200,
+    modes: tuple[str, ...] = tuple(MODES),
+    batch: int = 64,
+    max_tokens: int | None = None,
+    quantize: bool = False,
+    device: str | None = None,
 ) -> list[Diagnosis]:
-    """Greedy answers of an untrained model to a set's test items, by manner, in each mode.
+    """Greedy answers of an untrained model to a set's test items, by habit, in each mode.
 
     Args:
         limit: items a part of the set.
-        options: `quantize` and `device` as of `models.load`, `batch` and `max_tokens`.
+        batch: items in memory at once.
+        max_tokens: of a completion; None: 64 without thinking, 1024 with.
     """
-    at_least_one(limit=limit, batch=options.get("batch"), max_tokens=options.get("max_tokens"))
+    at_least_one(limit=limit, batch=batch, max_tokens=max_tokens)
     for mode in modes:
         get_mode(mode)
     asked = open_set(data)
     rule = asked.rule
     examples = [example for part in asked_parts(asked, None, limit).values() for example in part]
-    network, processor = load(model, quantize=options.get("quantize", False), device=options.get("device"))
+    network, processor = load(model, quantize=quantize, device=device)
     found = []
     for mode in modes:
-        tokens = options.get("max_tokens") or (64 if mode == "no_thinking" else 1024)
-        answers = generate(network, processor, examples, mode, max_tokens=tokens, batch_size=options.get("batch", 64),
-                           progress=mode)  # fmt: skip
+        tokens = max_tokens or (64 if mode == "no_thinking" else 1024)
+        answers = generate(network, processor, examples, mode, max_tokens=tokens, batch_size=batch, progress=mode)
         texts = [answer.texts[0] for answer in answers]
-        manners = [manner(text, example, mode, rule) for text, example in zip(texts, examples, strict=True)]
-        count = Counter(manners)
-        shares = {name: count[name] / len(examples) for name in MANNERS}
-        found.append(Diagnosis(mode, len(examples), shares, dict(zip(manners, texts, strict=True))))
+        habits = [habit(text, example, mode, rule) for text, example in zip(texts, examples, strict=True)]
+        count = Counter(habits)
+        shares = {name: count[name] / len(examples) for name in HABITS}
+        found.append(Diagnosis(mode, len(examples), shares, dict(zip(habits, texts, strict=True))))
     return found
 
 
 def as_text(diagnoses: list[Diagnosis]) -> str:
-    """A table of shares in per cent, and one completion of each manner and mode."""
-    lines = [f"{'mode':<20}{'items':>6}" + "".join(f"{name:>13}" for name in MANNERS)]
+    """A table of shares in per cent, and one completion of each habit and mode."""
+    lines = [f"{'mode':<20}{'items':>6}" + "".join(f"{name:>13}" for name in HABITS)]
     for d in diagnoses:
-        lines.append(f"{d.mode:<20}{d.n:>6}" + "".join(f"{100 * d.shares[name]:>12.1f}%" for name in MANNERS))
+        lines.append(f"{d.mode:<20}{d.n:>6}" + "".join(f"{100 * d.shares[name]:>12.1f}%" for name in HABITS))
     for d in diagnoses:
         lines.append(f"\n{d.mode}")
-        lines += [f"  {name}: {d.samples[name][:160]!r}" for name in MANNERS if name in d.samples]
+        lines += [f"  {name}: {d.samples[name][:160]!r}" for name in HABITS if name in d.samples]
     return "\n".join(lines)

@@ -1,4 +1,7 @@
-"""`rftkit doctor`: what this machine can run, each line [ok] or [no] with the mend."""
+"""`rftkit doctor`: what this machine can run, each line [ok] or [no] with the fix.
+
+Imports of packages stand inside the checks: one that is missing must not end the others.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -21,43 +23,40 @@ MEMORY = {"smoke": 2, "nano": 4}
 
 @dataclass(frozen=True)
 class Line:
-    """One finding: its name, whether it is fine, what was seen, and how to mend it."""
+    """One finding: its name, whether it is fine, what was seen, and how to fix it."""
 
     name: str
     ok: bool
     seen: str
-    mend: str = ""
+    fix: str = ""
 
 
 def diagnose() -> list[Line]:
     """All findings, most basic first. A check whose own package is missing says so; the others still run."""
-    checks: list[Callable[[], list[Line]]] = [_python, _packages, _data, _memory, _disk, _device, _profiles]
     lines = []
-    for check in checks:
+    for check in (_python, _packages, _data, _memory, _disk, _device, _profiles):
         try:
             lines += check()
         except (ImportError, OSError, RuntimeError) as error:  # the latter from packages that are there but broken
             name = getattr(error, "name", None)
-            mend = f"pip install {name}" if name else "pip install -r requirements.lock again"
-            lines.append(Line(check.__name__.strip("_"), False, f"cannot tell: {error}", mend))
+            fix = f"pip install {name}" if name else "pip install -r requirements.lock again"
+            lines.append(Line(check.__name__.strip("_"), False, f"cannot tell: {error}", fix))
     return lines
 
 
 def _python() -> list[Line]:
-    mend = "install Python 3.11.5 or newer"
-    return [Line("python", sys.version_info >= (3, 11, 5), platform.python_version(), mend)]
+    return [Line("python", sys.version_info >= (3, 11, 5), platform.python_version(), "install Python 3.11.5 or newer")]
 
 
 def _packages() -> list[Line]:
     from packaging.requirements import Requirement
 
-    lines = []
     try:
-        needs = requires("rftkit") or []
+        needs = [Requirement(text) for text in requires("rftkit") or []]
     except PackageNotFoundError:
         return [Line("rftkit", False, "not installed", "pip install --no-deps --no-build-isolation -e .")]
-    for text in needs:
-        need = Requirement(text)
+    lines = []
+    for need in needs:
         if need.marker is not None and not need.marker.evaluate({"extra": ""}):
             continue
         try:
@@ -71,34 +70,37 @@ def _packages() -> list[Line]:
 
 def _data() -> list[Line]:
     models = sorted(path.parent.name for path in (DATA / "models").glob("*/model.safetensors"))
-    mend = "install from a clone with pip install -e ."
+    fix = "install from a clone with pip install -e ."
     return [
-        Line("bundled models", bool(models), ", ".join(models) or "none", mend),
-        Line("notebooks", NOTEBOOKS.is_dir(), str(len(list(NOTEBOOKS.glob("*.ipynb")))), mend),
+        Line("bundled models", bool(models), ", ".join(models) or "none", fix),
+        Line("notebooks", NOTEBOOKS.is_dir(), str(len(list(NOTEBOOKS.glob("*.ipynb")))), fix),
     ]
 
 
 def _memory() -> list[Line]:
-    free = _free_memory() / GIB
+    free = _free_memory()
     return [Line("memory", free >= 4, f"{free:.1f} GiB free", "close other programs: the CPU study needs 4 GiB")]
 
 
-def _free_memory() -> int:
+def _disk() -> list[Line]:
+    free = _free_disk()
+    return [Line("disk", free >= 1, f"{free:.1f} GiB free here", "free 1 GiB, or give --out on another disk")]
+
+
+def _free_memory() -> float:
     import psutil
 
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available / GIB
 
 
-def _disk() -> list[Line]:
-    free = shutil.disk_usage(Path.cwd()).free / GIB
-    return [Line("disk", free >= 1, f"{free:.1f} GiB free here", "free 1 GiB, or give --out on another disk")]
+def _free_disk() -> float:
+    return shutil.disk_usage(Path.cwd()).free / GIB
 
 
 def _device() -> list[Line]:
     import torch
 
-    cores = f"{os.cpu_count() or 1} cores, {torch.get_num_threads()} threads"
-    lines = [Line("cpu", True, cores)]
+    lines = [Line("cpu", True, f"{os.cpu_count() or 1} cores, {torch.get_num_threads()} threads")]
     if not torch.cuda.is_available():
         return [*lines, Line("gpu", False, "none", "the bundled models need none; for gpu-2b use a machine with CUDA")]
     for index in range(torch.cuda.device_count()):
@@ -110,14 +112,15 @@ def _device() -> list[Line]:
 def _profiles() -> list[Line]:
     import torch
 
-    gpu = max((torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())), default=0)
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     lines = []
     for name, disk in DISK.items():
         if name in MEMORY:
             here, memory, kind = _free_memory(), MEMORY[name], "memory"
         else:
-            here, memory, kind = gpu, _gpu_memory(name), "GPU memory"
-        ok = here >= memory * GIB and shutil.disk_usage(Path.cwd()).free >= disk * GIB
+            here = max((gpu.total_memory / GIB for gpu in gpus), default=0)
+            memory, kind = _gpu_memory(name), "GPU memory"
+        ok = here >= memory and _free_disk() >= disk
         seen = f"needs {memory:g} GiB {kind}, {disk} GiB disk"
         lines.append(Line(f"profile {name}", ok, seen, "see the lines above"))
     return lines
@@ -130,17 +133,15 @@ def _gpu_memory(profile: str) -> float:
     from rftkit.settings import METHODS, load_settings
 
     chosen = [load_settings(profile, method, device="cuda") for method in METHODS]
-    return round(max(estimate(s, asked_examples(s), with_time=False)["memory"]["total"] for s in chosen) / GIB, 2)
+    return round(max(estimate(settings, asked_examples(settings)).memory["total"] for settings in chosen) / GIB, 2)
 
 
 def as_text(lines: list[Line]) -> str:
     """The findings for people."""
     width = max(len(line.name) for line in lines)
-    return "\n".join(
-        f"[{'ok' if line.ok else 'no'}] {line.name:<{width}}  {line.seen}" + ("" if line.ok else f"  -> {line.mend}")
-        for line in lines
-    )
+    return "\n".join(_text(line, width) for line in lines)
 
 
-def as_json(lines: list[Line]) -> list[dict]:
-    return [asdict(line) for line in lines]
+def _text(line: Line, width: int) -> str:
+    seen = f"{line.name:<{width}}  {line.seen}"
+    return f"[ok] {seen}" if line.ok else f"[no] {seen}  -> {line.fix}"

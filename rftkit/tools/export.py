@@ -20,7 +20,6 @@ from rftkit.models import load, load_processor, pick_device, scale_up
 from rftkit.run import generation_options, test_splits
 from rftkit.runs import folder as results
 from rftkit.settings import METHODS, Settings
-from rftkit.tasks.example import Example
 from rftkit.tasks.registry import short_name
 
 LEAST_AGREEMENT = 0.95  # with the run's own answers
@@ -39,8 +38,8 @@ class Agreement:
 def export(run: Path, out: Path, *, check: int = 64, device: str | None = None) -> Agreement | None:
     """Merge a complete run's adapter into its base in bf16 and write a model folder.
 
-    The base is read anew and never quantised: merging into 4-bit weights rounds the adapter away. Each merged weight is
-    added up in fp32 and rounded to bf16 once.
+    The base is read anew and never quantised: merging into 4-bit weights rounds the adapter away.
+    Each merged weight is added up in fp32 and rounded to bf16 once.
 
     Args:
         run: a run folder with `results.json` and an adapter.
@@ -105,15 +104,13 @@ def _merge(settings: Settings, adapter: Path, folder: Path) -> None:
 
 
 def _compare(settings: Settings, run: Path, merged: Path, count: int, device: str) -> Agreement:
-    parts = {part: examples[:count] for part, examples in test_splits(settings).items()}
+    asked = [(part, example) for part, examples in test_splits(settings).items() for example in examples[:count]]
     mode = METHODS[settings.method].mode
 
     def answers(model, processor) -> list[str]:
-        model.eval()
-        options = generation_options(settings, mode)
-        return [
-            a.texts[0] for examples in parts.values() for a in generate(model, processor, examples, mode, **options)
-        ]
+        examples = [example for _, example in asked]
+        said = generate(model.eval(), processor, examples, mode, **generation_options(settings, mode))
+        return [answer.texts[0] for answer in said]
 
     # One model in memory at a time.
     base, processor = load(settings.model, adapter=str(run / "adapter"), device=device, dtype=torch.float32)
@@ -123,17 +120,12 @@ def _compare(settings: Settings, run: Path, merged: Path, count: int, device: st
     plain = AutoModelForImageTextToText.from_pretrained(merged, dtype=torch.float32, device_map=device)
     ours = answers(plain, load_processor(str(merged)))
     same = sum(a == b for a, b in zip(ours, adapter, strict=True))
-    return Agreement(len(ours), same, _agree_with_run(run, parts, mode, ours))
-
-
-def _agree_with_run(run: Path, parts: dict[str, list[Example]], mode: str, ours: list[str]) -> int | None:
-    """How many answers the run itself gave, quantised or not, on its own device."""
     if not (run / results.PREDICTIONS).is_file():
-        return None
-    table = results.read_predictions(run)
-    own = table[table["mode"] == mode].set_index(["split", "id"])["completion"]
-    places = [(part, example.id) for part, examples in parts.items() for example in examples]
-    return sum(own.get(place) == text for place, text in zip(places, ours, strict=True))
+        return Agreement(len(ours), same, None)
+    written = results.read_predictions(run)
+    own = written[written["mode"] == mode].set_index(["split", "id"])["completion"]
+    as_run = sum(own.get((part, example.id)) == text for (part, example), text in zip(asked, ours, strict=True))
+    return Agreement(len(ours), same, as_run)
 
 
 def as_text(agreement: Agreement | None, settings: Settings) -> str:
@@ -154,14 +146,13 @@ def model_card(settings: Settings, found: dict[str, Any], agreement: Agreement |
     """A README with what was trained on what, how, from which seed, and what came out."""
     base = Path(settings.model).name if Path(settings.model).is_absolute() else settings.model
     dataset = results.data_title(settings.dataset, settings.eval_dataset)
-    head = {"library_name": "transformers", "pipeline_tag": "image-text-to-text", "base_model": base,
-            "tags": ["rftkit", settings.method]}  # fmt: skip
-    facts = {"method": settings.method, "dataset": dataset, "protocol": settings.protocol, "profile": settings.profile,
-             "seed": settings.seed, "data_sha256": found["data_sha256"], "config_sha256": found["config_sha256"],
-             "git_revision": found["git_revision"], "versions": found["versions"]}  # fmt: skip
-    sets = {name: value and short_name(value) for name, value in
-            (("dataset", settings.dataset), ("eval_dataset", settings.eval_dataset))}  # fmt: skip
-    config = settings.__dict__ | {"model": base} | sets
+    tags = ["rftkit", settings.method]
+    head = {"library_name": "transformers", "pipeline_tag": "image-text-to-text", "base_model": base, "tags": tags}
+    facts = {"method": settings.method, "dataset": dataset}
+    facts |= {name: getattr(settings, name) for name in ("protocol", "profile", "seed")}
+    facts |= {name: found[name] for name in ("data_sha256", "config_sha256", "git_revision", "versions")}
+    tested = settings.eval_dataset and short_name(settings.eval_dataset)
+    config = vars(settings) | {"model": base, "dataset": short_name(settings.dataset), "eval_dataset": tested}
     rows = "\n".join(
         f"| {part} | {row['n']} | {row['accuracy']:.3f} | {row['ci_low']:.3f} to {row['ci_high']:.3f} |"
         for part, row in found["eval"].items()

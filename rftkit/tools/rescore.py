@@ -46,7 +46,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RuleComparison:
     """One rule beside the published score: accuracies 0-1, and the numbers of the items that differ."""
 
     rule: str
@@ -86,68 +86,77 @@ def _values(text: str) -> list[Any]:
 
 
 def _prediction(item: Any, name: str, number: int) -> Prediction:
-    values = {} if not isinstance(item, dict) else {
-        kind: next((item[key] for key in keys if key in item), None) for kind, keys in KEYS.items()
-    }  # fmt: skip
+    item = item if isinstance(item, dict) else {}
+    values = {kind: next((item[key] for key in keys if key in item), None) for kind, keys in KEYS.items()}
     for kind in ("output", "answer"):
-        if not isinstance(values.get(kind), str):
+        if not isinstance(values[kind], str):
             raise UserError(f"{name}: no text under any of {', '.join(KEYS[kind])}")
     if not values["answer"].strip():  # every completion would contain it
         raise UserError(f"{name}: the right answer is empty")
-    choices = values["choices"]
+    answer, choices = values["answer"], values["choices"]
     if choices is not None and not (isinstance(choices, list) and all(isinstance(c, str) for c in choices)):
         raise UserError(f"{name}: the options must be a list of texts")
     correct = values["correct"]
     if correct not in (None, 0, 1):
         raise UserError(f"{name}: 'correct' must be 0, 1, true or false, not {correct!r:.40}")
-    answer = chosen_by_letter(values["answer"], choices) if choices else values["answer"]
-    task = "spatial" if choices else "classification"
-    example = Example(str(number), (), "", answer, tuple(choices) if choices else None, task)
+    if choices:
+        example = Example(str(number), (), "", chosen_by_letter(answer, choices), tuple(choices), "spatial")
+    else:
+        example = Example(str(number), (), "", answer, None, "classification")
     read = values["read"] if isinstance(values["read"], str) else None
     return Prediction(values["output"], example, None if correct is None else bool(correct), read)
 
 
 def mode_of(predictions: list[Prediction]) -> str:
     """The mode that most completions look like."""
-    tags = Counter(
-        "reason" if "<reason>" in p.output else "answer" if "<answer>" in p.output else "" for p in predictions
-    )
-    return {"reason": "think_after_answer", "answer": "thinking", "": "no_thinking"}[tags.most_common(1)[0][0]]
+    modes = Counter(_mode_like(prediction.output) for prediction in predictions)
+    return modes.most_common(1)[0][0]
 
 
-def rescore(predictions: list[Prediction], mode: str) -> list[Comparison]:
+def _mode_like(completion: str) -> str:
+    if "<reason>" in completion:
+        return "think_after_answer"
+    return "thinking" if "<answer>" in completion else "no_thinking"
+
+
+def rescore(predictions: list[Prediction], mode: str) -> list[RuleComparison]:
     """Each rule beside the published score: `strict`, `lenient`, `authors`; with options `choice_letter` too."""
     get_mode(mode)
     lettered = all(prediction.example.choices for prediction in predictions)
-    rules = ("strict", "lenient", "authors", *(["choice_letter"] if lettered else []))
+    rules = ["strict", "lenient", "authors"] + ["choice_letter"] * lettered
     return [_compared(predictions, mode, rule) for rule in rules]
 
 
-def _compared(predictions: list[Prediction], mode: str, rule: str) -> Comparison:
-    right, theirs_only, ours_only, read_otherwise = 0, [], [], 0
-    for number, p in enumerate(tqdm(predictions, desc=rule, leave=False)):
-        ours = score(p.output, p.example, mode, rule)
-        right += bool(ours.accuracy)
-        if p.correct is not None and p.correct != bool(ours.accuracy):
-            (theirs_only if p.correct else ours_only).append(number)
-        read_otherwise += p.read is not None and (ours.parsed or "").strip() != p.read.strip()
-    return Comparison(rule, right, tuple(theirs_only), tuple(ours_only), read_otherwise)
+def _compared(predictions: list[Prediction], mode: str, rule: str) -> RuleComparison:
+    right = read_otherwise = 0
+    theirs_only, ours_only = [], []
+    for number, prediction in enumerate(tqdm(predictions, desc=rule, leave=False)):
+        ours = score(prediction.output, prediction.example, mode, rule)
+        is_right = bool(ours.accuracy)
+        right += is_right
+        if prediction.correct is not None and prediction.correct != is_right:
+            (theirs_only if prediction.correct else ours_only).append(number)
+        read_otherwise += prediction.read is not None and (ours.parsed or "").strip() != prediction.read.strip()
+    return RuleComparison(rule, right, tuple(theirs_only), tuple(ours_only), read_otherwise)
 
 
-def as_text(predictions: list[Prediction], mode: str, comparisons: list[Comparison]) -> str:
+def as_text(predictions: list[Prediction], mode: str, comparisons: list[RuleComparison]) -> str:
     """The table of comparisons, and for each rule a few items in which it differs from the published score."""
     told = [p.correct for p in predictions if p.correct is not None]
     theirs = f"{100 * sum(told) / len(told):.2f} % right as published" if told else "no published score"
     lines = [f"{len(predictions)} predictions, mode {mode}, {theirs}"]
     lines.append(f"{'rule':<15}" + "".join(f"{head:>16}" for head in HEADS))
-    for a in comparisons:
-        agreed = len(told) - len(a.theirs_only) - len(a.ours_only)
-        cells = (a.right, f"{100 * a.right / len(predictions):.2f} %", agreed, len(a.theirs_only), len(a.ours_only))
-        lines.append(f"{a.rule:<15}" + "".join(f"{cell:>16}" for cell in (*cells, a.read_otherwise)))
-    for a in comparisons:
-        for kind, numbers in (("theirs only", a.theirs_only), ("ours only", a.ours_only)):
-            shown = ((number, predictions[number]) for number in numbers[:SHOWN])
-            lines += [f"{a.rule}, {kind}, item {n}: {p.output[-160:]!r} for {p.example.answer!r:.80}" for n, p in shown]
+    for rule in comparisons:
+        theirs_only, ours_only = len(rule.theirs_only), len(rule.ours_only)
+        accuracy = f"{100 * rule.right / len(predictions):.2f} %"
+        agreed = len(told) - theirs_only - ours_only
+        cells = (rule.right, accuracy, agreed, theirs_only, ours_only, rule.read_otherwise)
+        lines.append(f"{rule.rule:<15}" + "".join(f"{cell:>16}" for cell in cells))
+    for rule in comparisons:
+        for kind, numbers in (("theirs only", rule.theirs_only), ("ours only", rule.ours_only)):
+            for number in numbers[:SHOWN]:
+                output, answer = predictions[number].output, predictions[number].example.answer
+                lines.append(f"{rule.rule}, {kind}, item {number}: {output[-160:]!r} for {answer!r:.80}")
     return "\n".join(lines)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import random
-import statistics
 import tempfile
 import zlib
 from collections.abc import Callable
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from datasets import Image as ImageFeature
 from torch.nn.functional import pad
@@ -30,10 +28,11 @@ from rftkit.tasks.classification import question
 from rftkit.tasks.example import Example
 from rftkit.tasks.worlds import get_world
 from rftkit.tools.bench.models import PRESETS, flop_bound, save_model
-from rftkit.tools.bench.timed import PHASES, Finish, OurTrainer, StockTrainer, Timed, peak_resident
+from rftkit.tools.bench.timed import PHASES, OurTrainer, StockTrainer, Timed, peak_resident
 from rftkit.trainer import training_rows
 
 TOKENS = {"no_thinking": 8, "thinking": 64, "think_after_answer": 64}  # of each completion
+KINDS = {"stock": StockTrainer, "ours": OurTrainer}
 CHOICES = 24  # in a question
 SEED = 0
 
@@ -60,7 +59,7 @@ def prompts(options: Options, steps: int) -> list[Example]:
     found = []
     for number in range(steps * preset.prompts):
         drawing = world.drawings(world.base[number % len(world.base)], "pretrain", 1, number)[0]
-        drawing = type(drawing)(**(drawing.__dict__ | {"image": drawing.image.resize((preset.side, preset.side))}))
+        drawing = replace(drawing, image=drawing.image.resize((preset.side, preset.side)))
         share = CHOICES / len(world.base)
         found.append(question(drawing, world, world.base, share, rng, "bench", f"bench-{number}"))
     return found
@@ -93,83 +92,65 @@ def make_trainer(kind: type, options: Options, folder: str, examples: list[Examp
     rows = training_rows(examples, options.mode, None)
     if kind is OurTrainer:
         rows = rows.cast_column("images", [ImageFeature(decode=False)])
-    trainer = kind(
+    return kind(
         model=model, reward_funcs=reward, args=arguments, train_dataset=rows, processing_class=processor,
         peft_config=lora_config(16),
     )  # fmt: skip
-    trainer.add_callback(Finish(trainer))
-    trainer.rows = rows
-    trainer.start()
-    _count(trainer)
-    return trainer
-
-
-def _count(trainer: Timed) -> None:
-    """Count the patches the vision tower and the tokens the language model is run on."""
-    inner = trainer.model.get_base_model().model
-
-    def vision(module, args, kwargs):
-        trainer.counts["vision_rows"] += (args[0] if args else kwargs["hidden_states"]).shape[0]
-
-    def language(module, args, kwargs):
-        rows, width = kwargs["inputs_embeds"].shape[:2]
-        trainer.counts["lm_tokens"] += rows * width
-
-    inner.visual.register_forward_pre_hook(vision, with_kwargs=True)
-    inner.language_model.register_forward_pre_hook(language, with_kwargs=True)
-
-
-def one_step(trainer: Timed, step: int, size: int) -> dict[str, float]:
-    """One optimizer step on the prompts of that step; its seconds by phase and its counts."""
-    trainer.start()
-    trainer.train_dataset = trainer.rows.select(range(step * size, (step + 1) * size))
-    torch.manual_seed(SEED + step)
-    with redirect_stdout(io.StringIO()):  # the trainers' own log
-        trainer.train()
-    return trainer.seconds | trainer.counts
 
 
 def peak_bytes(kind: str, options: Options, folder: str) -> int:
     """Peak memory of two steps of one trainer in a process of its own: resident on a CPU, allocated on a GPU."""
     quieten()
-    preset = PRESETS[options.preset]
-    trainer = make_trainer({"stock": StockTrainer, "ours": OurTrainer}[kind], options, folder, prompts(options, 2))
-    if options.device != "cpu":
+    trainer = make_trainer(KINDS[kind], options, folder, prompts(options, 2))
+    on_gpu = options.device != "cpu"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     for step in range(2):
-        one_step(trainer, step, preset.prompts)
-    if options.device != "cpu":
-        return torch.cuda.max_memory_allocated()
-    return peak_resident()
+        trainer.one_step(step, PRESETS[options.preset].prompts, SEED)
+    return torch.cuda.max_memory_allocated() if on_gpu else peak_resident()
 
 
 def bench(options: Options, progress: bool = True) -> dict[str, Any]:
     """Measure a preset and return what `rftkit bench --json` prints."""
     check(options)
+    size, threads = PRESETS[options.preset].prompts, torch.get_num_threads()
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_model(options.preset, Path(temporary))
-        peaks = {kind: _elsewhere(peak_bytes, kind, options, folder) for kind in ("stock", "ours")}
-        preset, examples = PRESETS[options.preset], prompts(options, options.pairs + 1)
-        kinds = {"stock": StockTrainer, "ours": OurTrainer}
-        trainers = {name: make_trainer(kind, options, folder, examples) for name, kind in kinds.items()}
-        equality = _equality_before(trainers, options, examples[: preset.prompts])
-        measured: dict[str, list[dict]] = {"stock": [], "ours": []}
-        for step in tqdm(range(options.pairs + 1), desc=options.preset, disable=not progress):
-            for name in ("stock", "ours") if step % 2 else ("ours", "stock"):
-                measured[name].append(one_step(trainers[name], step, preset.prompts))
+        peaks = {kind: _elsewhere(peak_bytes, kind, options, folder) for kind in KINDS}
+        examples = prompts(options, options.pairs + 1)
+        trainers = {name: make_trainer(kind, options, folder, examples) for name, kind in KINDS.items()}
+        equality = _equality_before(trainers, options, examples[:size])
+        measured = _steps(trainers, options.pairs + 1, size, progress)
         equality |= _equality_after(*trainers.values())
-        batch = encode(trainers["stock"].processing_class, examples[:1], options.mode)
-        lengths = (options.group, batch["input_ids"].shape[1], options.tokens, len(batch["pixel_values"]))
-        bound = flop_bound(trainers["stock"].model.get_base_model(), *lengths, every_position=options.device == "cpu")
-    for rows in measured.values():
-        del rows[0]  # warm-up
-    return {
-        "preset": options.preset, "mode": options.mode, "group": options.group, "quantize": options.quantize,
-        "pairs": options.pairs, "prompts_per_step": preset.prompts, "completion_tokens": options.tokens,
-        "device": _device(options), "threads": torch.get_num_threads(), "versions": versions(),
+        bound = _bound(trainers["stock"], options, examples[0])
+    return asdict(options) | {
+        "device": f"cpu, {threads} threads" if options.device == "cpu" else torch.cuda.get_device_name(),
+        "prompts_per_step": size,
+        "completion_tokens": options.tokens,
+        "threads": threads,
+        "versions": versions(),
         **{name: _summary(rows, peaks[name]) for name, rows in measured.items()},
-        "ratio": _ratios(measured, peaks), "flop_bound": bound, "equality": equality,
-    }  # fmt: skip
+        "ratio": _ratios(measured, peaks),
+        "flop_bound": bound,
+        "equality": equality,
+    }
+
+
+def _steps(trainers: dict[str, Timed], count: int, size: int, progress: bool) -> dict[str, pd.DataFrame]:
+    """What so many steps of each trainer in turn took, a row a step; the first warms up and is left out."""
+    rows: dict[str, list[dict]] = {name: [] for name in trainers}
+    for step in tqdm(range(count), desc="pairs", disable=not progress):
+        for name in sorted(trainers, reverse=step % 2 == 1):  # each goes first as often as the other
+            rows[name].append(trainers[name].one_step(step, size, SEED))
+    return {name: pd.DataFrame(rows[name][1:]) for name in trainers}
+
+
+def _bound(trainer: GRPOTrainer, options: Options, example: Example) -> dict[str, float]:
+    """`flop_bound` of the lengths that this measurement has."""
+    batch = encode(trainer.processing_class, [example], options.mode)
+    prompt, patches = batch["input_ids"].shape[1], len(batch["pixel_values"])
+    model, every_position = trainer.model.get_base_model(), options.device == "cpu"
+    return flop_bound(model, options.group, prompt, options.tokens, patches, every_position)
 
 
 def check(options: Options) -> None:
@@ -191,50 +172,46 @@ def _elsewhere(function: Callable, *arguments) -> Any:
         return workers.submit(function, *arguments).result()
 
 
-def _summary(rows: list[dict], peak: int) -> dict[str, float]:
-    seconds = {f"{phase}_s": round(statistics.median(row[phase] for row in rows), 4) for phase in PHASES}
-    counts = {name: rows[-1][name] for name in ("vision_rows", "lm_tokens")}
+def _summary(rows: pd.DataFrame, peak: int) -> dict[str, float]:
+    seconds = rows[PHASES].median().round(4).add_suffix("_s").to_dict()
+    counts = {name: int(rows[name].iloc[-1]) for name in ("vision_rows", "lm_tokens")}
     return seconds | {"peak_bytes": peak} | counts
 
 
-def _ratios(measured: dict[str, list[dict]], peaks: dict[str, int]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for phase in PHASES:
-        ratios = [stock[phase] / ours[phase] for stock, ours in zip(measured["stock"], measured["ours"], strict=True)]
-        spread = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-        found[phase] = {name: round(value, 3) for name, value in spread.items()}
-    return found | {"peak_bytes": round(peaks["stock"] / peaks["ours"], 3)}
+def _ratios(measured: dict[str, pd.DataFrame], peaks: dict[str, int]) -> dict[str, Any]:
+    ratios = measured["stock"][PHASES] / measured["ours"][PHASES]  # a row a pair of steps
+    spread = ratios.agg(["median", "min", "max"]).round(3).to_dict()
+    return spread | {"peak_bytes": round(peaks["stock"] / peaks["ours"], 3)}
 
 
 @torch.no_grad()
 def _equality_before(trainers: dict[str, GRPOTrainer], options: Options, examples: list[Example]) -> dict[str, Any]:
     """The same log-probs of the same completions, and the same greedy completions, by both trainers."""
-    stock, ours = trainers["stock"], trainers["ours"]
-    model = stock.model.eval()
-    config = GenerationConfig(max_new_tokens=options.tokens, do_sample=False, **_whole(model, options),
-                              pad_token_id=stock.processing_class.tokenizer.pad_token_id)  # fmt: skip
-    batch = encode(stock.processing_class, examples, options.mode).to(model.device)
-    greedy = model.generate(**batch, generation_config=config)
+    stock, width = trainers["stock"], options.tokens
+    model, processor = stock.model.eval(), stock.processing_class
+    config = GenerationConfig(max_new_tokens=width, do_sample=False, **_whole(model, options),
+                              pad_token_id=processor.tokenizer.pad_token_id)  # fmt: skip
+    batch = encode(processor, examples, options.mode).to(model.device)
     vision = {name: value for name, value in batch.items() if name not in ("input_ids", "attention_mask")}
-    forked = generate_forked(model, batch["input_ids"], batch["attention_mask"], vision, 1, config)
-    identical = torch.equal(greedy, forked)
-    size, width = options.group, options.tokens
+
+    def forked(size: int) -> torch.Tensor:
+        return generate_forked(model, batch["input_ids"], batch["attention_mask"], vision, size, config)
+
+    identical = torch.equal(model.generate(**batch, generation_config=config), forked(1))
     config.do_sample, config.top_k = True, 0
     torch.manual_seed(SEED)
-    ids = generate_forked(model, batch["input_ids"], batch["attention_mask"], vision, size, config)
-    mask = pad(batch["attention_mask"].repeat_interleave(size, 0), (0, width), value=1)
-    types = pad(batch["mm_token_type_ids"].repeat_interleave(size, 0), (0, width))
-    pictures = torch.split(batch["pixel_values"], batch["image_grid_thw"].prod(-1).tolist())
-    inputs = {
-        "pixel_values": torch.cat([picture for picture in pictures for _ in range(size)]),
-        "image_grid_thw": batch["image_grid_thw"].repeat_interleave(size, 0),
-        "num_images": [1] * len(ids), "mm_token_type_ids": types,
-    }  # fmt: skip
+    ids = forked(options.group)  # [prompts x group, prompt and completion tokens]
+    copies = encode(processor, [example for example in examples for _ in range(options.group)], options.mode)
+    copies = copies.to(model.device)
+    mask = pad(copies.pop("attention_mask"), (0, width), value=1)
+    types = pad(copies.pop("mm_token_type_ids"), (0, width))
+    pictures = {name: copies[name] for name in ("pixel_values", "image_grid_thw")} | {"num_images": [1] * len(ids)}
     found = []
-    for trainer in (stock, ours):
+    for trainer in trainers.values():
         trainer.start()
         trainer.model.train()
-        found.append(trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, width, **inputs)[0])
+        log_probs = trainer._get_per_token_logps_and_entropies
+        found.append(log_probs(trainer.model, ids, mask, width, mm_token_type_ids=types, **pictures)[0])
     return {
         "max_logprob_diff": (found[0] - found[1]).abs().max().item(),
         "lowest_logprob": found[0].min().item(),  # completions do not end: what the head rounds grows with it
@@ -252,24 +229,20 @@ def _equality_after(stock: GRPOTrainer, ours: GRPOTrainer) -> dict[str, float]:
     }
 
 
-def _device(options: Options) -> str:
-    if options.device != "cpu":
-        return torch.cuda.get_device_name()
-    return f"cpu, {torch.get_num_threads()} threads"
-
-
 def as_text(report: dict[str, Any]) -> str:
     """The report for people: a row a phase."""
-    lines = [f"{report['preset']}, {report['mode']}, G={report['group']}, {report['device']}",
-             f"{'':<10}{'stock':>10}{'ours':>10}{'ratio':>8}   min-max"]  # fmt: skip
+    stock, ours, ratio = report["stock"], report["ours"], report["ratio"]
+    lines = [
+        f"{report['preset']}, {report['mode']}, G={report['group']}, {report['device']}",
+        f"{'':<10}{'stock':>10}{'ours':>10}{'ratio':>8}   min-max",
+    ]
     for phase in PHASES:
-        ratio = report["ratio"][phase]
-        stock, ours = (report[name][f"{phase}_s"] for name in ("stock", "ours"))
-        spread = f"{ratio['min']:.2f}-{ratio['max']:.2f}"
-        lines.append(f"{phase:<10}{stock:>9.3f}s{ours:>9.3f}s{ratio['median']:>7.2f}x   {spread}")
-    stock, ours = (report[name]["peak_bytes"] / 2**20 for name in ("stock", "ours"))
-    lines.append(f"{'peak':<10}{stock:>7.0f}MiB{ours:>7.0f}MiB{report['ratio']['peak_bytes']:>7.2f}x")
-    bound, equality = report["flop_bound"], report["equality"]
+        seconds = f"{stock[f'{phase}_s']:>9.3f}s{ours[f'{phase}_s']:>9.3f}s"
+        spread = f"{ratio[phase]['min']:.2f}-{ratio[phase]['max']:.2f}"
+        lines.append(f"{phase:<10}{seconds}{ratio[phase]['median']:>7.2f}x   {spread}")
+    peaks = f"{stock['peak_bytes'] / 2**20:>7.0f}MiB{ours['peak_bytes'] / 2**20:>7.0f}MiB"
+    lines.append(f"{'peak':<10}{peaks}{ratio['peak_bytes']:>7.2f}x")
+    bound = report["flop_bound"]
     lines.append(f"operations alone would allow {bound['step']:.2f}x a step, {bound['update']:.2f}x an update")
-    lines.append(", ".join(f"{name} {value}" for name, value in equality.items()))
+    lines.append(", ".join(f"{name} {value}" for name, value in report["equality"].items()))
     return "\n".join(lines)

@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from rftkit.memory.model_sizes import HUB
+from rftkit.memory.model_sizes import HUB, QWEN2_TOWER
 from rftkit.models import ImageTextProcessor, resolve
-from rftkit.nano.build import SIZES, build_model, build_processor
+from rftkit.nano.build import build_model, build_processor, picture_tokens
 from rftkit.tasks.worlds import SIDE
-
-TWO_B, SEVEN_B = (HUB[f"Qwen/Qwen2-VL-{size}-Instruct"][1] for size in ("2B", "7B"))
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A model and how many prompts of it a step has.
-
-    `text` and `vision` are the shape of a random-weight Qwen2-VL; a preset without them is a bundled size.
-    """
+    """A model and how many prompts of it a step has."""
 
     prompts: int  # a step, in one micro-batch
     side: int = SIDE  # pixels of a picture
-    text: dict = field(default_factory=dict)
-    vision: dict = field(default_factory=dict)
-    tied: bool = True  # head and embeddings
+    config: Qwen2VLConfig | None = None  # the sizes of one with random weights; None: a bundled size
     needs_gpu: bool = False
 
 
+CPU_100M = Qwen2VLConfig(
+    text_config={"vocab_size": 4096, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 8,
+                 "num_attention_heads": 12, "num_key_value_heads": 4, "bos_token_id": None, "eos_token_id": None},
+    vision_config=QWEN2_TOWER | {"depth": 4, "embed_dim": 768, "hidden_size": 768, "num_heads": 12},
+    tie_word_embeddings=True,
+)  # fmt: skip
 PRESETS = {
     "nano-s": Preset(prompts=8),
     "nano-m": Preset(prompts=8),
-    "cpu-100m": Preset(
-        prompts=2, side=392,
-        text={"vocab_size": 4096, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 8,
-              "num_attention_heads": 12, "num_key_value_heads": 4},
-        vision={"depth": 4, "embed_dim": 768, "hidden_size": 768, "num_heads": 12},
-    ),
-    "2b": Preset(prompts=4, side=384, needs_gpu=True, text=TWO_B["text_config"], vision=TWO_B["vision_config"]),
-    "7b": Preset(
-        prompts=4, side=384, needs_gpu=True, tied=False, text=SEVEN_B["text_config"], vision=SEVEN_B["vision_config"]
-    ),
-}  # fmt: skip
+    "cpu-100m": Preset(prompts=2, side=392, config=CPU_100M),
+    "2b": Preset(prompts=4, side=384, config=HUB["Qwen/Qwen2-VL-2B-Instruct"], needs_gpu=True),
+    "7b": Preset(prompts=4, side=384, config=HUB["Qwen/Qwen2-VL-7B-Instruct"], needs_gpu=True),
+}
 
 
 def save_model(name: str, folder: Path) -> str:
@@ -55,13 +48,12 @@ def save_model(name: str, folder: Path) -> str:
     """
     if name == "nano-s":
         return str(shutil.copytree(resolve(name), folder, dirs_exist_ok=True))
+    preset, processor = PRESETS[name], build_processor()
     torch.manual_seed(0)
-    preset, size = PRESETS[name], name.removeprefix("nano-")
-    processor = build_processor()
-    if size in SIZES:
-        model = build_model(size, processor)
+    if preset.config is None:
+        model = build_model(name.removeprefix("nano-"), processor)
     else:
-        model = _build(preset, processor)
+        model = _build(preset, processor.tokenizer)
         images = Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=1280 * 28 * 28)  # patches as in Qwen2-VL
         processor = ImageTextProcessor(images, processor.tokenizer, chat_template=processor.chat_template)
     model.save_pretrained(folder)
@@ -69,27 +61,21 @@ def save_model(name: str, folder: Path) -> str:
     return str(folder)
 
 
-def _build(preset: Preset, processor: ImageTextProcessor) -> Qwen2VLForConditionalGeneration:
-    tokenizer, half = processor.tokenizer, preset.text["hidden_size"] // preset.text["num_attention_heads"] // 2
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in
-           ("im_end", "endoftext", "vision_start", "vision_end", "image_pad", "video_pad")}  # fmt: skip
-    sections = [half - 2 * (3 * half // 8), 3 * half // 8, 3 * half // 8]  # 16, 24, 24 in Qwen2-VL
-    config = Qwen2VLConfig(
-        text_config=preset.text | {
-            "max_position_embeddings": 32768, "bos_token_id": None, "eos_token_id": ids["im_end"],
-            "pad_token_id": ids["endoftext"],
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections},
-        },
-        vision_config=preset.vision | {"mlp_ratio": 4, "patch_size": 14, "spatial_merge_size": 2,
-                                       "temporal_patch_size": 2},
-        image_token_id=ids["image_pad"], video_token_id=ids["video_pad"], vision_start_token_id=ids["vision_start"],
-        vision_end_token_id=ids["vision_end"], tie_word_embeddings=preset.tied,
-    )  # fmt: skip
+def _build(preset: Preset, tokenizer) -> Qwen2VLForConditionalGeneration:
+    """Random weights in a preset's sizes, with the bundled tokenizer's special tokens."""
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = copy.deepcopy(preset.config)
+    half = config.text_config.hidden_size // config.text_config.num_attention_heads // 2  # rotary frequencies of a head
+    height = width = 3 * half // 8
+    sections = [half - height - width, height, width]  # 16, 24, 24 in Qwen2-VL
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
+    config.text_config.update(ends | {"bos_token_id": None, "max_position_embeddings": 32768, "rope_parameters": rope})
+    config.update(picture_tokens(tokenizer))
     with torch.device("cuda" if preset.needs_gpu else "cpu"):
         model = Qwen2VLForConditionalGeneration._from_config(
             config, dtype=torch.bfloat16 if preset.needs_gpu else torch.float32
         )
-    model.generation_config = GenerationConfig(eos_token_id=ids["im_end"], pad_token_id=ids["endoftext"])
+    model.generation_config = GenerationConfig(**ends)
     return model
 
 

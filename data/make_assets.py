@@ -1,4 +1,4 @@
-"""Renders `data/emoji` and `data/flags`, writes `data/digits`: a maintainer's tool, not needed to use the kit.
+"""Renders `data/emoji` and `data/flags`, writes `data/digits`: for whoever makes them anew, not needed to use the kit.
 
 pip install -e ".[assets]"
 mkdir -p build/icons && cd build/icons
@@ -6,7 +6,7 @@ for package in noto@1.2.9 noto-v1@1.2.5 twemoji@1.2.5 fluent-emoji-flat@1.2.6 em
                flag@1.2.12 flagpack@1.2.8 circle-flags@1.2.11; do
     mkdir ${package%@*} && npm pack @iconify-json/$package && tar xzf *.tgz -C ${package%@*} && rm *.tgz
 done
-cd ../.. && python -m rftkit.nano.assets --packages build/icons
+cd ../.. && python data/make_assets.py --packages build/icons
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rftkit.common.paths import DATA
-
+DATA = Path(__file__).resolve().parent
 SIDE = 72  # pixels
 STYLES = ("noto", "fluent-emoji-flat", "twemoji", "emojione", "fxemoji", "noto-v1")
 # Style of a flag: the package it is from, and what follows the country's code in an icon's name.
