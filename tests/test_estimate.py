@@ -140,7 +140,7 @@ def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):
     with pytest.raises(UserError) as error:
         refuse_what_will_not_fit(settings, examples)
     line = str(error.value)
-    assert "1.0 GiB are free: set max_completion_tokens: 512, " in line and "--no-memory-check" in line
+    assert "1.0 GiB are free: give --max-completion-tokens 512, " in line and "--no-memory-check" in line
     assert "(or set it in a profile, see 'Out of memory' in notebooks/GPU.md)" in line
     assert "**Out of memory**" in (ROOT / "notebooks" / "GPU.md").read_text()
     refuse_what_will_not_fit(*_run("gpu-2b", "cls_rl", device="cuda", check_memory=False))
