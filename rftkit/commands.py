@@ -8,6 +8,10 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rftkit.runs.record import Run
 
 
 def doctor(options) -> int:
@@ -32,9 +36,9 @@ def run(options) -> int:
     return 0
 
 
-def _outcome(found: dict) -> str:
-    parts = (f"{part} {100 * row['accuracy']:.1f} % of {row['n']}" for part, row in found["eval"].items())
-    return f"{found['mode']}, {found['scoring']}: {', '.join(parts)}"
+def _outcome(found: Run) -> str:
+    parts = (f"{part} {100 * row.accuracy:.1f} % of {row.n}" for part, row in found.parts.items())
+    return f"{found.mode}, {found.scoring}: {', '.join(parts)}"
 
 
 def _settings(options):
