@@ -183,8 +183,8 @@ def test_a_control_is_compared_with_its_method_by_seed(tmp_path):
         "cls_rl+random_reward": runs("coin", [1, 0, 0, 0], "random_reward"),
     }
     (row,) = control_differences(methods)
-    assert (row.label, len(row.runs)) == ("cls_rl+random_reward", 2)
-    assert {measure: cell[0] for measure, cell in row.differences.items()} == {"base": -0.5}
+    assert (row.claim, len(row.runs)) == ("cls_rl+random_reward", 2)
+    assert {measure: cell[0] for measure, cell in row.beside.items()} == {"base": -0.5}
     assert "CLS-RL (thinking), random reward" in markdown(controls_table([row]))
     assert control_differences({"cls_rl+random_reward": methods["cls_rl+random_reward"]}) == []
 

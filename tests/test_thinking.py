@@ -135,8 +135,8 @@ def test_what_is_written_of_thoughts_is_read_again(run):
         "thinking": answers_that_think([run], "strict"),
         "effects": effects,
         "agreeing": pd.concat({"CLS-RL (thinking)": table}, names=["method"]).droplevel(1),
-        "steps": pd.DataFrame({"seed 0": [0.5, 0.25]}, index=pd.Index([1, 2], name="step")),
-        "budgets": pd.DataFrame({"CLS-RL (thinking)": [0.0, 1.0]}, index=pd.Index([1, 8], name="tokens")),
+        "thinks_by_step": pd.DataFrame({"seed 0": [0.5, 0.25]}, index=pd.Index([1, 2], name="step")),
+        "within_tokens": pd.DataFrame({"CLS-RL (thinking)": [0.0, 1.0]}, index=pd.Index([1, 8], name="tokens")),
     }
     (run.folder / "runs").mkdir()
     write_thoughts([replace(run, folder=run.folder / "runs")], "bases", **tables)

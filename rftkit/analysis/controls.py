@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from rftkit.analysis.claims import Interval, Pair, compared, paired
+from rftkit.analysis.claims import Comparison, Interval, compared, paired
 from rftkit.analysis.methods import measured
 from rftkit.runs.collect import Methods
 from rftkit.runs.folder import answers_of
@@ -16,15 +16,6 @@ from rftkit.settings import METHODS, read_claims
 from rftkit.tasks.registry import rule_of_task
 
 PLACE = ["base", "split", "id"]  # of an answer: start model, part, test item
-
-
-@dataclass(frozen=True)
-class ControlRow:
-    """A control minus its method, paired by start model, seed and item."""
-
-    label: str  # METHOD+CONTROL
-    runs: list[Pair]
-    differences: dict[str, Interval]  # accuracy by the task's rule, -1..1, by part, and H or mean
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,7 @@ class ControlledClaim:
     mixed: set[str] = field(default_factory=set)  # controls that only one of two trained methods has
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Elicitation:
     """Where a trained method's gain over its start models comes from, on one part; shares are 0-1.
 
@@ -55,14 +46,16 @@ class Elicitation:
     gain_unknown: float | None = None
 
 
-def control_differences(methods: Methods) -> list[ControlRow]:
-    """A row for each control whose method has runs of the same start models and seeds."""
+def control_differences(methods: Methods) -> list[Comparison]:
+    """METHOD+CONTROL minus its method, uncorrected, by part, and H or mean: a row for each that has runs of the same
+    start models and seeds."""
     rows = []
     for label, runs in methods.items():
         plain = methods.get(runs[0].method, []) if runs and runs[0].control else []
         if plain and (found := paired(runs, plain)):
-            differences = {measure: difference.interval for measure, difference in found.items()}
-            rows.append(ControlRow(label, next(iter(found.values())).runs, differences))
+            measure, overall = list(found.items())[-1]
+            beside = {measure: difference.interval for measure, difference in found.items()}
+            rows.append(Comparison.of(overall, claim=label, measure=measure, beside=beside))
     return rows
 
 
@@ -101,40 +94,37 @@ def _elicited(runs: list[Run], untrained: dict[str, Run]) -> list[Elicitation]:
     """The rows of a method; none if its start models were not asked this, or not in its mode."""
     rule, mode = rule_of_task(runs[0].task), runs[0].mode
     before, after = _answers(list(untrained.values())), _answers(runs)
-    said_before = before[before["mode"] == mode].set_index(PLACE)[rule]
-    said = after[after["mode"] == mode].set_index(PLACE)[rule]
-    if said.empty or not set(said.index) <= set(said_before.index):
+    own = after.loc[after["mode"] == mode, rule].rename("after").to_frame()
+    own = own.join(before.loc[before["mode"] == mode, rule].rename("before"))
+    if own.empty or own["before"].isna().any():
         return []
-    knew = before[before["mode"] == "no_thinking"].set_index(PLACE).get("likelihood")
+    if "likelihood" in before:
+        likely = before.loc[before["mode"] == "no_thinking", "likelihood"] == 1
+        own = own.join(likely.rename("known"))  # found likeliest before training
     rows = []
-    for part, said_after in said.groupby("split", sort=False):
-        gain = said_after - said_before.loc[said_after.index].to_numpy()
-        passed = (
-            measured([untrained[run.model] for run in runs], part, "pass@8", mode),
-            measured(runs, part, "pass@8", mode),
+    for part, answers in own.groupby("split", sort=False):
+        beside = [untrained[run.model] for run in runs]
+        passed = measured(beside, part, "pass@8", mode), measured(runs, part, "pass@8", mode)
+        gain = answers["after"] - answers["before"]
+        row = Elicitation(
+            label=runs[0].label,
+            part=part,
+            said=(float(answers["before"].mean()), float(answers["after"].mean())),
+            passed=None if None in passed else passed,
+            gain=float(gain.mean()),
         )
-        known = {}
-        if knew is not None:
-            likely = (knew.loc[said_after.index] == 1).to_numpy()  # found likeliest before training
-            knows = after[(after["mode"] == "no_thinking") & (after["split"] == part)]["likelihood"]
-            known = {"knows": (float(likely.mean()), float(knows.mean()))}
-            known |= {"gain_known": float(gain[likely].sum() / len(gain))}
-            known |= {"gain_unknown": float(gain[~likely].sum() / len(gain))}
-        rows.append(
-            Elicitation(
-                label=runs[0].label,
-                part=part,
-                said=(float((said_after - gain).mean()), float(said_after.mean())),
-                passed=None if None in passed else passed,
-                gain=float(gain.mean()),
-                **known,
-            )
-        )
+        if "known" in answers:
+            knows = after.loc[after["mode"] == "no_thinking", "likelihood"].xs(part, level="split")
+            row.knows = (float(answers["known"].mean()), float(knows.mean()))
+            row.gain_known = float(gain[answers["known"]].sum() / len(gain))
+            row.gain_unknown = float(gain[~answers["known"]].sum() / len(gain))
+        rows.append(row)
     return rows
 
 
 def _answers(runs: list[Run]) -> pd.DataFrame:
-    return pd.concat([answers_of(run).assign(base=run.model) for run in runs])
+    """The answers of runs by PLACE."""
+    return pd.concat([answers_of(run).assign(base=run.model) for run in runs]).set_index(PLACE)
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:

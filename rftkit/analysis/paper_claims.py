@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -48,7 +49,10 @@ def claim_rows(sections: Sections, places: Sequence[Path]) -> list[Comparison]:
         for name, rows in set_rows(sections).items()
     }
     rows = [*_headline(headline), *_set_by_set(by_set), *_sft_ahead(by_set), *_sizes(sections), *_times(ours)]
-    return [*rows, *_dpo(headline), *_free_lunch(_folders(places)), *_thoughts(_folders(places))]
+    rows += [*_dpo(headline), *_free_lunch(_folders(places)), *_thoughts(_folders(places))]
+    for row in rows:
+        row.verdict = row.verdict or _verdict(row)
+    return rows
 
 
 def _is_ours(profile: str, models: Iterable[str]) -> bool:
@@ -56,14 +60,8 @@ def _is_ours(profile: str, models: Iterable[str]) -> bool:
     return profile in PROFILES and (profile != "nano" or set(models) <= set(read_claims()["design"]["bases"]))
 
 
-def _row(claim: str, place: str, paper: dict[str, float | str], difference: tuple, by: str, **more: Any) -> Comparison:
-    """A row; without a verdict its own is that of the interval, or the side of nothing (or a half) it is on."""
-    row = Comparison(claim=claim, place=place, paper=paper, difference=difference, by=by, **more)
-    row.verdict = row.verdict or _verdict(row)
-    return row
-
-
 def _verdict(row: Comparison) -> str:
+    """That of the interval; without one, the side of nothing (or a half) it is on."""
     middle, (paper,) = MIDDLE[row.unit], row.paper.values()
     same = (row.difference[0] > middle) == (paper != "below" and paper > middle)
     if row.runs and len(row.runs) < read_claims()["fewest_runs"]:
@@ -76,11 +74,8 @@ def _verdict(row: Comparison) -> str:
     return "same direction" if same else "opposite"
 
 
-def _alone(
-    claim: str, place: str, paper: dict[str, float | str], found: Difference, unit: str = "points"
-) -> Comparison:
-    """A row of a difference that is corrected for no others."""
-    return _row(claim, place, paper, found.interval, ALONE, runs=found.runs, smallest=found.smallest, unit=unit)
+def _counted(claim: str, place: str, paper: dict[str, float | str], here: float, **more: Any) -> Comparison:
+    return Comparison(claim=claim, place=place, paper=paper, difference=(here,), by=COUNTED, **more)
 
 
 def _averaged(dataset: str) -> str:
@@ -95,8 +90,7 @@ def _headline(headline: Sections) -> Rows:
         for row in decide(methods):
             for paper in row.paper.values():
                 place = f"{section.dataset} ({NAMES.get(row.measure, row.measure)})"
-                more = {"runs": row.runs, "smallest": row.smallest, "verdict": row.verdict}
-                yield _row(row.claim, place, {_averaged(section.dataset): paper}, row.difference, HOLM, **more)
+                yield replace(row, place=place, paper={_averaged(section.dataset): paper}, by=HOLM)
 
 
 def _set_by_set(by_set: dict[str, list[Comparison]]) -> Rows:
@@ -107,15 +101,15 @@ def _set_by_set(by_set: dict[str, list[Comparison]]) -> Rows:
             if column not in row.paper:
                 continue
             paper = {_averaged(row.dataset) if column == "all" else column: row.paper[column]}
-            if part is None:
+            found = replace(row, place=f"{row.dataset} ({part or row.measure})", paper=paper, by=HOLM, beside={})
+            if part in row.beside:
+                found.difference, found.smallest = row.beside[part], row.smallest_beside[part]
+                found.by, found.verdict = ALONE, ""
+            elif row.verdict.endswith(" ahead"):
                 same = (row.difference[0] > 0) == (row.paper[column] > 0)
-                ahead = "same direction" if same else "opposite"
-                verdict = ahead if row.verdict.endswith(" ahead") else row.verdict
-                more = {"runs": row.runs, "smallest": row.smallest, "verdict": verdict}
-                yield _row(row.claim, f"{row.dataset} ({row.measure})", paper, row.difference, HOLM, **more)
-            elif part in row.beside:
-                more = {"runs": row.runs, "smallest": row.smallest_beside[part]}
-                yield _row(row.claim, f"{row.dataset} ({part})", paper, row.beside[part], ALONE, **more)
+                found.verdict = "same direction" if same else "opposite"
+            if part is None or part in row.beside:
+                yield found
 
 
 def _sft_ahead(by_set: dict[str, list[Comparison]]) -> Rows:
@@ -131,16 +125,15 @@ def _sft_ahead(by_set: dict[str, list[Comparison]]) -> Rows:
     here = fmean(row.difference[0] < 0 for row in rows)
     claim, sets = "SFT (here: on the answer) is ahead of RL without thinking (H) on so many sets", str(len(theirs))
     runs = sorted({run for row in rows for run in row.runs})
-    yield _row(claim, f"{len(rows)} classification sets", {sets: paper}, (here,), COUNTED, unit="%", runs=runs)
+    yield _counted(claim, f"{len(rows)} classification sets", {sets: paper}, here, unit="%", runs=runs)
 
 
 def _sizes(sections: Sections) -> Rows:
     """What a larger model gains by thinking, minus what a smaller one does."""
     for row in size_rows(sections):
         for column, paper in row.paper.items():
-            more = {"runs": row.runs, "smallest": row.smallest}
-            where = {f"{column}, 7B minus 2B": paper}
-            yield _row(row.claim, f"{row.dataset} ({row.measure})", where, row.difference, ALONE, **more)
+            place, there = f"{row.dataset} ({row.measure})", f"{column}, 7B minus 2B"
+            yield replace(row, place=place, paper={there: paper}, by=ALONE, beside={})
 
 
 def _times(ours: Sections) -> Rows:
@@ -158,9 +151,10 @@ def _times(ours: Sections) -> Rows:
             there, minutes = theirs[section.dataset]
             ratios = np.array([[seconds[0][run] / seconds[1][run]] for run in both])  # [runs, 1]
             draws = bootstrap(ratios, np.zeros(1), [model for model, _ in both])
-            paper = {there: minutes["Thinking-RFT"] / minutes["No-Thinking-RFT"]}
-            found = Difference(both, float(ratios.mean()), draws)
-            yield _alone("Thinking takes longer to train", section.dataset, paper, found, "times")
+            row = Comparison.of(Difference(both, float(ratios.mean()), draws), claim="Thinking takes longer to train")
+            row.place, row.unit, row.by = section.dataset, "times", ALONE
+            row.paper = {there: minutes["Thinking-RFT"] / minutes["No-Thinking-RFT"]}
+            yield row
 
 
 def _dpo(headline: Sections) -> Rows:
@@ -172,8 +166,8 @@ def _dpo(headline: Sections) -> Rows:
             found = paired(methods.get(f"sft+{control}", []), methods.get("cls_rl", []))
             if "h" in found:
                 paper = {"aircraft, few-shot": (table[name][0] - table["Thinking-RFT"][0]) / 100}
-                claim = f"DPO with {kind} wrong answers, minus thinking RL"
-                yield _alone(claim, f"{section.dataset} (H)", paper, found["h"])
+                claim, place = f"DPO with {kind} wrong answers, minus thinking RL", f"{section.dataset} (H)"
+                yield Comparison.of(found["h"], claim=claim, place=place, paper=paper, by=ALONE)
 
 
 def _folders(places: Sequence[Path]) -> list[Path]:
@@ -190,11 +184,11 @@ def _free_lunch(folders: Sequence[Path]) -> Rows:
             means[method] = fmean(gained)
             place = f"{len(gained)} pairs of sets, {sum(gain > 0 for gain in gained)} above zero"
             paper = {"110": theirs[METHODS[method].paper] / 100}
-            yield _row(f"{METHODS[method].title} gains on sets not trained on", place, paper, (means[method],), COUNTED)
+            yield _counted(f"{METHODS[method].title} gains on sets not trained on", place, paper, means[method])
     if len(means) == 2:
         paper = {"the same pairs": (theirs["No-Thinking-RFT"] - theirs["Thinking-RFT"]) / 100}
         here = means["no_thinking_rl"] - means["cls_rl"]
-        yield _row("Without thinking more is gained there", "", paper, (here,), COUNTED)
+        yield _counted("Without thinking more is gained there", "", paper, here)
 
 
 def _thoughts(folders: Sequence[Path]) -> Rows:
@@ -210,11 +204,11 @@ def _of_thoughts(found: Thoughts) -> Rows:
     for column in THOUGHTS.get(found.dataset, ()):
         says = {column: chosen["percent_with_thinking"]["2B"][column] / 100}
         claim = "Adaptive-Thinking thinks in so many test answers"
-        yield _row(claim, found.dataset, says, (found.thinks,), COUNTED, unit="%", runs=found.runs)
+        yield _counted(claim, found.dataset, says, found.thinks, unit="%", runs=found.runs)
         at = emptied["columns"].index(column)
         paper = {column: (emptied["2B"]["empty think tag"][at] - emptied["2B"]["with thinking"][at]) / 100}
         claim = "A model trained to think, its thoughts emptied: the difference"
-        yield _row(claim, found.dataset, paper, (found.emptied,), COUNTED, runs=found.runs)
+        yield _counted(claim, found.dataset, paper, found.emptied, runs=found.runs)
     if found.at_odds is not None:
         claim = "Answers at odds with their own thoughts: accuracy, minus the average"
-        yield _row(claim, found.dataset, {"figure 2": "below"}, (found.at_odds,), COUNTED, runs=found.runs)
+        yield _counted(claim, found.dataset, {"figure 2": "below"}, found.at_odds, runs=found.runs)

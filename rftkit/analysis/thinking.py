@@ -42,14 +42,7 @@ class Thoughts:
 
 
 def write_thoughts(
-    runs: Sequence[Run],
-    model: str,
-    *,
-    thinking: pd.DataFrame,
-    effects: pd.DataFrame,
-    agreeing: pd.DataFrame,
-    steps: pd.DataFrame,
-    budgets: pd.DataFrame,
+    runs: Sequence[Run], model: str, thinking: pd.DataFrame, effects: pd.DataFrame, agreeing: pd.DataFrame, **shown
 ) -> Path:
     """Write what notebook 06 found beside its runs, for a report.
 
@@ -58,9 +51,9 @@ def write_thoughts(
         model: how their start models are called.
         thinking, effects: as of `answers_that_think` and `before_and_after`.
         agreeing: rows of `agreement` by the method's title.
-        steps, budgets: of sampled completions by step and seed, of answers by tokens and method.
+        shown: further tables.
     """
-    shown = {"interventions": effects, "agreement": agreeing, "thinks_by_step": steps, "within_tokens": budgets}
+    tables = {"interventions": effects, "agreement": agreeing} | shown
     answers, first = thinking["answers"].groupby("thinks").sum(), runs[0]
     own = agreeing.loc[[METHODS[first.method].title]]
     at_odds = own.loc[own["thought"] == "disagrees", "accuracy"] - (own["share"] * own["accuracy"]).sum()
@@ -71,7 +64,7 @@ def write_thoughts(
         thinks=float(answers.get(True, 0) / answers.sum()),
         emptied=float((effects["empty"] - effects["own"])["after training"].mean()),
         at_odds=None if at_odds.empty else float(at_odds.iloc[0]),
-        tables={name: _rows(table) for name, table in shown.items()},
+        tables={name: _rows(table) for name, table in tables.items()},
     )
     path = first.folder.parent / f"thoughts-{found.dataset}-{model}.json"
     write_atomically(path, json.dumps(asdict(found), indent=1))

@@ -21,28 +21,20 @@ from rftkit.runs.folder import CURVE, METRICS
 from rftkit.tasks.example import Example
 
 BLUE, ORANGE, GREY, RED = "#2f6db3", "#d9822b", "#888888", "#c0392b"
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # of a legend
 COLOURS = {"base": BLUE, "new": ORANGE, "all": BLUE}
 
 
-def _panels(count: int, width: float, height: float, x: str = "", y: str = "", **options: Any):
+def _panels(count: int, size: tuple[float, float], x: str = "", y: str = "", grid: str | None = "both", **options: Any):
     """A figure that no notebook shows by itself, and its axes side by side, with labels and a grid."""
-    figure, axes = plt.subplots(1, count, figsize=(width, height), squeeze=False, **options)
+    figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, **options)
     for one in axes[0]:
         one.set_xlabel(x)
-        one.grid(alpha=0.3)
+        if grid:
+            one.grid(axis=grid, alpha=0.3)
     axes[0][0].set_ylabel(y)
     plt.close(figure)
     return figure, list(axes[0])
-
-
-def _legend_beside(axes: Axes, size: int = 8) -> None:
-    axes.legend(fontsize=size, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Name the rows of a figure, from above."""
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
 
 
 def _interval(axes: Axes, y: float, cell: Sequence[float], **options: Any) -> None:
@@ -59,7 +51,7 @@ def accuracy_figure(rows: list[MethodRow]) -> Figure:
     """Accuracy of each method on each part with intervals, by the rule of training; by a second rule: hollow marks."""
     rule, *others = rows[0].accuracy
     parts = [part for part in rows[0].accuracy[rule] if part not in ("h", "mean")]
-    figure, (axes,) = _panels(1, 8, 0.55 * len(rows) + 1.4, "accuracy, %")
+    figure, (axes,) = _panels(1, (8, 0.55 * len(rows) + 1.4), "accuracy, %", grid="x")
     for place, part in enumerate(parts):
         colour = COLOURS.get(part, f"C{place}")
         for index, row in enumerate(rows):
@@ -69,66 +61,62 @@ def accuracy_figure(rows: list[MethodRow]) -> Figure:
             for other in others:
                 mean = 100 * row.accuracy[other][part][0]
                 axes.plot(mean, y, "o", mfc="none", color=colour, label=label.format(other))
-    _name_rows(axes, [row.title for row in rows])
+    axes.set_yticks(range(len(rows)), [row.title for row in rows])
+    axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    axes.grid(visible=False, axis="y")
-    _legend_beside(axes)
+    axes.legend(fontsize=8, **BESIDE)
     return figure
 
 
 def claims_figure(rows: list[Comparison]) -> Figure:
     """The differences of comparisons with their intervals, in points of per cent."""
-    figure, (axes,) = _panels(1, 8, 0.5 * len(rows) + 1.2, "difference here, points")
+    figure, (axes,) = _panels(1, (8, 0.5 * len(rows) + 1.2), "difference here, points", grid="x")
     for place, row in enumerate(rows):
         decided = BLUE if row.difference[0] > 0 else RED
         _interval(axes, place, row.difference, color=GREY if row.verdict in ("undecided", "too few seeds") else decided)
         high = 100 * row.difference[2], place
         axes.annotate(row.verdict, high, (6, 0), textcoords="offset points", va="center", fontsize=8)
     axes.axvline(0, color="black", lw=0.8)
-    _name_rows(axes, [f"{row.place or row.claim} ({row.measure})" for row in rows])
+    axes.set_yticks(range(len(rows)), [f"{row.place or row.claim} ({row.measure})" for row in rows])
+    axes.invert_yaxis()
     axes.margins(x=0.2)
-    axes.grid(visible=False, axis="y")
     return figure
 
 
 def dose_figure(rows: list[Comparison]) -> Figure:
     """Differences in points of per cent against `vague` (`analysis.claims.dose_rows`), a line a claim."""
-    figure, (axes,) = _panels(1, 8, 4, "share of answers not as asked in pre-training", "difference, points")
+    figure, (axes,) = _panels(1, (8, 4), "share of answers not as asked in pre-training", "difference, points")
     lines: dict[str, list[Comparison]] = {}
     for row in rows:
         lines.setdefault(f"{row.place}: {row.claim} ({row.measure})", []).append(row)
     for place, (label, line) in enumerate(lines.items()):
         mean, low, high = 100 * np.array([row.difference for row in line]).T
         beside = [row.vague + 0.008 * (place - len(lines) / 2) for row in line]  # no interval hides another
-        ends = np.maximum(0, [mean - low, high - mean])
-        axes.errorbar(beside, mean, yerr=ends, fmt="o-", capsize=3, label=label)
+        axes.errorbar(beside, mean, yerr=np.maximum(0, [mean - low, high - mean]), fmt="o-", capsize=3, label=label)
     axes.axhline(0, color="black", lw=0.8)
-    _legend_beside(axes, 7)
+    axes.legend(fontsize=7, **BESIDE)
     return figure
 
 
-def training_figure(
-    tables: dict[str, pd.DataFrame | list[dict]], columns: Sequence[str] = ("reward", "loss")
-) -> Figure:
+def training_figure(tables: dict[str, pd.DataFrame], columns: Sequence[str] = ("reward", "loss")) -> Figure:
     """Curves of a run's `metrics.csv` columns against steps, a line a run: those that any run has, or the loss."""
-    frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
-    shown = [column for column in columns if any(column in frame for frame in frames.values())] or ["loss"]
-    figure, panels = _panels(len(shown), 4.2 * len(shown), 3, "step", layout="tight")
+    shown = [column for column in columns if any(column in table for table in tables.values())] or ["loss"]
+    figure, panels = _panels(len(shown), (4.2 * len(shown), 3), "step", layout="tight")
     for axes, column in zip(panels, shown, strict=True):
-        for name, frame in frames.items():
-            if column in frame:
-                axes.plot(frame["step"], frame[column], alpha=0.25, color=BLUE)
-                axes.plot(frame["step"], _smooth(frame[column]), label=name)
+        for name, table in tables.items():
+            if column in table:
+                axes.plot(table["step"], table[column], alpha=0.25, color=BLUE)
+                axes.plot(table["step"], _smooth(table[column]), label=name)
         axes.set_title(column.replace("_", " "), fontsize=10)
-    if len(frames) > 1:
+    if len(tables) > 1:
         panels[0].legend(fontsize=8)
     return figure
 
 
 def curve_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     """Strict accuracy on held-out items of base and new classes against steps, a panel a run."""
-    options = {"sharey": True, "layout": "tight"}
-    figure, panels = _panels(len(tables), 4.2 * len(tables), 3, "step", "strict accuracy, %", **options)
+    size = 4.2 * len(tables), 3
+    figure, panels = _panels(len(tables), size, "step", "strict accuracy, %", sharey=True, layout="tight")
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         for half, part in table.groupby("half"):
             axes.plot(part["step"], 100 * part["strict"], "o-", ms=3, color=COLOURS[half], label=half)
@@ -157,11 +145,10 @@ def examples_figure(examples: Sequence[Example], texts: Sequence[str] | None = N
     figure, panels = plt.subplots(rows, columns, figsize=(1.9 * columns, height * rows), squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
-    for index, (axes, example) in enumerate(zip(panels.flat, examples, strict=False)):
+    for axes, example, text in zip(panels.flat, examples, texts or [""] * len(examples), strict=False):
         axes.imshow(open_image(example.images[0]))
         axes.set_title(example.answer, fontsize=9)
-        if texts is not None:
-            axes.text(0.5, -0.08, texts[index], transform=axes.transAxes, ha="center", va="top", fontsize=7, wrap=True)
+        axes.text(0.5, -0.08, text, transform=axes.transAxes, ha="center", va="top", fontsize=7, wrap=True)
     figure.tight_layout()
     plt.close(figure)
     return figure
@@ -169,7 +156,7 @@ def examples_figure(examples: Sequence[Example], texts: Sequence[str] | None = N
 
 def convergence_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     """Accuracy reward of runs against steps and against seconds, each a mean of eight steps."""
-    figure, (by_step, by_time) = _panels(2, 8.4, 3, "step", "accuracy reward", sharey=True, layout="tight")
+    figure, (by_step, by_time) = _panels(2, (8.4, 3), "step", "accuracy reward", sharey=True, layout="tight")
     for name, table in tables.items():
         reward = _smooth(table["accuracy_reward"])
         by_step.plot(table["step"], reward, label=name)
@@ -181,7 +168,7 @@ def convergence_figure(tables: dict[str, pd.DataFrame]) -> Figure:
 
 def budget_figure(folders: dict[str, Path]) -> Figure:
     """Strict accuracy on held-out base and new items of runs against seconds of training, evaluation not counted."""
-    figure, panels = _panels(2, 9, 3.2, "seconds of training", "strict accuracy, %", sharey=True)
+    figure, panels = _panels(2, (9, 3.2), "seconds of training", "strict accuracy, %", sharey=True)
     for axes, half in zip(panels, ("base", "new"), strict=True):
         for title, folder in folders.items():
             curve, seconds = read_curve(folder), read_metrics(folder).set_index("step")["step_seconds"].cumsum()
@@ -189,18 +176,18 @@ def budget_figure(folders: dict[str, Path]) -> Figure:
             spent = [seconds.get(step, 0.0) for step in part["step"]]
             axes.plot(spent, 100 * part["strict"], "o-", ms=3, label=title)
         axes.set_title(f"{half} classes", fontsize=10)
-    _legend_beside(panels[1])
+    panels[1].legend(fontsize=8, **BESIDE)
     return figure
 
 
 def matrix_figure(tables: dict[str, pd.DataFrame], label: str) -> Figure:
     """Heat maps of tables in points of per cent, white at zero, a panel a name: rows trained on, columns tested on."""
     widest = max(len(table.columns) for table in tables.values())
-    figure, panels = _panels(len(tables), 0.62 * widest * len(tables) + 2, 0.5 * widest + 1.6, layout="tight")
+    size = 0.62 * widest * len(tables) + 2, 0.5 * widest + 1.6
+    figure, panels = _panels(len(tables), size, grid=None, layout="tight")
     reach = max(float(table.abs().max().max()) for table in tables.values())
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
         axes.imshow(table.astype(float), cmap="RdBu", vmin=-reach, vmax=reach)
-        axes.grid(visible=False)
         for (row, column), value in np.ndenumerate(table.to_numpy(float)):
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7)
         axes.set_xticks(range(len(table.columns)), table.columns, rotation=60, ha="right", fontsize=7)
@@ -211,37 +198,35 @@ def matrix_figure(tables: dict[str, pd.DataFrame], label: str) -> Figure:
 
 def lines_figure(lines: pd.DataFrame, x: str, y: str) -> Figure:
     """A line for each column, against the index."""
-    figure, (axes,) = _panels(1, 6, 3.2, x, y)
+    figure, (axes,) = _panels(1, (6, 3.2), x, y)
     for name, line in lines.items():
         axes.plot(line.dropna(), "o-", ms=3, label=name)
-    _legend_beside(axes)
+    axes.legend(fontsize=8, **BESIDE)
     return figure
 
 
 def mask_figure(mask) -> Figure:
     """Which token (row) of a packed group may look at which (column)."""
-    figure, (axes,) = _panels(1, 3.4, 3.4, "looks at token", "token")
+    figure, (axes,) = _panels(1, (3.4, 3.4), "looks at token", "token", grid=None)
     axes.imshow(mask, cmap="Blues", vmin=0, vmax=1.4)
-    axes.grid(visible=False)
     return figure
 
 
 def bar_figure(names: Sequence[str], values: Sequence[float], label: str) -> Figure:
     """A horizontal bar for each name."""
-    figure, (axes,) = _panels(1, 8, 0.4 * len(names) + 0.8, label)
+    figure, (axes,) = _panels(1, (8, 0.4 * len(names) + 0.8), label, grid=None)
     axes.barh(range(len(names)), values, color=[BLUE if value > 0 else ORANGE for value in values])
-    _name_rows(axes, names)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
     axes.axvline(0, color="black", lw=0.8)
-    axes.grid(visible=False)
     return figure
 
 
 def front_figure(points: pd.DataFrame) -> Figure:
     """Points of a selection (`controls.selection_points`) by method: base against new accuracy with the front that no
     other point of the method beats, and new accuracy against forward KL from the base model."""
-    figure, (left, right) = _panels(
-        2, 9, 3.6, "base classes, strict accuracy, %", "new classes, strict accuracy, %", sharey=True, layout="tight"
-    )
+    y = "new classes, strict accuracy, %"
+    figure, (left, right) = _panels(2, (9, 3.6), "base classes, strict accuracy, %", y, sharey=True, layout="tight")
     for place, (method, part) in enumerate(points[points["step"] > 0].groupby("method", sort=False)):
         best, colour = front(part), f"C{place}"
         left.plot(100 * part["base"], 100 * part["new"], "o", ms=3, alpha=0.4, color=colour)
@@ -254,14 +239,13 @@ def front_figure(points: pd.DataFrame) -> Figure:
 
 def bench_figure(reports: Sequence[dict[str, Any]]) -> Figure:
     """Seconds of a step in stock TRL and here, split by phase, a panel a report of `rftkit bench`."""
-    figure, panels = _panels(len(reports), 3.4 * len(reports), 3, y="seconds a step", layout="tight")
+    figure, panels = _panels(len(reports), (3.4 * len(reports), 3), y="seconds a step", grid=None, layout="tight")
     for axes, report in zip(panels, reports, strict=True):
         bottom = np.zeros(2)
         for phase, colour in (("sampling", BLUE), ("scoring", GREY), ("update", ORANGE)):
             heights = np.array([report[name][f"{phase}_s"] for name in ("stock", "ours")])
             axes.bar(["stock TRL", "rftkit"], heights, bottom=bottom, color=colour, label=phase, width=0.6)
             bottom += heights
-        axes.grid(visible=False)
         axes.set_title(f"{report['preset']}, {report['mode']}: {report['ratio']['step']['median']:.1f}x", fontsize=10)
     panels[0].legend(fontsize=8)
     return figure
@@ -281,7 +265,7 @@ class LivePlot:
 
         if (began := time.monotonic()) < self.next:
             return
-        figure = training_figure({"training": rows}, self.columns)
+        figure = training_figure({"training": pd.DataFrame(rows)}, self.columns)
         if self.handle is None:
             self.handle, least = display(figure, display_id=True), 0  # it takes longer than those after it
         else:

@@ -6,20 +6,23 @@ import json
 import os
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from zlib import crc32
 
 import mistune
+from matplotlib.figure import Figure
+from pandas import DataFrame
 
-from rftkit.analysis.claims import Comparison, decide, dose_rows
+from rftkit.analysis.claims import decide, dose_rows
 from rftkit.analysis.comparisons import kind_rows, set_rows, size_rows
 from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows
 from rftkit.analysis.methods import MethodRow, method_rows
 from rftkit.analysis.paper_claims import claim_rows
 from rftkit.common.errors import UserError
 from rftkit.report import tables
+from rftkit.report.figures import accuracy_figure, claims_figure, dose_figure
 from rftkit.runs.archive import write_archive
 from rftkit.runs.collect import Methods, Section, Sections, is_headline, load_runs, others, pooled, short_names
 from rftkit.runs.folder import write_atomically
@@ -97,56 +100,45 @@ def _not_counted(places: Sequence[Path], sections: Sections) -> list[str]:
     return ["\n- ".join([f"Not counted (runs: {count}): {why}.", *named]) + "\n"]
 
 
-def _write_rows(folder: Path, name: str, rows: list[Comparison] | dict[str, list[Comparison]]) -> None:
-    """Write rows for `claims.read_rows`."""
+def _table(folder: Path, name: str, rows: list, table: Callable[[list], DataFrame], around: str = "{}\n") -> list[str]:
+    """The text of a table, whose rows are written for `claims.read_rows`; nothing without rows."""
+    if not rows:
+        return []
     write_atomically(folder / f"report-{name}.json", json.dumps(rows, indent=1, default=asdict))
+    return [around.format(tables.markdown(table(rows)))]
+
+
+def _claims(sections: Sections, folder: Path, places: Sequence[Path]) -> list[str]:
+    around = "{}\n\n*same side*, *other side*: counted, not decided.\n"
+    return _table(folder, "claims", claim_rows(sections, places), tables.paper_claims_table, around)
 
 
 def _set_by_set(sections: Sections, folder: Path, _) -> list[str]:
     """The tables of `comparisons.set_rows`, if there are several sets or kinds of models."""
-    from rftkit.report.figures import claims_figure
-
     by_comparison, parts = set_rows(sections), []
     if max(map(len, by_comparison.values()), default=0) < 2:
         return []
     for name, rows in by_comparison.items():
         figure = _figure("sets", name.lower())
-        claims_figure(rows).savefig(folder / figure, dpi=110, bbox_inches="tight")
+        _save(claims_figure(rows), folder / figure)
         parts.append(f"### {name}\n\n{tables.markdown(tables.sets_table(rows))}\n\n![{name}]({figure})\n")
-    _write_rows(folder, "sets", by_comparison)
+    write_atomically(folder / "report-sets.json", json.dumps(by_comparison, indent=1, default=asdict))
     return parts
 
 
 def _kind_by_kind(sections: Sections, folder: Path, _) -> list[str]:
-    if not (rows := kind_rows(sections)):
-        return []
-    _write_rows(folder, "kinds", rows)
-    return [f"Thinking before the answer, minus not thinking:\n\n{tables.markdown(tables.kinds_table(rows))}\n"]
+    around = "Thinking before the answer, minus not thinking:\n\n{}\n"
+    return _table(folder, "kinds", kind_rows(sections), tables.kinds_table, around)
 
 
 def _sizes(sections: Sections, folder: Path, _) -> list[str]:
-    if not (rows := size_rows(sections)):
-        return []
-    _write_rows(folder, "sizes", rows)
-    return [f"{tables.markdown(tables.size_table(rows))}\n"]
+    return _table(folder, "sizes", size_rows(sections), tables.size_table)
 
 
 def _doses(sections: Sections, folder: Path, _) -> list[str]:
-    from rftkit.report.figures import dose_figure
-
-    if not (rows := dose_rows(sections)):
-        return []
-    dose_figure(rows).savefig(folder / "report-doses.png", dpi=110, bbox_inches="tight")
-    _write_rows(folder, "doses", rows)
-    return [f"{tables.markdown(tables.dose_table(rows))}\n\n![doses](report-doses.png)\n"]
-
-
-def _claims(sections: Sections, folder: Path, places: Sequence[Path]) -> list[str]:
-    if not (rows := claim_rows(sections, places)):
-        return []
-    _write_rows(folder, "claims", rows)
-    table = tables.markdown(tables.paper_claims_table(rows))
-    return [f"{table}\n\n*same side*, *other side*: counted, not decided.\n"]
+    if rows := dose_rows(sections):
+        _save(dose_figure(rows), folder / "report-doses.png")
+    return _table(folder, "doses", rows, tables.dose_table, "{}\n\n![doses](report-doses.png)\n")
 
 
 # What is compared across sections: what makes its tables, and its figures into a folder, of runs in some places.
@@ -163,17 +155,15 @@ def _section(
     section: Section, models: str, methods: Methods, rows: list[MethodRow], headline: bool, folder: Path
 ) -> list[str]:
     """The tables of a section; its figures go into the folder."""
-    from rftkit.report.figures import accuracy_figure, claims_figure
-
     parts = [f"## {section.dataset}, {models}, profile {section.profile}\n"]
     figure = _figure(section.profile, f"{section.dataset}-{models}")
     # Controls stand beside their methods, if these ran.
     if plain := [row for row in rows if "+" not in row.label or row.label.partition("+")[0] not in methods]:
-        accuracy_figure(plain).savefig(folder / figure, dpi=110, bbox_inches="tight")
+        _save(accuracy_figure(plain), folder / figure)
         parts.append(f"{tables.markdown(tables.methods_table(plain))}\n\n![{section.dataset}]({figure})\n")
     if headline and (decided := decide(methods)):
         claims = figure.replace("report-", "report-claims-")
-        claims_figure(decided).savefig(folder / claims, dpi=110, bbox_inches="tight")
+        _save(claims_figure(decided), folder / claims)
         parts.append(f"{tables.markdown(tables.claims_table(decided))}\n\n![claims]({claims})\n")
     found = {"Controls, minus the method itself:": (tables.controls_table, control_differences(methods))}
     if headline:
@@ -184,6 +174,10 @@ def _section(
         if compared:
             parts.append(f"{title}\n\n{tables.markdown(table(compared))}\n")
     return parts
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def _figure(*parts: str) -> str:

@@ -5,12 +5,14 @@ Accuracy is in per cent, differences are in points, both with 95 % intervals.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
 from rftkit.analysis.claims import NAMES, Comparison, Interval, Pair
-from rftkit.analysis.controls import ControlledClaim, ControlRow, Elicitation
+from rftkit.analysis.controls import ControlledClaim, Elicitation
 from rftkit.analysis.methods import MethodRow, title_of
 from rftkit.settings import read_claims
 
@@ -68,156 +70,156 @@ def methods_table(rows: list[MethodRow]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _decided(row: Comparison) -> dict[str, str]:
-    """The cells of a row that is corrected for the others of its table."""
-    return {
-        "difference here": f"{_named(row.measure)} {_points(row.difference)}",
-        "p, corrected": f"{row.p:.3f}",
-        "smallest visible": f"{100 * row.smallest:.1f}",
-        "seeds": _counted(row.runs),
-        "in the toy": row.verdict,
-        "at paper scale": "untested",
-    }
+def _table(rows: Sequence[Any], columns: dict[str, Callable[[Any], str]]) -> pd.DataFrame:
+    return pd.DataFrame({title: [cell(row) for row in rows] for title, cell in columns.items()})
 
 
-def claims_table(rows: list[Comparison]) -> pd.DataFrame:
-    """The decided claims (`claims.decide`)."""
-    table = []
-    for row in rows:
-        paper = ", ".join(f"{100 * value:+.1f}" for value in row.paper.values())
-        table.append({"claim of the paper": row.claim, "paper, 2B": paper} | _decided(row))
-    return pd.DataFrame(table)
+def _difference(row: Comparison) -> str:
+    return f"{_named(row.measure)} {_points(row.difference)}"
 
 
-def dose_table(rows: list[Comparison]) -> pd.DataFrame:
-    """A claim a row, a column a share of answers not as asked (`claims.dose_rows`)."""
-    doses = [f"vague {dose:g}" for dose in sorted({row.vague for row in rows})]
-    table: dict[tuple[str, str], dict[str, str]] = {}
-    for row in rows:
-        place = row.place, f"{row.claim} ({row.measure})"
-        cell = f"{_points(row.difference)} {row.verdict}, {_counted(row.runs)}"
-        table.setdefault(place, {})[f"vague {row.vague:g}"] = cell
-    frame = pd.DataFrame(table.values(), columns=doses)
-    places = pd.DataFrame(table.keys(), columns=["models", "difference, points; seeds"])
-    return pd.concat([places, frame], axis=1)
-
-
-def _by_column(paper: dict[str, float]) -> str:
-    return ", ".join(f"{column} {100 * value:+.1f}" for column, value in paper.items())
+def _by_column(row: Comparison) -> str:
+    return ", ".join(f"{column} {100 * value:+.1f}" for column, value in row.paper.items())
 
 
 def _beside(row: Comparison) -> str:
     return "; ".join(f"{name} {_points(cell)}" for name, cell in row.beside.items())
 
 
+# Of a row that is corrected for the others of its table.
+DECIDED = {
+    "difference here": _difference,
+    "p, corrected": lambda row: f"{row.p:.3f}",
+    "smallest visible": lambda row: f"{100 * row.smallest:.1f}",
+    "seeds": lambda row: _counted(row.runs),
+    "in the toy": lambda row: row.verdict,
+    "at paper scale": lambda row: "untested",
+}
+
+
+def claims_table(rows: list[Comparison]) -> pd.DataFrame:
+    """The decided claims (`claims.decide`)."""
+    columns = {
+        "claim of the paper": lambda row: row.claim,
+        "paper, 2B": lambda row: "".join(f"{100 * value:+.1f}" for value in row.paper.values()),  # one, or none
+    }
+    return _table(rows, columns | DECIDED)
+
+
 def sets_table(rows: list[Comparison]) -> pd.DataFrame:
     """The rows of one comparison over sets (`comparisons.set_rows`)."""
-    table = []
-    for row in rows:
-        place = {"set and models": row.place, "paper, 2B": _by_column(row.paper)}
-        table.append(place | _decided(row) | {"parts, uncorrected": _beside(row)})
-    return pd.DataFrame(table)
+    columns = {"set and models": lambda row: row.place, "paper, 2B": _by_column}
+    return _table(rows, columns | DECIDED | {"parts, uncorrected": _beside})
+
+
+def dose_table(rows: list[Comparison]) -> pd.DataFrame:
+    """A claim a row, a column a share of answers not as asked (`claims.dose_rows`)."""
+    columns = {
+        "models": lambda row: row.place,
+        "difference, points; seeds": lambda row: f"{row.claim} ({row.measure})",
+        "dose": lambda row: f"vague {row.vague:g}",
+        "cell": lambda row: f"{_points(row.difference)} {row.verdict}, {_counted(row.runs)}",
+    }
+    long = _table(sorted(rows, key=lambda row: row.vague), columns)
+    place = list(columns)[:2]
+    wide = [part.set_index("dose")["cell"].rename(of) for of, part in long.groupby(place, sort=False)]
+    return pd.DataFrame(wide).rename_axis(place).reset_index()
 
 
 def kinds_table(rows: list[Comparison]) -> pd.DataFrame:
     """A kind of scene a row, a column a level (`comparisons.kind_rows`)."""
-    levels = sorted({level for row in rows for level in row.beside})
-    table = []
-    for row in rows:
-        cells = {"set and models": row.place, "kind": row.claim, "seeds": _counted(row.runs)}
-        cells["all levels"] = _points(row.difference)
-        table.append(cells | {level: _points(row.beside.get(level)) for level in levels})
-    return pd.DataFrame(table)
+    columns = {
+        "set and models": lambda row: row.place,
+        "kind": lambda row: row.claim,
+        "seeds": DECIDED["seeds"],
+        "all levels": lambda row: _points(row.difference),
+    }
+    return _table(rows, columns).join(_intervals(rows).sort_index(axis=1))
 
 
 def size_table(rows: list[Comparison]) -> pd.DataFrame:
     """The rows of `comparisons.size_rows`."""
-    table = []
-    for row in rows:
-        difference = f"{_named(row.measure)} {_points(row.difference)}"
-        table.append(
-            {
-                "set": row.place,
-                "parameters": " and ".join(f"{size / 1e6:.1f} M" for size in row.parameters),
-                "seeds": _counted(row.runs),
-                "what the larger gains by thinking, minus what the smaller does": difference,
-                "p, uncorrected": f"{row.p:.3f}",
-                "paper, 7B minus 2B": _by_column(row.paper),
-                "at paper scale": "untested",
-                "what each gains by thinking": _beside(row),
-            }
-        )
-    return pd.DataFrame(table)
+    columns = {
+        "set": lambda row: row.place,
+        "parameters": lambda row: " and ".join(f"{size / 1e6:.1f} M" for size in row.parameters),
+        "seeds": DECIDED["seeds"],
+        "what the larger gains by thinking, minus what the smaller does": _difference,
+        "p, uncorrected": DECIDED["p, corrected"],
+        "paper, 7B minus 2B": _by_column,
+        "at paper scale": DECIDED["at paper scale"],
+        "what each gains by thinking": _beside,
+    }
+    return _table(rows, columns)
 
 
 def paper_claims_table(rows: list[Comparison]) -> pd.DataFrame:
     """The rows of `paper_claims.claim_rows`."""
-    table = []
-    for row in rows:
-        ((where, paper),) = row.paper.items()
-        table.append(
-            {
-                "claim of the paper": row.claim,
-                "on; in the paper": "; ".join(filter(None, (row.place, where))),
-                "paper": paper if isinstance(paper, str) else _measure((paper,), row.unit),
-                "here": _measure(row.difference, row.unit),
-                "smallest visible": "" if row.smallest is None else _measure((row.smallest,), row.unit).lstrip("+"),
-                "seeds": _counted(row.runs) if row.runs else "",
-                "by": row.by,
-                "in the toy": row.verdict,
-                "at paper scale": "untested",
-            }
-        )
-    return pd.DataFrame(table)
+    columns = {
+        "claim of the paper": lambda row: row.claim,
+        "on; in the paper": lambda row: "; ".join(filter(None, (row.place, *row.paper))),
+        "paper": lambda row: "".join(_measure(value, row.unit) for value in row.paper.values()),
+        "here": lambda row: _measure(row.difference, row.unit),
+        "smallest visible": lambda row: _measure(row.smallest, row.unit).lstrip("+"),
+        "seeds": lambda row: _counted(row.runs) if row.runs else "",
+        "by": lambda row: row.by,
+        "in the toy": lambda row: row.verdict,
+        "at paper scale": DECIDED["at paper scale"],
+    }
+    return _table(rows, columns)
 
 
-def _measure(numbers: tuple[float, ...], unit: str) -> str:
-    """A number, with its interval if it has one, in `points`, `%` or `times`."""
+def _measure(value: tuple[float, ...] | float | str | None, unit: str) -> str:
+    """A number, with its interval if it has one, in `points`, `%` or `times`; a word as it is."""
+    if value is None or isinstance(value, str):
+        return value or ""
     form, scale = {"points": ("+.1f", 100), "%": (".1f", 100), "times": (".1f", 1)}[unit]
-    first, *ends = (f"{scale * number:{form}}" for number in numbers)
+    first, *ends = (f"{scale * number:{form}}" for number in (value if isinstance(value, tuple) else (value,)))
     first += {"points": "", "%": " %", "times": " times"}[unit]
     return f"{first} [{', '.join(ends)}]" if ends else first
 
 
-def controls_table(rows: list[ControlRow]) -> pd.DataFrame:
+def _intervals(rows: Sequence[Comparison]) -> pd.DataFrame:
+    """What stands beside rows, a column each."""
+    return pd.DataFrame([{name: _points(cell) for name, cell in row.beside.items()} for row in rows])
+
+
+def controls_table(rows: list[Comparison]) -> pd.DataFrame:
     """A control a row, minus the method itself (`controls.control_differences`)."""
-    table = []
-    for row in rows:
-        cells = {_named(measure): _points(cell) for measure, cell in row.differences.items()}
-        table.append({"control": title_of(row.label), "seeds": _counted(row.runs)} | cells)
-    return pd.DataFrame(table)
+    columns = {"control": lambda row: title_of(row.claim), "seeds": DECIDED["seeds"]}
+    return _table(rows, columns).join(_intervals(rows).rename(columns=_named))
 
 
 def claims_with_controls_table(rows: list[ControlledClaim]) -> pd.DataFrame:
     """A claim a row, a column a control (`controls.claims_with_controls`); * marks mixed ones."""
     titles = {None: "as it is"} | {name: control["title"] for name, control in read_claims()["controls"].items()}
-    table = []
-    for row in rows:
-        cells = {"claim of the paper": f"{row.claim} ({row.measure})"}
-        for name in titles.keys() & row.differences.keys():
-            cells[titles[name]] = _points(row.differences[name]) + " *" * (name in row.mixed)
-        table.append(cells)
-    frame = pd.DataFrame(table)
-    return frame[["claim of the paper", *(title for title in titles.values() if title in frame)]]
+
+    def cell(name: str | None, row: ControlledClaim) -> str:
+        return _points(row.differences.get(name)) + " *" * (name in row.mixed)
+
+    columns = {"claim of the paper": lambda row: f"{row.claim} ({row.measure})"}
+    for name, title in titles.items():
+        if any(name in row.differences for row in rows):
+            columns[title] = partial(cell, name)
+    return _table(rows, columns)
 
 
 def elicitation_table(rows: list[Elicitation]) -> pd.DataFrame:
     """A method and part a row (`controls.elicitation_rows`)."""
-    table = []
-    for row in rows:
-        table.append(
-            {
-                "method": title_of(row.label),
-                "part": row.part,
-                "says, before and after": _shares(row.said),
-                "pass@8, before and after": _shares(row.passed or ()),
-                "knows, before and after": _shares(row.knows or ()),
-                "gained": f"{100 * row.gain:+.1f}",
-                "on known items": "" if row.gain_known is None else f"{100 * row.gain_known:+.1f}",
-                "on unknown items": "" if row.gain_unknown is None else f"{100 * row.gain_unknown:+.1f}",
-            }
-        )
-    return pd.DataFrame(table)
+
+    def gain(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:+.1f}"
+
+    columns = {
+        "method": lambda row: title_of(row.label),
+        "part": lambda row: row.part,
+        "says, before and after": lambda row: _shares(row.said),
+        "pass@8, before and after": lambda row: _shares(row.passed or ()),
+        "knows, before and after": lambda row: _shares(row.knows or ()),
+        "gained": lambda row: gain(row.gain),
+        "on known items": lambda row: gain(row.gain_known),
+        "on unknown items": lambda row: gain(row.gain_unknown),
+    }
+    return _table(rows, columns)
 
 
 LEGEND = """Accuracy in per cent on test items, each method in its own mode. Intervals: 95 %, bootstrap over seeds and
