@@ -15,7 +15,7 @@ from rftkit.common.errors import UserError
 from rftkit.common.statistics import proportion
 from rftkit.report.pages import write_report
 from rftkit.report.tables import claims_table, dose_table, kinds_table, markdown, methods_table, sets_table
-from rftkit.runs.collect import load_runs, others, pooled, recipe_of, short_names
+from rftkit.runs.collect import families, load_runs, others, pooled, recipe_of, short_names
 from rftkit.runs.folder import write_results
 from rftkit.runs.record import Run
 from rftkit.settings import Settings, read_claims
@@ -193,6 +193,7 @@ def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp
     text, _ = write_report(tmp_path)
     assert text.count("claim of the paper") == 1 and "| rl |  | base +12.5" in text and "4 on 2 bases" in text
     assert pooled({key: methods for key, methods in sections.items() if key.models != ("two",)}) == {}
+    assert families(families(sections)) == families(sections)
 
 
 def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, monkeypatch):

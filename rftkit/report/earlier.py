@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pydantic import TypeAdapter, ValidationError
-
 from rftkit.common.errors import UserError
 from rftkit.runs.folder import write_atomically
-from rftkit.runs.record import Share
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,11 @@ def _read(baseline: Path) -> dict[str, float]:
         content = json.loads(baseline.read_text())
     except (ValueError, RecursionError) as error:
         raise UserError(f"'{baseline}' is not valid JSON: {error}") from error
-    try:
-        numbers = TypeAdapter(dict[str, Share]).validate_python(content, strict=True)
-    except ValidationError:
-        numbers = {}
-    if not numbers or not all(map(str.isprintable, numbers)):
+    numbers = content if isinstance(content, dict) else {}
+    shares = all(type(number) in (int, float) and 0 <= number <= 1 for number in numbers.values())  # NaN is none
+    if not numbers or not shares or not all(map(str.isprintable, numbers)):
         raise UserError(f"'{baseline}' is no report.json: it must map names to accuracies")
-    return numbers
+    return content
 
 
 def as_text(cases: list[Case]) -> str:

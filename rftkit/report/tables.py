@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from rftkit.analysis.claims import NAMES, Comparison, Interval, Pair
+from rftkit.analysis.claims import NAMES, Comparison, Pair
 from rftkit.analysis.controls import ControlledClaim, Elicitation
 from rftkit.analysis.methods import MethodRow, title_of
 from rftkit.settings import read_claims
@@ -24,20 +24,29 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _percent(cell: Interval | None) -> str:
-    return "" if cell is None else f"{100 * cell[0]:.1f} [{100 * cell[1]:.1f}, {100 * cell[2]:.1f}]"
+# A unit's form, what a number is multiplied with, and what stands behind it.
+UNITS = {
+    "points": ("+.1f", 100, ""),
+    "per cent": (".1f", 100, ""),
+    "%": (".1f", 100, " %"),
+    "times": (".1f", 1, " times"),
+}
 
 
-def _points(cell: Interval | None) -> str:
-    return "" if cell is None else f"{100 * cell[0]:+.1f} [{100 * cell[1]:+.1f}, {100 * cell[2]:+.1f}]"
+def _number(value: tuple[float, ...] | float | str | None, unit: str) -> str:
+    """A number, or a mean with its interval; nothing for None, a word as it is."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    form, scale, behind = UNITS[unit]
+    first, *ends = (f"{scale * number:{form}}" for number in (value if isinstance(value, tuple) else (value,)))
+    return first + behind + (f" [{', '.join(ends)}]" if ends else "")
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+_points, _percent = partial(_number, unit="points"), partial(_number, unit="per cent")
 
 
 def _shares(values: Iterable[float | None]) -> str:
-    return " / ".join(map(_share, values))
+    return " / ".join(map(_percent, values))
 
 
 def _counted(runs: Sequence[Pair]) -> str:
@@ -60,7 +69,7 @@ def methods_table(rows: list[MethodRow]) -> pd.DataFrame:
         cells = {"method": row.title, "seeds": _counted(row.runs)}
         for rule, by_part in row.accuracy.items():
             cells |= {f"{rule} {_named(part)}": _percent(cell) for part, cell in by_part.items()}
-        cells |= {f"knows {part}": _share(row.likelihood.get(part)) for part in parts}
+        cells |= {f"knows {part}": _percent(row.likelihood.get(part)) for part in parts}
         cells[f"pass@8 {' / '.join(parts)}"] = _shares(row.passed.get(part) for part in parts)
         cells |= {"tokens": f"{row.tokens:.1f}", "train s": f"{row.seconds:.0f}"}
         if columns:
@@ -79,7 +88,7 @@ def _difference(row: Comparison) -> str:
 
 
 def _by_column(row: Comparison) -> str:
-    return ", ".join(f"{column} {100 * value:+.1f}" for column, value in row.paper.items())
+    return ", ".join(f"{column} {_points(value)}" for column, value in row.paper.items())
 
 
 def _beside(row: Comparison) -> str:
@@ -101,7 +110,7 @@ def claims_table(rows: list[Comparison]) -> pd.DataFrame:
     """The decided claims (`claims.decide`)."""
     columns = {
         "claim of the paper": lambda row: row.claim,
-        "paper, 2B": lambda row: "".join(f"{100 * value:+.1f}" for value in row.paper.values()),  # one, or none
+        "paper, 2B": lambda row: "".join(map(_points, row.paper.values())),  # one, or none
     }
     return _table(rows, columns | DECIDED)
 
@@ -157,25 +166,15 @@ def paper_claims_table(rows: list[Comparison]) -> pd.DataFrame:
     columns = {
         "claim of the paper": lambda row: row.claim,
         "on; in the paper": lambda row: "; ".join(filter(None, (row.place, *row.paper))),
-        "paper": lambda row: "".join(_measure(value, row.unit) for value in row.paper.values()),
-        "here": lambda row: _measure(row.difference, row.unit),
-        "smallest visible": lambda row: _measure(row.smallest, row.unit).lstrip("+"),
+        "paper": lambda row: "".join(_number(value, row.unit) for value in row.paper.values()),
+        "here": lambda row: _number(row.difference, row.unit),
+        "smallest visible": lambda row: _number(row.smallest, row.unit).lstrip("+"),
         "seeds": lambda row: _counted(row.runs) if row.runs else "",
         "by": lambda row: row.by,
         "in the toy": lambda row: row.verdict,
         "at paper scale": DECIDED["at paper scale"],
     }
     return _table(rows, columns)
-
-
-def _measure(value: tuple[float, ...] | float | str | None, unit: str) -> str:
-    """A number, with its interval if it has one, in `points`, `%` or `times`; a word as it is."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    form, scale = {"points": ("+.1f", 100), "%": (".1f", 100), "times": (".1f", 1)}[unit]
-    first, *ends = (f"{scale * number:{form}}" for number in (value if isinstance(value, tuple) else (value,)))
-    first += {"points": "", "%": " %", "times": " times"}[unit]
-    return f"{first} [{', '.join(ends)}]" if ends else first
 
 
 def _intervals(rows: Sequence[Comparison]) -> pd.DataFrame:
@@ -205,19 +204,15 @@ def claims_with_controls_table(rows: list[ControlledClaim]) -> pd.DataFrame:
 
 def elicitation_table(rows: list[Elicitation]) -> pd.DataFrame:
     """A method and part a row (`controls.elicitation_rows`)."""
-
-    def gain(value: float | None) -> str:
-        return "" if value is None else f"{100 * value:+.1f}"
-
     columns = {
         "method": lambda row: title_of(row.label),
         "part": lambda row: row.part,
         "says, before and after": lambda row: _shares(row.said),
         "pass@8, before and after": lambda row: _shares(row.passed or ()),
         "knows, before and after": lambda row: _shares(row.knows or ()),
-        "gained": lambda row: gain(row.gain),
-        "on known items": lambda row: gain(row.gain_known),
-        "on unknown items": lambda row: gain(row.gain_unknown),
+        "gained": lambda row: _points(row.gain),
+        "on known items": lambda row: _points(row.gain_known),
+        "on unknown items": lambda row: _points(row.gain_unknown),
     }
     return _table(rows, columns)
 

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,10 +61,17 @@ def load_runs(*places: Path) -> Sections:
 
 def by_section(runs: Iterable[Run]) -> Sections:
     """Runs by section and method, those of each start model by themselves."""
-    sections: dict[Section, Methods] = defaultdict(lambda: defaultdict(list))
+    found = defaultdict(list)
     for run in runs:
-        sections[_section_of(run)][run.label].append(run)
-    return {section: dict(methods) for section, methods in sorted(sections.items())}
+        found[_section_of(run)].append(run)
+    return {section: _by_method(found[section]) for section in sorted(found)}
+
+
+def _by_method(runs: Iterable[Run]) -> Methods:
+    methods = defaultdict(list)
+    for run in runs:
+        methods[run.label].append(run)
+    return dict(methods)
 
 
 def _section_of(run: Run) -> Section:
@@ -109,57 +117,43 @@ def pooled(sections: Sections) -> Sections:
 def families(sections: Sections) -> Sections:
     """Sections with those of the design's start models (`data/claims.yaml`) put together, and those of other models of
     one recipe."""
-    bases = read_claims()["design"]["bases"]
-    found: dict[tuple[str, str], dict[str, dict[str, Methods]]] = defaultdict(lambda: defaultdict(dict))
-    for (profile, dataset, (model,)), methods in sections.items():
-        family = "design" if model in bases else json.dumps(recipe_of(model) or model)
-        found[profile, dataset][family][model] = methods
+    bases, found = set(read_claims()["design"]["bases"]), defaultdict(list)
+    for (profile, dataset, models), methods in sections.items():
+        family = "design" if set(models) <= bases else json.dumps(recipe_of(models[0]) or models)
+        found[profile, dataset, family] += chain(*methods.values())
     together = {}
-    for (profile, dataset), by_family in found.items():
-        for by_model in by_family.values():
-            together[Section(profile, dataset, tuple(by_model))] = _together(by_model)
+    for (profile, dataset, _), runs in found.items():
+        models = dict.fromkeys(run.model for run in runs)
+        together[Section(profile, dataset, tuple(models))] = _by_method(runs)
     return together
 
 
 def by_dose(sections: Sections) -> list[tuple[str, dict[float, Methods]]]:
     """Where models that differ in their share of answers not as asked (`vague`) ran: profile, set and size, and the
     methods by that share, each with the runs of those start models and seeds that all shares have."""
-    found: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
-    for (profile, dataset, (model,)), methods in sections.items():
-        if made := recipe_of(model):
+    found: dict = defaultdict(lambda: defaultdict(list))
+    for (profile, dataset, models), methods in sections.items():
+        if made := recipe_of(models[0]):
             kind = json.dumps(made | {"vague": None})
-            found[profile, dataset, kind][made["vague"]][model] = methods
-    doses = []
-    for (profile, dataset, kind), by_vague in found.items():
-        if len(by_vague) > 1:
-            together = {vague: _together(by_vague[vague]) for vague in sorted(by_vague)}
-            doses.append((f"{profile}, {dataset}, size {json.loads(kind).get('size')}", _common(together)))
-    return doses
+            found[profile, dataset, kind][made["vague"]] += chain(*methods.values())
+    return [
+        (f"{profile}, {dataset}, size {json.loads(kind).get('size')}", _common(dict(sorted(by_vague.items()))))
+        for (profile, dataset, kind), by_vague in found.items()
+        if len(by_vague) > 1
+    ]
 
 
-def _common(by_vague: dict[float, Methods]) -> dict[float, Methods]:
+def _common(by_vague: dict[float, list[Run]]) -> dict[float, Methods]:
     """Of trained models the runs whose start model (by the seed that it was made with) and seed all shares have."""
 
-    def place(run: Run) -> tuple[int | None, int]:
-        return (_recipe(run.model) or {}).get("seed"), run.seed
+    def place(run: Run) -> tuple[str, int | None, int]:
+        return run.label, (_recipe(run.model) or {}).get("seed"), run.seed
 
-    common: dict[float, Methods] = {vague: {} for vague in by_vague}
-    for method in {method for methods in by_vague.values() for method in methods}:
-        places = [{place(run) for run in methods.get(method, [])} for methods in by_vague.values()]
-        in_all = set.intersection(*places)
-        for vague, methods in by_vague.items():
-            runs = methods.get(method, [])
-            common[vague][method] = [run for run in runs if method == "zero_shot" or place(run) in in_all]
-    return common
-
-
-def _together(by_model: dict[str, Methods]) -> Methods:
-    """Methods with the runs of all models."""
-    together: Methods = defaultdict(list)
-    for methods in by_model.values():
-        for method, runs in methods.items():
-            together[method] += runs
-    return dict(together)
+    in_all = set.intersection(*({place(run) for run in runs} for runs in by_vague.values()))
+    return {
+        vague: _by_method(run for run in runs if run.method == "zero_shot" or place(run) in in_all)
+        for vague, runs in by_vague.items()
+    }
 
 
 def is_headline(section: Section, together: Sections) -> bool:
