@@ -28,11 +28,10 @@ COLOURS = {"base": BLUE, "new": ORANGE, "all": BLUE}
 def _panels(count: int, size: tuple[float, float], x: str = "", y: str = "", grid: str | None = "both", **options: Any):
     """A figure that no notebook shows by itself, and its axes side by side, with labels and a grid."""
     figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, **options)
-    for one in axes[0]:
-        one.set_xlabel(x)
-        if grid:
-            one.grid(axis=grid, alpha=0.3)
+    plt.setp(axes, xlabel=x)
     axes[0][0].set_ylabel(y)
+    for one in axes[0] if grid else ():
+        one.grid(axis=grid, alpha=0.3)
     plt.close(figure)
     return figure, list(axes[0])
 
@@ -56,11 +55,11 @@ def accuracy_figure(rows: list[MethodRow]) -> Figure:
         colour = COLOURS.get(part, f"C{place}")
         for index, row in enumerate(rows):
             y = index + 0.22 * (place - (len(parts) - 1) / 2)
-            label = f"{part}, {{}}" if index == 0 else "_"  # what begins so is in no legend
-            _interval(axes, y, row.accuracy[rule][part], color=colour, label=label.format(rule))
+            label = part if index == 0 else "_"  # what begins so is in no legend
+            _interval(axes, y, row.accuracy[rule][part], color=colour, label=f"{label}, {rule}")
             for other in others:
                 mean = 100 * row.accuracy[other][part][0]
-                axes.plot(mean, y, "o", mfc="none", color=colour, label=label.format(other))
+                axes.plot(mean, y, "o", mfc="none", color=colour, label=f"{label}, {other}")
     axes.set_yticks(range(len(rows)), [row.title for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
@@ -115,8 +114,7 @@ def training_figure(tables: dict[str, pd.DataFrame], columns: Sequence[str] = ("
 
 def curve_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     """Strict accuracy on held-out items of base and new classes against steps, a panel a run."""
-    size = 4.2 * len(tables), 3
-    figure, panels = _panels(len(tables), size, "step", "strict accuracy, %", sharey=True, layout="tight")
+    figure, panels = _panels(len(tables), (4.2 * len(tables), 3), "step", "strict accuracy, %", sharey=True)
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         for half, part in table.groupby("half"):
             axes.plot(part["step"], 100 * part["strict"], "o-", ms=3, color=COLOURS[half], label=half)
@@ -127,12 +125,10 @@ def curve_figure(tables: dict[str, pd.DataFrame]) -> Figure:
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
-    """A run's `metrics.csv`."""
     return pd.read_csv(folder / METRICS)
 
 
 def read_curve(folder: Path) -> pd.DataFrame:
-    """A run's `curve.csv`."""
     return pd.read_csv(folder / CURVE)
 
 
@@ -225,8 +221,8 @@ def bar_figure(names: Sequence[str], values: Sequence[float], label: str) -> Fig
 def front_figure(points: pd.DataFrame) -> Figure:
     """Points of a selection (`controls.selection_points`) by method: base against new accuracy with the front that no
     other point of the method beats, and new accuracy against forward KL from the base model."""
-    y = "new classes, strict accuracy, %"
-    figure, (left, right) = _panels(2, (9, 3.6), "base classes, strict accuracy, %", y, sharey=True, layout="tight")
+    x, y = "base classes, strict accuracy, %", "new classes, strict accuracy, %"
+    figure, (left, right) = _panels(2, (9, 3.6), x, y, sharey=True, layout="tight")
     for place, (method, part) in enumerate(points[points["step"] > 0].groupby("method", sort=False)):
         best, colour = front(part), f"C{place}"
         left.plot(100 * part["base"], 100 * part["new"], "o", ms=3, alpha=0.4, color=colour)

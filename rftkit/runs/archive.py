@@ -21,7 +21,7 @@ from rftkit.runs.folder import answers_of
 from rftkit.runs.record import RUN, Run
 
 RUNS, ANSWERS = "runs.parquet", "answers.parquet"
-KEPT = ("split", "mode", "id", "group", *RULES, "likelihood")  # columns of answers: no texts
+COLUMNS = ("split", "mode", "id", "group", *RULES, "likelihood")  # of answers: no texts
 
 
 def is_archive(place: Path) -> bool:
@@ -35,7 +35,7 @@ def write_archive(runs: Iterable[Run], out: Path) -> None:
         raise UserError(f"--keep: '{out}' holds something else: name a new folder")
     if is_archive(out) and (lost := {_name(run) for run in archived_runs(out)} - {_name(run) for run in runs}):
         raise UserError(f"--keep: {len(lost)} of the runs in '{out}' are not among these: name it with --runs too")
-    answers = pd.concat([answers_of(run).filter(KEPT).assign(run=number) for number, run in enumerate(runs)])
+    answers = pd.concat([answers_of(run).filter(COLUMNS).assign(run=number) for number, run in enumerate(runs)])
     table = pa.Table.from_pylist([RUN.dump_python(run, by_alias=True) for run in runs])
     out.mkdir(parents=True, exist_ok=True)
     new_answers, new_runs = out / f"{ANSWERS}.new", out / f"{RUNS}.new"
