@@ -138,8 +138,8 @@ def run(out: Path, **given: Any) -> None:
     folder = execute(settings, out)
     if is_main():
         found = read_results(folder)
-        parts = (f"{part} {100 * row['accuracy']:.1f} % of {row['n']}" for part, row in found["eval"].items())
-        print(f"{found['mode']}, {found['scoring']}: {', '.join(parts)}", folder, sep="\n")  # the folder for scripts
+        parts = (f"{part} {100 * row.accuracy:.1f} % of {row.n}" for part, row in found.parts.items())
+        print(f"{found.mode}, {found.scoring}: {', '.join(parts)}", folder, sep="\n")  # the folder for scripts
 
 
 def estimate(json: bool, time: bool, **given: Any) -> str:

@@ -16,7 +16,9 @@ from rftkit.models import pick_device, quieten
 from rftkit.prompts import MODES
 from rftkit.rewards import RULES, reward_functions, score
 from rftkit.run import folder_of
-from rftkit.runs.folder import is_complete, read_results, versions
+from rftkit.runs.collect import Methods
+from rftkit.runs.fingerprint import versions
+from rftkit.runs.folder import is_complete, read_results
 from rftkit.settings import METHODS, load_settings
 from rftkit.sft import Collator, sft_rows
 from rftkit.tasks.example import Example
@@ -103,12 +105,12 @@ def set_up(seed: int) -> str:
     return f"seed {seed}, device {pick_device()}, " + ", ".join(f"{name} {v}" for name, v in versions().items())
 
 
-def finished(profile: str, methods: Sequence[str], seeds: Sequence[int], out: Path, **overrides) -> dict[str, list]:
-    """Results of the complete runs by method, whichever notebook made them, shaped as in `sections.load_runs`."""
+def finished(profile: str, methods: Sequence[str], seeds: Sequence[int], out: Path, **overrides) -> Methods:
+    """The complete runs by method, whichever notebook made them."""
     found = {}
     for method in methods:
         folders = [folder_of(load_settings(profile, method, seed=seed, **overrides), out) for seed in seeds]
-        found[method] = [read_results(folder) | {"folder": folder} for folder in folders if is_complete(folder)]
+        found[method] = [read_results(folder) for folder in folders if is_complete(folder)]
     return found
 
 

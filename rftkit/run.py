@@ -22,6 +22,7 @@ from rftkit.evaluate import BaseAnswers, answer_rows, evaluated_modes, pass_at_s
 from rftkit.memory.estimate import advice, refuse_what_will_not_fit
 from rftkit.models import load, load_processor, pick_device, resolve, scale_up
 from rftkit.runs import folder as results
+from rftkit.runs.fingerprint import fingerprint, sha256_examples, sha256_model
 from rftkit.runs.log import RunLog, training_summary
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
 from rftkit.sft import dpo_trainer, sft_trainer
@@ -73,8 +74,8 @@ def folder_of(settings: Settings, out: Path) -> Path:
 def _identify(settings: Settings, out: Path) -> tuple[Path, Settings, dict[str, list[Example]], list[Example], str]:
     tests, shots = test_splits(settings), training_examples(settings)
     settings = with_steps(settings, len(shots))
-    data_sha = results.sha256_examples([*shots, *(e for part in tests.values() for e in part)])
-    mark = results.fingerprint(settings, results.sha256_model(resolve(settings.model)), data_sha)
+    data_sha = sha256_examples([*shots, *(e for part in tests.values() for e in part)])
+    mark = fingerprint(settings, sha256_model(resolve(settings.model)), data_sha)
     return results.run_folder(out, settings, mark), settings, tests, shots, data_sha
 
 
@@ -130,7 +131,7 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     temporary = folder / f".{results.PREDICTIONS}"
     pd.DataFrame(rows).to_parquet(temporary, index=False)
     temporary.replace(folder / results.PREDICTIONS)
-    content["tests_sha256"] = results.sha256_examples(example for part in tests.values() for example in part)
+    content["tests_sha256"] = sha256_examples(example for part in tests.values() for example in part)
     content["training"] = training_summary(folder)
     content["seconds"] = round(time.perf_counter() - began, 1)  # of the process that finished the run
     results.write_results(folder, settings, content, data_sha)

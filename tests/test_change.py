@@ -1,15 +1,18 @@
 """How far a run moved the weights: known changes are found where they were made."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from test_report import OUTCOME
+from test_report import OUTCOME, some_run
 
 from rftkit.analysis import distance as change
 from rftkit.analysis.distance import mean_changes, parameter_change
 from rftkit.common.errors import UserError
 from rftkit.models import load
 from rftkit.runs.folder import write_results
+from rftkit.runs.record import Training
 from rftkit.settings import Settings
 
 
@@ -55,6 +58,7 @@ def test_a_run_without_weights(folder):
 
 def test_the_mean_is_over_one_run_of_each_base_model(monkeypatch):
     monkeypatch.setattr(change, "parameter_change", lambda folder: {"visual": 0.0, "language": folder})
-    seeds = [{"model": f"nano-s-{seed % 2}", "folder": 10.0**seed, "training": {"seconds": 1.0}} for seed in range(5)]
-    found = mean_changes({"sft": seeds, "cls_rl": [], "zero_shot": [seeds[0] | {"training": None}]})
+    trained = Training(1.0)
+    seeds = [some_run(model=f"nano-s-{seed % 2}", folder=10.0**seed, training=trained) for seed in range(5)]
+    found = mean_changes({"sft": seeds, "cls_rl": [], "zero_shot": [replace(seeds[0], training=None)]})
     assert found == {"sft": {"visual": 0.0, "language": (1.0 + 10.0) / 2}}

@@ -1,10 +1,12 @@
 """Controls: other rewards, self-training, how far training moved the model, and their settings."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from test_report import some_run
 
 from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows, front
 from rftkit.cli import main
@@ -12,11 +14,12 @@ from rftkit.common.errors import UserError
 from rftkit.evaluate import BaseAnswers
 from rftkit.models import load
 from rftkit.prompts import MODES
-from rftkit.report.tables import claims_with_controls_table, controls_table, elicitation_table
+from rftkit.report.tables import claims_with_controls_table, controls_table, elicitation_table, markdown
 from rftkit.rewards import reward_functions
 from rftkit.run import execute, training_examples
 from rftkit.run import test_splits as splits_to_test
 from rftkit.runs.log import RunLog
+from rftkit.runs.record import Measure
 from rftkit.settings import METHODS, load_settings, read_claims
 from rftkit.shared_prefix.vision import VisionFeatures
 from rftkit.trainer import grpo_trainer
@@ -131,8 +134,7 @@ def _run(folder, method, seed, answers, control=None):
     columns = ["split", "id", "mode", "strict", "likelihood"]
     table = pd.DataFrame(answers, columns=columns).assign(group=lambda rows: rows["id"])
     table.to_parquet(folder / "predictions.parquet")
-    return {"method": method, "control": control, "seed": seed, "model": "nano-s", "task": "classification",
-            "folder": folder, "measures": []}  # fmt: skip
+    return some_run(method=method, control=control, seed=seed, mode=METHODS[method].mode, folder=folder)
 
 
 def test_gains_are_split_by_what_was_known_before(tmp_path):
@@ -144,31 +146,31 @@ def test_gains_are_split_by_what_was_known_before(tmp_path):
     methods = {"zero_shot": [_run(tmp_path / "0", "zero_shot", 0, zero)],
                "no_thinking_rl": [_run(tmp_path / "1", "no_thinking_rl", s, after) for s in (0,)]}  # fmt: skip
     (row,) = elicitation_rows(methods)
-    assert row["said"] == (0.25, 0.75) and row["knows"] == (0.75, 0.75)
-    assert (row["gain_known"], row["gain_unknown"]) == (0.25, 0.25)
+    assert row.said == (0.25, 0.75) and row.knows == (0.75, 0.75)
+    assert (row.gain_known, row.gain_unknown) == (0.25, 0.25)
     assert elicitation_rows({"no_thinking_rl": methods["no_thinking_rl"]}) == []
     others = [("base", "z", nothing, 1.0, 1.0)]
     others = {"no_thinking_rl": [_run(tmp_path / "2", "no_thinking_rl", 0, others)]}
     assert elicitation_rows(methods | others) == []  # asked other items
-    assert "+25.0" in elicitation_table([row])
+    assert "+25.0" in markdown(elicitation_table([row]))
     right = [("base", name, nothing, 1.0, 1.0) for name in "abcd"]  # a base model that says and knows all already
-    second = {name: [*runs, _run(tmp_path / f"second-{name}", name, 1, right) | {"model": "second"}]
+    second = {name: [*runs, replace(_run(tmp_path / f"second-{name}", name, 1, right), model="second")]
               for name, runs in methods.items()}  # fmt: skip
     (row,) = elicitation_rows(second)
-    assert row["said"] == (0.625, 0.875) and (row["gain_known"], row["gain_unknown"]) == (0.125, 0.125)
+    assert row.said == (0.625, 0.875) and (row.gain_known, row.gain_unknown) == (0.125, 0.125)
 
 
 def test_without_choices_gains_stand_beside_what_eight_samples_find(tmp_path):
-    passed = {"split": "level 1", "measure": "pass@8", "mode": "thinking"}
     methods = {}
     for method, right, share in (("zero_shot", 0.0, 0.6), ("cls_rl", 1.0, 0.8)):
         run = _run(tmp_path / method, method, 0, [("level 1", "a", "thinking", right, None)])
-        table = pd.read_parquet(run["folder"] / "predictions.parquet").drop(columns="likelihood")
-        table.rename(columns={"strict": "math"}).to_parquet(run["folder"] / "predictions.parquet")
-        methods[method] = [run | {"task": "math", "measures": [passed | {"accuracy": share}]}]
+        table = pd.read_parquet(run.folder / "predictions.parquet").drop(columns="likelihood")
+        table.rename(columns={"strict": "math"}).to_parquet(run.folder / "predictions.parquet")
+        passed = Measure(10, int(10 * share), share, 0, 1, "level 1", "thinking", "pass@8")
+        methods[method] = [replace(run, task="math", measures=[passed])]
     (row,) = elicitation_rows(methods)
-    assert row["said"] == (0, 1) and row["passed"] == (0.6, 0.8) and row["knows"] is None and row["gain"] == 1
-    assert "0.0 / 100.0 | 60.0 / 80.0 |  | +100.0 |  |  |" in elicitation_table([row])
+    assert row.said == (0, 1) and row.passed == (0.6, 0.8) and row.knows is None and row.gain == 1
+    assert "0.0 / 100.0 | 60.0 / 80.0 |  | +100.0 |  |  |" in markdown(elicitation_table([row]))
 
 
 def test_a_control_is_compared_with_its_method_by_seed(tmp_path):
@@ -181,9 +183,9 @@ def test_a_control_is_compared_with_its_method_by_seed(tmp_path):
         "cls_rl+random_reward": runs("coin", [1, 0, 0, 0], "random_reward"),
     }
     (row,) = control_differences(methods)
-    assert (row["method"], row["control"], len(row["runs"])) == ("cls_rl", "random_reward", 2)
-    assert {measure: cell[0] for measure, cell in row["differences"].items()} == {"base": -0.5}
-    assert "CLS-RL (thinking), random reward" in controls_table([row])
+    assert (row.claim, len(row.runs)) == ("cls_rl+random_reward", 2)
+    assert {measure: cell[0] for measure, cell in row.beside.items()} == {"base": -0.5}
+    assert "CLS-RL (thinking), random reward" in markdown(controls_table([row]))
     assert control_differences({"cls_rl+random_reward": methods["cls_rl+random_reward"]}) == []
 
 
@@ -202,13 +204,13 @@ def test_claims_are_looked_at_with_a_control_in_place_of_the_methods_it_changes(
         "no_thinking_rl+full_fine_tuning": runs("no_thinking_rl", [1, 1, 1, 0], "full_fine_tuning"),
         "cls_rl+random_reward": runs("cls_rl", [0, 0, 0, 0], "random_reward"),
     }
-    rows = {row["claim"]: row["differences"] for row in claims_with_controls(methods)}
+    rows = {row.claim: row.differences for row in claims_with_controls(methods)}
     means = {claim: {name: round(found[0], 3) for name, found in of.items()} for claim, of in rows.items()}
     assert means == {
         "no-thinking RL beats SFT on the answer": {None: 0.0, "full_fine_tuning": 0.5},
         "no-thinking RL beats thinking RL": {None: -0.25, "full_fine_tuning": 0.5, "random_reward": 0.25},
     }
-    table = claims_with_controls_table(claims_with_controls(methods))
+    table = markdown(claims_with_controls_table(claims_with_controls(methods)))
     assert "| as it is | random reward | full fine-tuning |" in table
     assert table.count("] * |") == 2 and "| +50.0 [+8.3, +100.0] |" in table  # SFT has no control here
     assert claims_with_controls({name: methods[name] for name in ("cls_rl", "no_thinking_rl")}) == []

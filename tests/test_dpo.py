@@ -76,7 +76,7 @@ def test_it_starts_at_log_two_and_learns_the_pairs(tmp_path):
 def test_a_run_is_a_control_of_sft(tmp_path):
     settings = load_settings("smoke", "sft", control="dpo", steps=2, learning_rate=1e-3)
     found = read_results(execute(settings, tmp_path))
-    assert found["control"] == "dpo" and found["training"]["steps"] == 2
+    assert found.control == "dpo" and found.training.steps == 2
 
 
 @pytest.mark.parametrize(

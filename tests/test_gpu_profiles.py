@@ -43,7 +43,7 @@ def test_gpu_2b_runs_from_end_to_end(tmp_path, capsys, model, photos, method, ca
     run(tmp_path, capsys, model, photos, "--profile", "gpu-2b", "--method", method)
     (folder,) = (tmp_path / "gpu-2b").glob("*-*")
     found, rows = read_results(folder), pd.read_csv(folder / "metrics.csv")
-    assert found["eval"]["all"]["n"] == 4 and len(rows) == 1 and rows["grad_norm"].notna().all()
+    assert found.parts["all"].n == 4 and len(rows) == 1 and rows["grad_norm"].notna().all()
     assert "as in stock TRL" not in caplog.text  # prompts were shared
     if method == "no_thinking_rl":
         assert len(pd.read_parquet(folder / "completions.parquet")) == 16 and "kl" in rows

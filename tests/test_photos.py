@@ -193,7 +193,7 @@ def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tm
     settings = load_settings("smoke", "sft", dataset=shots, eval_dataset=str(coop), steps=1)
     assert {(e.answer, e.choices) for e in training_examples(settings)} == {(label, base) for label in base}
     found = read_results(execute(settings, tmp_path / "runs"))
-    assert list(found["eval"]) == ["base", "new"] and "not among" not in capsys.readouterr().err
+    assert list(found.parts) == ["base", "new"] and "not among" not in capsys.readouterr().err
     assert list(splits_to_test(replace(settings, protocol="few_shot"))) == ["all"]
 
 

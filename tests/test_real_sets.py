@@ -153,8 +153,8 @@ def test_a_run_trains_on_one_set_and_tests_on_another(tmp_path):
     done = execute(settings, tmp_path / "runs")
     assert done.name.startswith("sat-to-cv-bench-cls_rl-nano-s-s0-")
     found = read_results(done)
-    assert list(found["eval"]) == ["test"] and found["eval"]["test"]["n"] == 4
-    assert found["eval_dataset"] == settings.eval_dataset
+    assert list(found.parts) == ["test"] and found.parts["test"].n == 4
+    assert found.eval_dataset == settings.eval_dataset
     assert folder_of(replace(settings, eval_dataset=sets["dataset"]), tmp_path / "runs") != done
     assert main(["report", "--runs", str(tmp_path / "runs")]) == 0
     (tmp_path / "b").rename(tmp_path / "moved")

@@ -21,7 +21,7 @@ def runs(tmp_path):
 def test_seeds_of_several_people_are_pooled(runs, capsys):
     people = sorted(runs.iterdir())
     (methods,) = load_runs(*people).values()
-    assert [run["seed"] for run in methods["sft"]] == [0, 1, 2]
+    assert [run.seed for run in methods["sft"]] == [0, 1, 2]
     assert main(["report", "--runs", *map(str, people)]) == 0
     assert "| SFT, loss on the answer | 3 |" in capsys.readouterr().out
     assert (runs / "report.md").is_file() and not (people[0] / "report.md").exists()

@@ -7,15 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rftkit.analysis.claims import decide, dose_rows
+from rftkit.analysis.claims import decide, dose_rows, read_rows
 from rftkit.analysis.comparisons import kind_rows, set_rows, size_rows
+from rftkit.analysis.methods import method_rows
 from rftkit.analysis.paper import paper_numbers, paper_sets, paper_size_difference, paper_tables
 from rftkit.common.errors import UserError
 from rftkit.common.statistics import proportion
 from rftkit.report.pages import write_report
-from rftkit.report.tables import claims_table, dose_table, kinds_table, markdown_table, sets_table, table_rows
-from rftkit.runs.collect import load_runs, others, pooled, recipe_of, short_names
+from rftkit.report.tables import claims_table, dose_table, kinds_table, markdown, methods_table, sets_table
+from rftkit.runs.collect import families, load_runs, others, pooled, recipe_of, short_names
 from rftkit.runs.folder import write_results
+from rftkit.runs.record import Run
 from rftkit.settings import Settings, read_claims
 
 # The least that a run writes about what came out.
@@ -43,6 +45,14 @@ def make_run(folder, method, seed, mode, base, new, seconds=10.0, model="nano-s"
     write_results(folder, Settings(method=method, seed=seed, model=model, **settings), OUTCOME | content, data_sha="")
 
 
+def some_run(**found):
+    """A run as it is read; what matters not is made up."""
+    said = {"profile": "nano", "task": "classification", "dataset": "shapes", "method": "cls_rl", "model": "nano-s"}
+    said |= {"seed": 0, "mode": "thinking", "scoring": "strict", "parts": {}, "measures": [], "completion_length": 3.0}
+    said |= {"training": None, "seconds": 1.0, "versions": {}, "git_revision": None}
+    return Run(**said | {"config_sha256": "", "data_sha256": ""} | found)
+
+
 @pytest.fixture(name="runs")
 def two_methods(tmp_path):
     for seed in range(3):
@@ -63,7 +73,7 @@ def test_items_drawn_anew_under_the_same_names_are_not_pooled_with_the_old(runs)
     make_run(runs / "new-6", "sft", 6, "no_thinking", [1] * 4, [1] * 4, tests="new")
     make_run(runs / "new-7", "sft", 7, "no_thinking", [1] * 4, [1] * 4, tests="new")
     ((methods,),) = [load_runs(runs).values()]
-    assert [run.get("tests_sha256") for run in methods["sft"]] == [None] * 3 + ["new"] * 5
+    assert [run.tests_sha256 for run in methods["sft"]] == [None] * 3 + ["new"] * 5
     text, _ = write_report(runs)
     assert "Not counted (runs: 4)" in text and all(f"old-{seed}`" in text for seed in range(2, 6))
 
@@ -77,22 +87,19 @@ def test_a_file_of_ones_own_is_not_written_over_by_a_report(runs):
 
 def test_rows_hold_means_over_seeds_and_items(runs):
     (methods,) = load_runs(runs).values()
-    sft, cls = table_rows(methods)
-    assert (len(sft["runs"]), sft["accuracy"]["strict"]["base"][0], sft["accuracy"]["strict"]["new"][0]) == (
-        3,
-        0.75,
-        0.25,
-    )
-    assert sft["accuracy"]["strict"]["h"][0] == pytest.approx(2 * 0.75 * 0.25 / 1.0)
-    assert cls["accuracy"]["strict"]["h"] == pytest.approx((1.0, 4 / (4 + 1.959964**2), 1.0))  # Wilson's, of 4 of 4
-    assert cls["seconds"] == 21.0
-    assert sft["likelihood"] == {"base": 0.9, "new": None}
-    assert np.all(np.array(sft["accuracy"]["strict"]["base"][1:]) != 0.75)
+    sft, cls = method_rows(methods)
+    strict = sft.accuracy["strict"]
+    assert (len(sft.runs), strict["base"][0], strict["new"][0]) == (3, 0.75, 0.25)
+    assert strict["h"][0] == pytest.approx(2 * 0.75 * 0.25 / 1.0)
+    assert cls.accuracy["strict"]["h"] == pytest.approx((1.0, 4 / (4 + 1.959964**2), 1.0))  # Wilson's, of 4 of 4
+    assert cls.seconds == 21.0
+    assert sft.likelihood == {"base": 0.9, "new": None}
+    assert np.all(np.array(strict["base"][1:]) != 0.75)
 
 
 def test_the_table_stands_beside_the_papers_numbers(runs):
     (methods,) = load_runs(runs).values()
-    table = markdown_table(table_rows(methods))
+    table = markdown(methods_table(method_rows(methods)))
     assert "81.2 / 79.2 / 80.2" in table.replace("79.1", "79.2")  # the paper's thinking row
     assert table.count("\n") == 3 and "| paper, mean of 11 sets: base / new / H |" in table
 
@@ -118,12 +125,12 @@ def test_claims_are_decided_by_their_paired_difference(runs, monkeypatch):
     make_run(runs / "zero", "zero_shot", 0, "no_thinking", [0] * 4, [0] * 4)
     (methods,) = load_runs(runs).values()
     rows = decide(methods)
-    assert [(row["claim"], len(row["runs"]), row["verdict"]) for row in rows] == [
+    assert [(row.claim, len(row.runs), row.verdict) for row in rows] == [
         ("rl", 3, "same direction"), ("sft", 3, "opposite"), ("same", 3, "undecided"), ("zero", 3, "same direction"),
     ]  # fmt: skip
-    assert rows[0]["difference"][0] == pytest.approx(1 - 0.375)
-    assert "H +62.5" in claims_table(rows)
-    assert rows[3]["paper"] == pytest.approx(0.792 - 0.663, abs=1e-3) and rows[0]["paper"] is None  # of sft it has none
+    assert rows[0].difference[0] == pytest.approx(1 - 0.375)
+    assert "H +62.5" in markdown(claims_table(rows))
+    assert rows[3].paper == pytest.approx({"new": 0.792 - 0.663}, abs=1e-3) and not rows[0].paper  # of sft it has none
 
 
 def test_of_two_runs_of_a_seed_the_newer_counts_and_a_selection_never(runs):
@@ -131,7 +138,7 @@ def test_of_two_runs_of_a_seed_the_newer_counts_and_a_selection_never(runs):
     make_run(runs / "selection" / "other", "sft", 2, "no_thinking", [0] * 4, [0] * 4)
     os.utime(runs / "newer" / "results.json", (2e9, 2e9))
     (methods,) = load_runs(runs).values()
-    assert [run["folder"].name for run in methods["sft"]] == ["sft-0", "newer", "sft-2"]
+    assert [run.folder.name for run in methods["sft"]] == ["sft-0", "newer", "sft-2"]
 
 
 def test_a_single_trained_run_is_not_taken_for_several_seeds(tmp_path, monkeypatch):
@@ -141,7 +148,7 @@ def test_a_single_trained_run_is_not_taken_for_several_seeds(tmp_path, monkeypat
         make_run(tmp_path / f"sft-{seed}", "sft", seed, "no_thinking", [1, 1, 1, 0], [1, 0, 0, 0])
     make_run(tmp_path / "cls", "cls_rl", 0, "thinking", [1] * 4, [1] * 4)
     (methods,) = load_runs(tmp_path).values()
-    assert [(len(row["runs"]), row["verdict"]) for row in decide(methods)] == [(1, "too few seeds")]
+    assert [(len(row.runs), row.verdict) for row in decide(methods)] == [(1, "too few seeds")]
 
 
 def test_runs_of_other_settings_are_not_pooled(runs):
@@ -149,7 +156,7 @@ def test_runs_of_other_settings_are_not_pooled(runs):
         make_run(runs / f"long-{seed}", "sft", seed, "no_thinking", [0] * 4, [0] * 4, steps=500)
     make_run(runs / "elsewhere", "sft", 5, "no_thinking", [0] * 4, [0] * 4, device="cpu", eval_every=5)  # as usual
     (methods,) = load_runs(runs).values()
-    assert [run["seed"] for run in methods["sft"]] == [0, 1, 2, 5]
+    assert [run.seed for run in methods["sft"]] == [0, 1, 2, 5]
     text, _ = write_report(runs)
     assert (
         "Not counted (runs: 2): older of the same model and seed, or of other settings or test items than most." in text
@@ -169,7 +176,7 @@ def test_a_section_that_cannot_be_made_does_not_take_the_others_with_it(runs):
 def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp_path, monkeypatch):
     claim = {"name": "rl", "first": "sft", "second": "zero_shot", "measure": "base", "paper": "above"}
     design = {"dataset": "shapes", "bases": ["one", "two"]}
-    for module in ("analysis.claims", "runs.collect", "report.tables", "analysis.paper_claims"):
+    for module in ("analysis.claims", "runs.collect", "analysis.methods", "analysis.paper_claims"):
         monkeypatch.setattr(
             f"rftkit.{module}.read_claims", lambda: read_claims() | {"primary": [claim], "design": design}
         )
@@ -179,13 +186,14 @@ def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp
             make_run(tmp_path / f"{model}-{seed}", "sft", seed, "no_thinking", [1, right, 0, 0], [0] * 4, model=model)
     sections = load_runs(tmp_path)
     (key,) = together = pooled(sections)
-    assert key == ("nano", "shapes", "one, two") and len(together[key]["sft"]) == 4
+    assert key == ("nano", "shapes", ("one", "two")) and len(together[key]["sft"]) == 4
     (row,) = decide(together[key])
-    assert row["runs"] == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
-    assert row["difference"][0] == 0.125 and row["difference"][1] == 0  # one base gains a quarter, one nothing
+    assert row.runs == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
+    assert row.difference[0] == 0.125 and row.difference[1] == 0  # one base gains a quarter, one nothing
     text, _ = write_report(tmp_path)
     assert text.count("claim of the paper") == 1 and "| rl |  | base +12.5" in text and "4 on 2 bases" in text
-    assert pooled({key: methods for key, methods in sections.items() if key[2] != "two"}) == {}
+    assert pooled({key: methods for key, methods in sections.items() if key.models != ("two",)}) == {}
+    assert families(families(sections)) == families(sections)
 
 
 def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, monkeypatch):
@@ -202,13 +210,13 @@ def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, 
             )
             make_run(runs / f"cls-{number}-{seed}", "cls_rl", seed, "thinking", [1] * 4, [1, 1], model=str(model))
     half, whole = dose_rows(load_runs(runs))
-    assert (half["vague"], half["runs"], half["verdict"]) == (0.5, [("model-0", n) for n in range(3)], "same direction")
-    assert (whole["vague"], len(whole["runs"]), whole["verdict"]) == (1.0, 3, "undecided")
-    assert half["difference"][0] == 1 and whole["difference"][0] == 0
+    assert (half.vague, half.runs, half.verdict) == (0.5, [("model-0", n) for n in range(3)], "same direction")
+    assert (whole.vague, len(whole.runs), whole.verdict) == (1.0, 3, "undecided")
+    assert half.difference[0] == 1 and whole.difference[0] == 0
     text, path = write_report(runs)
     assert "| nano, shapes, size s | rl (h) | +100.0 [" in text and "vague 0.5 | vague 1 |" in text
     assert "## shapes, model-0, model-1, profile nano" in text and (runs / "report-doses.png").is_file()
-    assert dose_table(json.loads((runs / "report-doses.json").read_text())) in text
+    assert markdown(dose_table(read_rows(runs / "report-doses.json"))) in text
 
 
 def test_each_comparison_has_a_row_a_set_and_kind_of_base_model(tmp_path):
@@ -220,17 +228,20 @@ def test_each_comparison_has_a_row_a_set_and_kind_of_base_model(tmp_path):
     make_run(tmp_path / "alone", "cls_rl", 0, "thinking", [1] * 4, [1] * 4, model="alone")
     (rows,) = set_rows(load_runs(tmp_path)).values()  # one comparison has runs of both methods
     one, three, two = rows
-    assert [row["claim"] for row in rows] == [f"shapes, {name}, profile nano" for name in ("one", "three", "two")]
-    assert [row["verdict"] for row in rows] == [
+    assert [row.place for row in rows] == [f"shapes, {name}, profile nano" for name in ("one", "three", "two")]
+    assert [row.verdict for row in rows] == [
         "CLS-RL (thinking) ahead", "undecided", "No-Thinking-RL ahead",
     ]  # fmt: skip
-    assert one["measure"] == "h" and one["difference"][0] == pytest.approx(1 - 2 / 3)
-    assert one["parts"]["base"][0] == 0.5 and one["parts"]["new"] == (0, 0, 0) and len(one["runs"]) == 8
-    assert two["paper"] == pytest.approx({"base": -0.022, "new": -0.027, "H": -0.024}, abs=1e-3)
+    assert one.measure == "h" and one.difference[0] == pytest.approx(1 - 2 / 3)
+    assert one.beside["base"][0] == 0.5 and one.beside["new"] == (0, 0, 0) and len(one.runs) == 8
+    assert two.paper == pytest.approx({"base": -0.022, "new": -0.027, "H": -0.024}, abs=1e-3)
     text, _ = write_report(tmp_path)
-    assert sets_table(rows) in text and "| shapes, one, profile nano | base -2.2, new -2.7, H -2.5 | H +33.3 [" in text
-    ((name, kept),) = json.loads((tmp_path / "report-sets.json").read_text()).items()
-    assert name == "Thinking before the answer beats not thinking" and kept[1]["claim"] == three["claim"]
+    assert (
+        markdown(sets_table(rows)) in text
+        and "| shapes, one, profile nano | base -2.2, new -2.7, H -2.5 | H +33.3 [" in text
+    )
+    written = read_rows(tmp_path / "report-sets.json")
+    assert list(written) == ["Thinking before the answer beats not thinking"] and [rows] == list(written.values())
     assert len(list(tmp_path.glob("report-sets-*.png"))) == 1
 
 
@@ -246,12 +257,12 @@ def test_a_larger_model_profits_more_by_the_difference_of_differences(tmp_path):
             make_run(place / "cls", "cls_rl", seed, "thinking", [1, thinking] * 4, [1] * 4, model=str(model))
             make_run(place / "no", "no_thinking_rl", seed, "no_thinking", [1, 0] * 4, [1] * 4, model=str(model))
     (row,) = size_rows(load_runs(runs))  # one of another mixture is compared with neither
-    assert row["difference"][0] == pytest.approx(1 - 2 / 3) and row["difference"][1] > 0
-    assert row["parameters"] == (10**6, 4 * 10**6) and len(row["runs"]) == 6
-    assert {model: cell[0] for model, cell in row["alone"].items()} == pytest.approx({"small": 0, "large": 1 / 3})
+    assert row.difference[0] == pytest.approx(1 - 2 / 3) and row.difference[1] > 0
+    assert row.parameters == (10**6, 4 * 10**6) and len(row.runs) == 6
+    assert {model: cell[0] for model, cell in row.beside.items()} == pytest.approx({"small": 0, "large": 1 / 3})
     text, _ = write_report(runs)
     assert "| shapes, profile nano | 1.0 M and 4.0 M | 6 on 2 bases | H +33.3 [" in text
-    assert json.loads((runs / "report-sizes.json").read_text())[0]["measure"] == "h"
+    assert read_rows(runs / "report-sizes.json") == [row]
 
 
 def test_drawn_tasks_are_compared_kind_by_kind_and_level_by_level(tmp_path):
@@ -265,11 +276,15 @@ def test_drawn_tasks_are_compared_kind_by_kind_and_level_by_level(tmp_path):
             rows = {"split": "patterns", "id": ids, "group": ids, "mode": mode,
                     "choice_letter": [float(right in name) for name in ids]}  # fmt: skip
             pd.DataFrame(rows).to_parquet(run / "predictions.parquet")
+
+    def means(row):
+        return {level: mean for level, (mean, _, _) in row.beside.items()}
+
     clock, numbers = kind_rows(load_runs(tmp_path))
-    assert (clock["kind"], clock["untrained"]) == ("clock", True) and not numbers["untrained"]
-    assert clock["all"][0] == 1 and {level: found[0] for level, found in clock["levels"].items()} == {1: 1, 2: 1}
-    assert numbers["all"][0] == -0.5 and {n: found[0] for n, found in numbers["levels"].items()} == {1: -1, 2: 0}
-    assert "| numbers | 3 | -50.0 [" in kinds_table([clock, numbers])
+    assert (clock.claim, numbers.claim) == ("clock (not trained on)", "numbers")
+    assert clock.difference[0] == 1 and means(clock) == {"level 1": 1, "level 2": 1}
+    assert numbers.difference[0] == -0.5 and means(numbers) == {"level 1": -1, "level 2": 0}
+    assert "| numbers | 3 | -50.0 [" in markdown(kinds_table([clock, numbers]))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def imports(path):
 
 
 def test_a_runs_fingerprint_is_over_all_code_that_trains_and_scores():
-    from rftkit.runs.folder import CODE
+    from rftkit.runs.fingerprint import CODE
 
     # What these read or check changes no number of a run.
     about = ("rftkit/runs/", "rftkit/memory/", "rftkit/common/checked.py", "rftkit/common/errors.py",

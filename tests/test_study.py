@@ -109,7 +109,7 @@ def test_the_time_is_that_of_runs_that_differ_only_by_the_seed(mine, tmp_path):
     assert some == f"about 10 minutes for 1 of 2 runs, by runs made before\n{unknown}"
     assert module._estimate([], mine, tmp_path, 1) == ""  # complete
     for results in tmp_path.rglob("results.json"):
-        results.write_text("{")  # torn: of no use, and no harm
+        results.write_text("{")  # truncated: of no use, and no harm
     assert module._estimate([asked], mine, tmp_path, 1) == unknown
 
 
@@ -175,7 +175,7 @@ def test_several_base_models_are_run_one_after_the_other(mine, tmp_path, capsys)
     assert [printed.count(f"digits-cls_rl-{model}-s") for model in ("nano-s", "mymodel")] == [2, 2]
     assert study(mine, ("02",), 1, tmp_path / "out", models=["mymodel"]) == 0
     (folder,) = complete_runs(tmp_path / "out")
-    assert read_results(folder)["model"] == str((tmp_path / "mymodel").resolve())
+    assert read_results(folder).model == str((tmp_path / "mymodel").resolve())
     with pytest.raises(UserError, match="no model 'nano-x'"):
         study(mine, ("02",), 1, tmp_path / "out", models=["nano-x"], dry_run=True)
 

@@ -39,7 +39,7 @@ def test_a_folder_of_jsonl_files_is_trained_and_tested_on(tmp_path):
     folder = jsonl_folder(tmp_path / "mine", train=24, test=5)
     settings = load_settings("smoke", "no_thinking_rl", dataset=folder, steps=1, eval_every=1)
     done = execute(settings, tmp_path / "runs")
-    assert done.name.startswith("mine-no_thinking_rl-") and read_results(done)["eval"]["test"]["n"] == 5
+    assert done.name.startswith("mine-no_thinking_rl-") and read_results(done).parts["test"].n == 5
     assert set(open_set(folder).splits) == {"shots", "val", "test"}
     assert len(open_set(folder).examples("test", "test", None)) == 5
 
@@ -147,7 +147,7 @@ def test_a_set_with_nothing_held_out_is_trained_on_without_a_curve(tmp_path, cap
     dataset, tested = f"dtd-4shot-b2n@{formats.authors(tmp_path / 'a')}", jsonl_folder(tmp_path / "b", test=2)
     settings = load_settings("smoke", "sft", dataset=dataset, eval_dataset=tested, steps=1, eval_every=1)
     done = execute(settings, tmp_path / "runs")
-    assert read_results(done)["eval"]["test"]["n"] == 2 and not (done / "curve.csv").exists()
+    assert read_results(done).parts["test"].n == 2 and not (done / "curve.csv").exists()
     assert f"no accuracy curve: '{settings.dataset}' has no rows for 'val', only for shots\n" in capsys.readouterr().err
     with pytest.raises(UserError, match="has no rows for 'val'"):
         select("smoke", dataset, tmp_path)

@@ -1,12 +1,25 @@
 """When thinking matters: forced beginnings, thoughts emptied and swapped, agreement, token budgets."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from test_report import some_run
 
 from rftkit.analysis import thinking as module
-from rftkit.analysis.thinking import _swapped, agreement, budget_curve, interventions, thinking_share, thoughts_said
+from rftkit.analysis.thinking import (
+    _swapped,
+    agreement,
+    answers_that_think,
+    budget_curve,
+    interventions,
+    read_thoughts,
+    thinking_share,
+    thoughts_said,
+    write_thoughts,
+)
+from rftkit.common.errors import UserError
 from rftkit.evaluate import generate
 from rftkit.models import load
 from rftkit.prompts import thought_of
@@ -79,11 +92,11 @@ def run(tmp_path):
     pd.DataFrame({"split": "base", "id": list("abc"), "group": list("abc"), "mode": "thinking", "completion": texts,
                   "agrees": [True, False, None],
                   "strict": [1.0, 0.0, 1.0]}).to_parquet(tmp_path / "predictions.parquet")  # fmt: skip
-    return {"folder": tmp_path}
+    return some_run(folder=tmp_path)
 
 
 def test_answers_are_counted_by_their_thoughts(run):
-    table = agreement([run], "thinking", "strict").set_index("thought")
+    table = agreement([run], "strict").set_index("thought")
     assert table["share"].to_dict() == pytest.approx(
         {"agrees": 1 / 3, "disagrees": 1 / 3, "no thought, or it names nothing": 1 / 3}
     )
@@ -95,17 +108,43 @@ def test_thoughts_with_words_and_without_are_counted(tmp_path):
              "<think> <answer> cat </answer>", "<answer> cat </answer>"]  # fmt: skip
     pd.DataFrame({"split": "base", "id": list("abcd"), "group": list("abcd"), "mode": "thinking",
                   "completion": texts}).to_parquet(tmp_path / "predictions.parquet")  # fmt: skip
-    found = thoughts_said([{"folder": tmp_path}], "thinking")
+    found = thoughts_said([some_run(folder=tmp_path)])
     assert found == {"words": 0.25, "empty": 0.5, "none": 0.25, "for example": texts[0]}
 
 
 def test_a_budget_cuts_answers_where_decoding_would_stop(run, nano):
     examples = {name: Example(name, (), "", "cat", ("cat", "dog"), "classification") for name in "abc"}
     tokenizer = nano[1].tokenizer
-    curve = budget_curve([run], tokenizer, examples, "thinking", "strict", [1, 5, 100])
-    assert curve[0] == 0 and curve == sorted(curve) and curve[-1] == 1
+    curve = budget_curve([run], tokenizer, examples, "strict", [1, 5, 100])
+    assert curve[1] == 0 and curve.is_monotonic_increasing and curve[100] == 1
 
 
-def test_thinking_rollouts_are_counted_by_step():
+def test_thinking_rollouts_are_counted_by_step(run):
     rollouts = pd.DataFrame({"step": [1, 1, 2], "completion": ["<think> a", "b", "c"]})
-    assert thinking_share(rollouts).to_dict() == {1: 0.5, 2: 0.0}
+    rollouts.to_parquet(run.folder / "completions.parquet")
+    assert thinking_share(run).to_dict() == {1: 0.5, 2: 0.0}
+
+
+def test_what_is_written_of_thoughts_is_read_again(run):
+    effects = pd.DataFrame({"own": [0.5, 0.8, 0.6], "empty": [0.5, 0.2, 0.4]})
+    effects.index = pd.MultiIndex.from_tuples(
+        [("before training", "a"), ("after training", "a"), ("after training", "b")], names=["when", "model"]
+    )
+    table = agreement([run], "strict")
+    tables = {
+        "thinking": answers_that_think([run], "strict"),
+        "effects": effects,
+        "agreeing": pd.concat({"CLS-RL (thinking)": table}, names=["method"]).droplevel(1),
+        "thinks_by_step": pd.DataFrame({"seed 0": [0.5, 0.25]}, index=pd.Index([1, 2], name="step")),
+        "within_tokens": pd.DataFrame({"CLS-RL (thinking)": [0.0, 1.0]}, index=pd.Index([1, 8], name="tokens")),
+    }
+    (run.folder / "runs").mkdir()
+    write_thoughts([replace(run, folder=run.folder / "runs")], "bases", **tables)
+    (found,) = read_thoughts(run.folder)
+    assert (found.profile, found.dataset, found.runs) == ("nano", "shapes", [("nano-s", 0)])
+    assert found.thinks == pytest.approx(2 / 3) and found.emptied == pytest.approx(-0.4)
+    assert found.at_odds == pytest.approx(0 - 2 / 3)
+    assert found.tables["thinks_by_step"] == [{"step": 1, "seed 0": 0.5}, {"step": 2, "seed 0": 0.25}]
+    (run.folder / "thoughts-shapes-bases.json").write_text("{}")
+    with pytest.raises(UserError, match="is not what notebook 06 writes"):
+        read_thoughts(run.folder)

@@ -20,7 +20,8 @@ from rftkit.evaluate import answer_rows
 from rftkit.models import BUNDLED, load
 from rftkit.report.pages import write_report
 from rftkit.run import execute, folder_of, run_methods, training_examples
-from rftkit.runs.folder import read_results, sha256_model
+from rftkit.runs.fingerprint import sha256_model
+from rftkit.runs.folder import read_results
 from rftkit.runs.log import RunLog
 from rftkit.settings import load_settings
 from rftkit.sft import VisionOnce, sft_trainer, shuffled_passes
@@ -202,7 +203,7 @@ def test_a_changed_setting_model_or_data_makes_another_run(tmp_path, monkeypatch
     (model / "MODEL_CARD.md").write_text("other words, the same model")
     assert folder_of(smoke("no_thinking_rl", model=str(model)), tmp_path).name[:-12] == folder.name[:-12]
     assert sha256_model(str(model)) == sha256_model(str(BUNDLED / "nano-s"))
-    monkeypatch.setattr("rftkit.runs.folder.sha256_model", lambda path: "another model")
+    monkeypatch.setattr("rftkit.run.sha256_model", lambda path: "another model")
     assert folder_of(settings, tmp_path) != folder
 
 
@@ -219,8 +220,8 @@ def test_the_command_says_what_came_out_and_of_classes_that_were_not_trained_on(
     assert main([*command.split(), "--out", str(tmp_path)]) == 0
     written = capsys.readouterr()
     outcome, folder = written.out.splitlines()
-    found = read_results(Path(folder))["eval"]["all"]
-    assert outcome == f"no_thinking, strict: all {100 * found['accuracy']:.1f} % of {found['n']}"
+    found = read_results(Path(folder)).parts["all"]
+    assert outcome == f"no_thinking, strict: all {100 * found.accuracy:.1f} % of {found.n}"
     assert Path(folder).name.startswith("digits-to-shapes-few_shot-sft-nano-s-s0-")
     assert "16 of the 16 classes tested on are not among the 10 trained on, such as 'arrow'\n" in written.err
 
@@ -229,7 +230,7 @@ def test_the_command_says_what_came_out_and_of_classes_that_were_not_trained_on(
 def test_every_task_runs_and_is_reported(tmp_path, task, method):
     folder = execute(smoke(method, task=task, train_items=16, test_items=6, steps=1), tmp_path)
     found = read_results(folder)
-    assert (found["task"], found["dataset"], set(found["eval"])) == (task, task, set(DRAWN[task].test_parts))
+    assert (found.task, found.dataset, set(found.parts)) == (task, task, set(DRAWN[task].test_parts))
     text, _ = write_report(tmp_path)
     assert f"## {task}, nano-s" in text and f"{DRAWN[task].rule} mean" in text
 

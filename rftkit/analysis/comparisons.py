@@ -4,87 +4,106 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from typing import Any
 
-from rftkit.analysis.claims import cell, compared, correct, paper_difference, smallest_seen, summary, undecided
+from rftkit.analysis.claims import Comparison, Difference, compared, correct, paper_difference, undecided
 from rftkit.analysis.paper import paper_size_difference
-from rftkit.runs.collect import families, recipe_of, short_names
+from rftkit.runs.collect import Section, Sections, families, recipe_of, short_names
+from rftkit.runs.record import Run
 from rftkit.settings import METHODS, read_claims
 from rftkit.tasks.drawn.scenes import LEVELS, kind_of, level_of
 from rftkit.tasks.registry import DRAWN
 
 
-def set_rows(sections: dict) -> dict[str, list[dict[str, Any]]]:
-    """Each comparison's rows by its name: one for each profile, set and kind of base model that ran both methods.
+def set_rows(sections: Sections) -> dict[str, list[Comparison]]:
+    """Each comparison's rows by its name: one for each profile, set and kind of start model that ran both methods.
 
-    A row says of `measure` (H, or the mean of the parts) what one of `claims.decide` does, corrected over the rows of
-    its comparison; `verdict` says who is ahead; `parts` has the differences of the parts with their 95 % intervals, and
-    `smallest_of_parts` the smallest visible, both uncorrected, and `paper` the paper's with Qwen2-VL-2B (-1..1).
+    A row is of H, or of the mean of the parts, and corrected over the rows of its comparison; `verdict` says who is
+    ahead; `beside` has the parts.
     """
-    names = short_names(model for _, _, models in sections for model in models.split(", "))
-    tables = {}
+    short, tables = _short_names(sections), {}
     for comparison in read_claims()["sets"]["comparisons"]:
+        name, first, second = comparison["name"], comparison["first"], comparison["second"]
         rows = []
-        for (profile, dataset, models), methods in families(sections).items():
+        for section, methods in families(sections).items():
             if found := compared(comparison, methods):
                 *parts, overall = found
-                title = f"{dataset}, {', '.join(names[model] for model in models.split(', '))}, profile {profile}"
-                row = {"claim": title, "profile": profile, "set": dataset, "measure": overall}
-                row |= summary(found[overall])
-                row["parts"] = {part: cell(found[part]) for part in parts}
-                row["smallest_of_parts"] = {part: smallest_seen(found[part][2]) for part in parts}
-                rows.append(row | {"paper": paper_difference(*(methods[comparison[s]] for s in ("first", "second")))})
+                row = Comparison.of(found[overall], claim=name, place=_title(section, short), measure=overall)
+                row.profile, row.dataset = section.profile, section.dataset
+                row.beside = {part: found[part].interval for part in parts}
+                row.smallest_beside = {part: found[part].smallest for part in parts}
+                row.paper = paper_difference(methods[first], methods[second])
+                rows.append(row)
         correct(rows)
         for row in rows:
-            ahead = METHODS[comparison["first" if row["difference"][0] > 0 else "second"]].title
-            row["verdict"] = undecided(row) or f"{ahead} ahead"
+            row.verdict = undecided(row) or f"{METHODS[first if row.difference[0] > 0 else second].title} ahead"
         if rows:
-            tables[comparison["name"]] = rows
+            tables[name] = rows
     return tables
 
 
-def kind_rows(sections: dict) -> list[dict[str, Any]]:
-    """The first comparison of `set_rows` by kind and level of scene, a row for each profile, drawn task, family of base
-    models and kind; `all` and `levels` are (mean, low, high), -1..1, with 95 % intervals, uncorrected."""
-    comparison, rows = read_claims()["sets"]["comparisons"][0], []
-    names = short_names(model for _, _, model in sections)
-    for (profile, dataset, models), methods in families(sections).items():
-        if dataset in DRAWN and (found := compared(comparison, methods, kind_of)):
-            cells = compared(comparison, methods, lambda name: f"{kind_of(name)} {level_of(name)}")
-            title = f"{dataset}, {', '.join(names[model] for model in models.split(', '))}, profile {profile}"
-            for kind in (part for part in found if part != "mean"):
-                levels = {level: cell(cells[f"{kind} {level}"]) for level in LEVELS if f"{kind} {level}" in cells}
-                row = {"section": title, "kind": kind, "untrained": kind in DRAWN[dataset].untrained}
-                rows.append(row | {"runs": found[kind][0], "all": cell(found[kind]), "levels": levels})
-    return rows
-
-
-def size_rows(sections: dict) -> list[dict[str, Any]]:
-    """Whether larger base models profit more from thinking: the first comparison of `set_rows` on the largest of one
-    recipe minus that on the smallest, a row for each profile and set; p and smallest visible uncorrected.
-
-    `alone` has the comparison on each of these models by itself: (mean, low, high), -1..1, with a 95 % interval;
-    `paper` is what the paper's 7B model gains by thinking minus what its 2B model does, by column.
-    """
-    comparison, found, rows = read_claims()["sets"]["comparisons"][0], defaultdict(dict), []
-    bases = set(read_claims()["design"]["bases"])
-    # The design's base models last: they stand for their size, whatever else was made by their recipe.
-    ordered = sorted(families(sections).items(), key=lambda item: set(item[0][2].split(", ")) <= bases)
-    for (profile, dataset, models), methods in ordered:
-        made = recipe_of(models.partition(", ")[0])
-        if made and "parameters" in made and (draws := compared(comparison, methods)):
-            recipe = json.dumps({key: value for key, value in made.items() if key not in ("size", "parameters")})
-            run = methods[comparison["first"]][0]
-            found[profile, dataset, recipe][made["parameters"]] = models.split(", "), *list(draws.items())[-1], run
-    names = short_names(model for _, _, model in sections)
-    for (profile, dataset, _), sizes in found.items():
-        if len(sizes) > 1:
-            (few, measure, one, run), (many, _, other, _) = sizes[min(sizes)], sizes[max(sizes)]
-            row = {"claim": f"{dataset}, profile {profile}", "set": dataset, "measure": measure}
-            paper = paper_size_difference(run["task"], run.get("protocol"))
-            row |= {"parameters": (min(sizes), max(sizes)), "paper": paper}
-            row |= summary((one[0] + other[0], other[1] - one[1], other[2] - one[2]))
-            alone = {model: compared(comparison, sections[profile, dataset, model]) for model in (*few, *many)}
-            row["alone"] = {names[model]: cell(draws[measure]) for model, draws in alone.items() if draws}
+def kind_rows(sections: Sections) -> list[Comparison]:
+    """The first comparison of `set_rows`, uncorrected, by kind of scene: a row for each profile, drawn task, family of
+    start models and kind; `beside` has the levels."""
+    comparison, short, rows = read_claims()["sets"]["comparisons"][0], _short_names(sections), []
+    for section, methods in families(sections).items():
+        task = DRAWN.get(next(iter(methods.values()))[0].task)
+        if task is None:
+            continue
+        kinds = compared(comparison, methods, kind_of)
+        kinds.pop("mean", None)
+        levels = compared(comparison, methods, lambda name: f"{kind_of(name)} {level_of(name)}")
+        for kind, found in kinds.items():
+            claim = kind + " (not trained on)" * (kind in task.untrained)
+            row = Comparison.of(found, claim=claim, place=_title(section, short))
+            row.beside = {f"level {n}": levels[f"{kind} {n}"].interval for n in LEVELS if f"{kind} {n}" in levels}
             rows.append(row)
     return rows
+
+
+def size_rows(sections: Sections) -> list[Comparison]:
+    """Whether larger start models profit more from thinking: the first comparison of `set_rows` on the largest of one
+    recipe minus that on the smallest, uncorrected, a row for each profile and set.
+
+    `beside` has the comparison on each of these models by itself; `paper` is what the paper's 7B model gains by
+    thinking minus what its 2B model does.
+    """
+    comparison, short, rows = read_claims()["sets"]["comparisons"][0], _short_names(sections), []
+    for by_size in _by_size(sections):
+        if len(by_size) < 2:
+            continue
+        (small, run, of_small), (large, _, of_large) = by_size[min(by_size)], by_size[max(by_size)]
+        measure = list(of_small)[-1]
+        few, many = of_small[measure], of_large[measure]
+        difference = Difference(few.runs + many.runs, many.mean - few.mean, many.draws - few.draws)
+        row = Comparison.of(difference, claim="Larger models profit more from thinking", measure=measure)
+        row.dataset, row.parameters = small.dataset, (min(by_size), max(by_size))
+        row.place = f"{small.dataset}, profile {small.profile}"
+        row.paper = paper_size_difference(run.task, run.protocol)
+        for model in (*small.models, *large.models):
+            own = compared(comparison, sections[Section(small.profile, small.dataset, (model,))])
+            row.beside |= {short[model]: own[measure].interval} if own else {}
+        rows.append(row)
+    return rows
+
+
+def _by_size(sections: Sections) -> list[dict[int, tuple[Section, Run, dict[str, Difference]]]]:
+    """For each profile, set and recipe: the families that ran the first comparison by their number of parameters, with
+    a run and what the comparison found."""
+    comparison, bases = read_claims()["sets"]["comparisons"][0], set(read_claims()["design"]["bases"])
+    found: dict = defaultdict(dict)
+    # The design's start models last: they stand for their size, whatever else was made by their recipe.
+    for section, methods in sorted(families(sections).items(), key=lambda item: set(item[0].models) <= bases):
+        made = recipe_of(section.models[0]) or {}
+        if "parameters" in made and (differences := compared(comparison, methods)):
+            recipe = json.dumps({key: value for key, value in made.items() if key not in ("size", "parameters")})
+            run = methods[comparison["first"]][0]
+            found[section.profile, section.dataset, recipe][made["parameters"]] = section, run, differences
+    return list(found.values())
+
+
+def _title(section: Section, short: dict[str, str]) -> str:
+    return f"{section.dataset}, {', '.join(short[model] for model in section.models)}, profile {section.profile}"
+
+
+def _short_names(sections: Sections) -> dict[str, str]:
+    return short_names(model for section in sections for model in section.models)

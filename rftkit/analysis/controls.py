@@ -2,104 +2,129 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from rftkit.analysis.claims import cell, compared, paired
-from rftkit.report.tables import measured
+from rftkit.analysis.claims import Comparison, Interval, compared, paired
+from rftkit.analysis.methods import measured
+from rftkit.runs.collect import Methods
 from rftkit.runs.folder import answers_of
+from rftkit.runs.record import Run
 from rftkit.settings import METHODS, read_claims
 from rftkit.tasks.example import TASK_RULES
 
-Runs = dict[str, list[dict[str, Any]]]  # results by method, or METHOD+CONTROL, as of `sections.load_runs`
+PLACE = ["base", "split", "id"]  # of an answer: start model, part, test item
 
 
-def control_differences(methods: Runs) -> list[dict[str, Any]]:
-    """A row for each control whose method has runs of the same bases and seeds, paired by seed and item.
+@dataclass(frozen=True)
+class ControlledClaim:
+    """A primary comparison, with controls in place of the methods that they change."""
 
-    `differences` are by part, and H or mean: (mean of control minus method, low, high) of accuracy by the task's rule,
-    0-1, with a 95 % interval.
+    claim: str
+    measure: str
+    differences: dict[str | None, Interval]  # by control; None: the methods as they are
+    mixed: set[str] = field(default_factory=set)  # controls that only one of two trained methods has
+
+
+@dataclass(kw_only=True)
+class Elicitation:
+    """Where a trained method's gain over its start models comes from, on one part; shares are 0-1.
+
+    `said`, `passed` and `knows` are before and after training. `gain_known` and `gain_unknown` add up to `gain`: what
+    came from items whose answer the untrained model already found likeliest (elicited), and from the others (learnt).
     """
+
+    label: str
+    part: str
+    said: tuple[float, float]  # accuracy in its mode by its task's rule
+    passed: tuple[float, float] | None  # any of eight samples right, on fewer items; None where nothing was sampled
+    knows: tuple[float, float] | None = None  # accuracy by likelihood; None without choices, as what follows from it
+    gain: float  # in what is said
+    gain_known: float | None = None
+    gain_unknown: float | None = None
+
+
+def control_differences(methods: Methods) -> list[Comparison]:
+    """METHOD+CONTROL minus its method, uncorrected, by part, and H or mean: a row for each that has runs of the same
+    start models and seeds."""
     rows = []
-    for key in methods:
-        method, _, control = key.partition("+")
-        if control and (found := paired(methods[key], methods.get(method, []), *[METHODS[method].mode] * 2)):
-            (runs, _, _), *_ = found.values()
-            differences = {measure: cell(draws) for measure, draws in found.items()}
-            rows.append({"method": method, "control": control, "runs": runs, "differences": differences})
+    for label, runs in methods.items():
+        plain = methods.get(runs[0].method, []) if runs and runs[0].control else []
+        if plain and (found := paired(runs, plain)):
+            measure, overall = list(found.items())[-1]
+            beside = {measure: difference.interval for measure, difference in found.items()}
+            rows.append(Comparison.of(overall, claim=label, measure=measure, beside=beside))
     return rows
 
 
-def claims_with_controls(methods: Runs) -> list[dict[str, Any]]:
-    """The primary comparisons (`claims.decide`) with each control in place of the methods that it changes.
-
-    A row for each claim that a control changes: `claim`, `measure` and `differences`, by control, and None for the
-    methods as they are: (mean, low, high), 0-1, with a 95 % interval. A method that a control leaves alone stays;
-    `mixed` are the controls that only one of two trained methods has.
-    """
+def claims_with_controls(methods: Methods) -> list[ControlledClaim]:
+    """A row for each primary comparison that a control changes; a method that it leaves alone stays as it is."""
+    controls = dict.fromkeys(runs[0].control for runs in methods.values() if runs and runs[0].control)
     rows = []
     for claim in read_claims()["primary"]:
-        sides, differences, mixed = (claim["first"], claim["second"]), {}, set()
-        trained = sum(METHODS[side].trainer is not None for side in sides)
-        for control in [None, *dict.fromkeys(key.partition("+")[2] for key in methods if "+" in key)]:
+        row = ControlledClaim(claim["name"], claim["measure"], {})
+        sides = claim["first"], claim["second"]
+        for control in (None, *controls):
             changed = {side: methods[f"{side}+{control}"] for side in sides if f"{side}+{control}" in methods}
             found = compared(claim, methods | changed) if changed or control is None else {}
-            if claim["measure"] in found:
-                differences[control] = cell(found[claim["measure"]])
-                mixed |= {control} if control and len(changed) < trained else set()
-        if set(differences) > {None}:
-            row = {"claim": claim["name"], "measure": claim["measure"]}
-            rows.append(row | {"differences": differences, "mixed": mixed})
-    return rows
-
-
-def elicitation_rows(methods: Runs) -> list[dict[str, Any]]:
-    """Where a trained method's gain over zero-shot comes from, by part; empty without a zero-shot run.
-
-    `said`, `passed` and `knows` are (before, after) training: accuracy in its mode by its task's rule, any of eight
-    samples right (on fewer items), and accuracy by likelihood. `gain` is that in `said`; `gain_known` and
-    `gain_unknown` add up to it: what came from test items whose answer the untrained model already found likeliest
-    (elicited), and from the others (learnt). All 0-1; each run beside its own base model. `passed` is None where
-    nothing was sampled; without choices `knows` is, and `gain` is not divided.
-    """
-    if not methods.get("zero_shot"):
-        return []
-    rows, place = [], ["base", "split", "id"]
-    before = _answers(methods["zero_shot"]).drop_duplicates([*place, "mode"])
-    rule = TASK_RULES[methods["zero_shot"][0]["task"]]
-    knew = before[before["mode"] == "no_thinking"].set_index(place).get("likelihood")
-    for key, runs in methods.items():
-        method = METHODS[key.partition("+")[0]]
-        if method.trainer is None:
-            continue
-        after = _answers(runs)
-        after = after[after["base"].isin(before["base"])]
-        said_before = before[before["mode"] == method.mode].set_index(place)[rule]
-        own = after[after["mode"] == method.mode].set_index(place)[rule]
-        if own.empty or not set(own.index) <= set(said_before.index):
-            continue  # the untrained model was not asked this, or not in this mode
-        untrained = {run["model"]: run for run in methods["zero_shot"]}
-        compared_runs = [run for run in runs if run["model"] in untrained]
-        both = [untrained[run["model"]] for run in compared_runs], compared_runs
-        for split, part in own.groupby("split", sort=False):
-            gain = part - said_before.loc[part.index].to_numpy()
-            passed = tuple(measured(of, split, "pass@8", method.mode) for of in both)
-            row = {"method": key, "split": split, "said": (float((part - gain).mean()), float(part.mean()))}
-            row |= {"passed": None if None in passed else passed, "knows": None, "gain": float(gain.mean())}
-            if knew is not None:
-                known = (knew.loc[part.index] == 1).to_numpy()
-                knows = after[(after["mode"] == "no_thinking") & (after["split"] == split)]["likelihood"]
-                row |= {"knows": (float(known.mean()), float(knows.mean()))}
-                row |= {"gain_known": float(gain[known].sum() / len(gain))}
-                row |= {"gain_unknown": float(gain[~known].sum() / len(gain))}
+            if row.measure in found:
+                row.differences[control] = found[row.measure].interval
+                trained = [side for side in sides if METHODS[side].trainer]
+                if control and len(changed) < len(trained):
+                    row.mixed.add(control)
+        if set(row.differences) > {None}:
             rows.append(row)
     return rows
 
 
-def _answers(runs: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.concat([answers_of(run).assign(base=run["model"]) for run in runs])
+def elicitation_rows(methods: Methods) -> list[Elicitation]:
+    """A row for each trained method and part; none without a zero-shot run."""
+    untrained = {run.model: run for run in methods.get("zero_shot", [])}
+    rows = []
+    for runs in methods.values():
+        beside = [run for run in runs if run.model in untrained and METHODS[run.method].trainer]
+        if beside:
+            rows += _elicited(beside, untrained)
+    return rows
+
+
+def _elicited(runs: list[Run], untrained: dict[str, Run]) -> list[Elicitation]:
+    """The rows of a method; none if its start models were not asked this, or not in its mode."""
+    rule, mode = TASK_RULES[runs[0].task], runs[0].mode
+    before, after = _answers(list(untrained.values())), _answers(runs)
+    own = after.loc[after["mode"] == mode, rule].rename("after").to_frame()
+    own = own.join(before.loc[before["mode"] == mode, rule].rename("before"))
+    if own.empty or own["before"].isna().any():
+        return []
+    if "likelihood" in before:
+        likely = before.loc[before["mode"] == "no_thinking", "likelihood"] == 1
+        own = own.join(likely.rename("known"))  # found likeliest before training
+    rows = []
+    for part, answers in own.groupby("split", sort=False):
+        beside = [untrained[run.model] for run in runs]
+        passed = measured(beside, part, "pass@8", mode), measured(runs, part, "pass@8", mode)
+        gain = answers["after"] - answers["before"]
+        row = Elicitation(
+            label=runs[0].label,
+            part=part,
+            said=(float(answers["before"].mean()), float(answers["after"].mean())),
+            passed=None if None in passed else passed,
+            gain=float(gain.mean()),
+        )
+        if "known" in answers:
+            knows = after.loc[after["mode"] == "no_thinking", "likelihood"].xs(part, level="split")
+            row.knows = (float(answers["known"].mean()), float(knows.mean()))
+            row.gain_known = float(gain[answers["known"]].sum() / len(gain))
+            row.gain_unknown = float(gain[~answers["known"]].sum() / len(gain))
+        rows.append(row)
+    return rows
+
+
+def _answers(runs: list[Run]) -> pd.DataFrame:
+    """The answers of runs by PLACE."""
+    return pd.concat([answers_of(run).assign(base=run.model) for run in runs]).set_index(PLACE)
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:

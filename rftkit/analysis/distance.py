@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from rftkit.common.errors import UserError
 from rftkit.models import load
+from rftkit.runs.collect import Methods
 from rftkit.runs.folder import read_results
 
 PIECE = re.compile("mlp|attn|norm|ln_q")  # what a weight's name says it belongs to; ln_q is a norm
@@ -20,36 +21,31 @@ def parameter_change(folder: Path) -> dict[str, float]:
     Parts are named as in the paper: `visual` and `language`, and of each `mlp_`, `norm_` and `attn_`. The paper does
     not say what its own L1 numbers are divided by: orders can be compared, sizes cannot.
     """
-    base, _ = load(read_results(folder)["model"], device="cpu")
+    model = read_results(folder).model
+    base, _ = load(model, device="cpu")
     if (folder / "model").is_dir():
         trained, _ = load(str(folder / "model"), device="cpu")
     elif (folder / "adapter").is_dir():
-        with_adapter, _ = load(read_results(folder)["model"], adapter=str(folder / "adapter"), device="cpu")
+        with_adapter, _ = load(model, adapter=str(folder / "adapter"), device="cpu")
         trained = with_adapter.merge_and_unload()
     else:
         raise UserError(f"'{folder.name}' has no trained weights: name a run of a method that trains")
-    changed, before = {}, {}
-    after = dict(trained.named_parameters())
+    after, moved = dict(trained.named_parameters()), []
     for name, weight in base.named_parameters():
         tower = "visual" if ".visual." in name else "language"
         piece = PIECE.search(name)
         parts = [tower, f"{piece[0].replace('ln_q', 'norm')}_{tower}"] if piece else [tower]
-        for part in parts:
-            changed[part] = changed.get(part, 0.0) + (after[name] - weight).abs().sum().item()
-            before[part] = before.get(part, 0.0) + weight.abs().sum().item()
-    return {part: changed[part] / before[part] for part in before}
+        change, before = (after[name] - weight).abs().sum().item(), weight.abs().sum().item()
+        moved += [{"part": part, "change": change, "before": before} for part in parts]
+    norms = pd.DataFrame(moved).groupby("part", sort=False).sum()
+    return (norms["change"] / norms["before"]).to_dict()
 
 
-def mean_changes(methods: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, dict[str, float]]:
-    """`parameter_change` of each method that trains, the mean of one run on each base model: the first seed's.
-
-    Args:
-        methods: runs by method, each its results with their `folder`.
-    """
+def mean_changes(methods: Methods) -> dict[str, dict[str, float]]:
+    """`parameter_change` of each method that trains, the mean of one run on each start model: the first seed's."""
     found = {}
     for name, runs in methods.items():
-        first = {run["model"]: run["folder"] for run in reversed(runs) if run["training"]}
-        changes = [parameter_change(folder) for folder in first.values()]
-        if changes:
-            found[name] = {part: sum(of[part] for of in changes) / len(changes) for part in changes[0]}
+        first = {run.model: run.folder for run in reversed(runs) if run.training}
+        if first:
+            found[name] = pd.DataFrame(map(parameter_change, first.values())).mean().to_dict()
     return found

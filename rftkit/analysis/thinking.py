@@ -2,26 +2,137 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
+from rftkit.common.errors import UserError
 from rftkit.evaluate import generate
 from rftkit.prompts import thought_of
 from rftkit.rewards import score
-from rftkit.runs.folder import read_predictions
+from rftkit.run import generation_options, load_run, test_splits
+from rftkit.runs.collect import short_names
+from rftkit.runs.folder import read_predictions, read_settings, write_atomically
+from rftkit.runs.log import COMPLETIONS
+from rftkit.runs.record import Run
+from rftkit.settings import METHODS
 from rftkit.tasks.example import Example
+from rftkit.tasks.registry import short_name
 
 
-def thoughts_said(runs: Sequence[dict[str, Any]], mode: str) -> dict[str, Any]:
-    """What test answers of runs in a mode have for thoughts: shares (0-1) with `words`, `empty` and `none`, and one."""
-    table = pd.concat([read_predictions(run["folder"]) for run in runs])
-    texts = table.loc[table["mode"] == mode, "completion"]
+@dataclass(kw_only=True)
+class Thoughts:
+    """What notebook 06 finds on a set, and `thoughts-SET-MODEL.json` holds; numbers are 0-1, differences -1..1."""
+
+    profile: str
+    dataset: str
+    runs: list[tuple[str, int]]  # start models and seeds
+    thinks: float  # the share of Adaptive-Thinking's test answers with a thought
+    emptied: float  # what emptying its thoughts does to a trained model's accuracy, the mean over start models
+    at_odds: float | None  # accuracy of answers at odds with their thoughts minus that of all; None: there are none
+    tables: dict[str, list[dict[str, float | str | None]]]  # what the notebook shows, row by row
+
+
+def write_thoughts(
+    runs: Sequence[Run], model: str, thinking: pd.DataFrame, effects: pd.DataFrame, agreeing: pd.DataFrame, **shown
+) -> Path:
+    """Write what notebook 06 found beside its runs, for a report.
+
+    Args:
+        runs: those of CLS-RL.
+        model: how their start models are called.
+        thinking, effects: as of `answers_that_think` and `before_and_after`.
+        agreeing: rows of `agreement` by the method's title.
+        shown: further tables.
+    """
+    tables = {"interventions": effects, "agreement": agreeing} | shown
+    answers, first = thinking["answers"].groupby("thinks").sum(), runs[0]
+    own = agreeing.loc[[METHODS[first.method].title]]
+    at_odds = own.loc[own["thought"] == "disagrees", "accuracy"] - (own["share"] * own["accuracy"]).sum()
+    found = Thoughts(
+        profile=first.profile,
+        dataset=short_name(first.dataset),
+        runs=sorted(run.pair for run in runs),
+        thinks=float(answers.get(True, 0) / answers.sum()),
+        emptied=float((effects["empty"] - effects["own"])["after training"].mean()),
+        at_odds=None if at_odds.empty else float(at_odds.iloc[0]),
+        tables={name: _rows(table) for name, table in tables.items()},
+    )
+    path = first.folder.parent / f"thoughts-{found.dataset}-{model}.json"
+    write_atomically(path, json.dumps(asdict(found), indent=1))
+    return path
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return json.loads(table.round(4).reset_index().to_json(orient="records"))  # NaN as null
+
+
+def read_thoughts(folder: Path) -> list[Thoughts]:
+    """What was written into a folder; UserError if it was changed since."""
+    found = []
+    for path in sorted(folder.glob("thoughts-*.json")):
+        try:
+            found.append(TypeAdapter(Thoughts).validate_json(path.read_bytes()))
+        except ValueError as error:
+            raise UserError(f"'{path}' is not what notebook 06 writes: remove it and run the notebook again") from error
+    return found
+
+
+def _answers(runs: Sequence[Run]) -> pd.DataFrame:
+    """The test answers of a method's runs in its own mode."""
+    table = pd.concat([read_predictions(run.folder) for run in runs])
+    return table[table["mode"] == runs[0].mode]
+
+
+def _thinks(completions: pd.Series) -> pd.Series:
+    return completions.str.contains("<think>", regex=False).rename("thinks")
+
+
+def thinking_share(run: Run) -> pd.Series:
+    """The share (0-1) of a run's sampled completions with a think tag, by step."""
+    rollouts = pd.read_parquet(run.folder / COMPLETIONS)
+    return _thinks(rollouts["completion"]).groupby(rollouts["step"]).mean()
+
+
+def answers_that_think(runs: Sequence[Run], rule: str) -> pd.DataFrame:
+    """How many test answers of a method have a think tag and how many have none, by part, and their accuracy (0-1)."""
+    table = _answers(runs)
+    found = table.groupby(["split", _thinks(table["completion"])], sort=False)[rule].agg(["size", "mean"])
+    return found.rename(columns={"size": "answers", "mean": "accuracy"})
+
+
+def thoughts_said(runs: Sequence[Run]) -> dict[str, Any]:
+    """What test answers of a method have for thoughts: shares (0-1) with `words`, `empty` and `none`, and one."""
+    texts = _answers(runs)["completion"]
     thoughts = [thought_of(text) for text in texts]
     counts = {"words": sum(map(bool, thoughts)), "empty": thoughts.count(""), "none": thoughts.count(None)}
     return {name: count / len(thoughts) for name, count in counts.items()} | {"for example": texts.iloc[0]}
+
+
+def before_and_after(runs: Sequence[Run], rule: str, items: int = 200) -> pd.DataFrame:
+    """`interventions` before and after training, a run of each start model: a row for each.
+
+    Args:
+        items: test examples a part, at most.
+    """
+    names, found = short_names(run.model for run in runs), {}
+    first = {run.model: run.folder for run in reversed(runs)}
+    for when in ("before training", "after training"):
+        for model, name in names.items():
+            settings = read_settings(first[model])
+            examples = [example for part in test_splits(settings).values() for example in part[:items]]
+            network, processor = load_run(settings, first[model] if when == "after training" else None)
+            options = generation_options(settings, "thinking")
+            found[when, name] = interventions(network, processor, examples, rule, **options)
+    return pd.DataFrame(found).T.rename_axis(["when", "model"])
 
 
 def interventions(
@@ -36,20 +147,22 @@ def interventions(
     - `swapped`: the thought it had about another example, of the same kind in the drawn tasks.
     - `true`: the true steps of the example, where its task has them.
     """
-    free = [answer.texts[0] for answer in generate(model, processor, examples, mode, **options)]
-    thoughts = {"own": [thought_of(text) or "" for text in free], "empty": [""] * len(examples)}
-    thoughts["swapped"] = _swapped(examples, thoughts["own"])
+
+    def accuracy(begun: list[str] | None) -> tuple[float, list[str]]:
+        answers = generate(model, processor, examples, mode, begun=begun, **options)
+        texts = [answer.texts[0] for answer in answers]
+        return fmean(score(text, e, mode, rule).accuracy for text, e in zip(texts, examples, strict=True)), texts
+
+    free, said = accuracy(None)
+    own = [thought_of(text) or "" for text in said]
+    thoughts = {"own": own, "empty": [""] * len(examples), "swapped": _swapped(examples, own)}
     if all(example.steps for example in examples):
         thoughts["true"] = [_true_thought(example) for example in examples]
-    texts = {"free": free}
+    found = {"free": free}
     for name, given in thoughts.items():
         begun = [f"<think> {thought} </think> <answer>".replace("  ", " ") for thought in given]
-        answers = generate(model, processor, examples, mode, begun=begun, **options)
-        texts[name] = [answer.texts[0] for answer in answers]
-    return {
-        name: sum(score(text, e, mode, rule).accuracy for text, e in zip(said, examples, strict=True)) / len(examples)
-        for name, said in texts.items()
-    }
+        found[name], _ = accuracy(begun)
+    return found
 
 
 def _true_thought(example: Example) -> str:
@@ -59,39 +172,30 @@ def _true_thought(example: Example) -> str:
 
 def _swapped(examples: Sequence[Example], thoughts: list[str]) -> list[str]:
     """For each example the thought of the next one of its kind, the first behind the last."""
-    kinds: dict[str, list[int]] = {}
+    kinds = defaultdict(list)
     for place, example in enumerate(examples):
-        kind = "" if example.task == "classification" else example.id.rpartition("-")[0]
-        kinds.setdefault(kind, []).append(place)
-    following = {place: same[(n + 1) % len(same)] for same in kinds.values() for n, place in enumerate(same)}
-    return [thoughts[following[place]] for place in range(len(examples))]
+        kinds["" if example.task == "classification" else example.id.rpartition("-")[0]].append(place)
+    swapped = list(thoughts)
+    for places in kinds.values():
+        for place, following in zip(places, places[1:] + places[:1], strict=True):
+            swapped[place] = thoughts[following]
+    return swapped
 
 
-def agreement(runs: Sequence[dict[str, Any]], mode: str, rule: str) -> pd.DataFrame:
+def agreement(runs: Sequence[Run], rule: str) -> pd.DataFrame:
     """Accuracy of test answers by whether thought and answer agree (`rewards.agrees`), over runs.
 
     Columns: thought (`agrees`, `disagrees`, or none that names anything), share of the answers, accuracy (0-1).
     """
-    table = pd.concat([read_predictions(run["folder"]) for run in runs])
-    table = table[table["mode"] == mode]
+    table = _answers(runs)
     names = table["agrees"].map({True: "agrees", False: "disagrees"}).fillna("no thought, or it names nothing")
     found = table.groupby(names.rename("thought"))[rule].agg(["size", "mean"]).reset_index()
     return pd.DataFrame({"thought": found["thought"], "share": found["size"] / len(table), "accuracy": found["mean"]})
 
 
-def thinking_share(rollouts: pd.DataFrame) -> pd.Series:
-    """The share of sampled completions (`completions.parquet`) with a think tag, by step."""
-    return rollouts["completion"].str.contains("<think>", regex=False).groupby(rollouts["step"]).mean()
-
-
 def budget_curve(
-    runs: Sequence[dict[str, Any]],
-    tokenizer,
-    examples: dict[str, Example],
-    mode: str,
-    rule: str,
-    budgets: Sequence[int],
-) -> list[float]:
+    runs: Sequence[Run], tokenizer, examples: dict[str, Example], rule: str, budgets: Sequence[int]
+) -> pd.Series:
     """Accuracy (0-1) of greedy test answers if decoding stopped after each number of tokens.
 
     Greedy decoding does not depend on where it will stop, so cutting the answers is decoding with that limit (up to how
@@ -100,18 +204,16 @@ def budget_curve(
     Args:
         examples: the test examples by id.
     """
-    table = pd.concat([read_predictions(run["folder"]) for run in runs])
-    table = table[table["mode"] == mode]
+    table = _answers(runs)
     ids = tokenizer(list(table["completion"]), add_special_tokens=False)["input_ids"]
 
     @cache  # most answers are as long as ever after a few tokens, and many items have the same one
     def right(text: str, answer: str, choices: tuple[str, ...] | None) -> float:
-        return score(text, Example("", (), "", answer, choices), mode, rule).accuracy
+        return score(text, Example("", (), "", answer, choices), runs[0].mode, rule).accuracy
 
-    found = []
+    found = {}
     for budget in budgets:
         texts = tokenizer.batch_decode([row[:budget] for row in ids])
         asked = (examples[name] for name in table["id"])
-        scores = [right(text, e.answer, e.choices) for text, e in zip(texts, asked, strict=True)]
-        found.append(sum(scores) / len(scores))
-    return found
+        found[budget] = fmean(right(text, e.answer, e.choices) for text, e in zip(texts, asked, strict=True))
+    return pd.Series(found).rename_axis("tokens")

@@ -11,122 +11,124 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rftkit.analysis.claims import Comparison
 from rftkit.analysis.controls import front
+from rftkit.analysis.methods import MethodRow
 from rftkit.runs.folder import CURVE, METRICS
 from rftkit.tasks.example import Example
 
-COLOURS = {"base": "#2f6db3", "new": "#d9822b", "all": "#2f6db3", "h": "#777777"}
+BLUE, ORANGE, GREY, RED = "#2f6db3", "#d9822b", "#888888", "#c0392b"
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # of a legend
+COLOURS = {"base": BLUE, "new": ORANGE, "all": BLUE}
 
 
-def accuracy_figure(rows: list[dict[str, Any]]) -> Figure:
-    """Accuracy of each method on each split with intervals, by the rule of training; by a second rule: hollow marks."""
-    rules = list(rows[0]["accuracy"])
-    splits = [split for split in rows[0]["accuracy"][rules[0]] if split not in ("h", "mean")]
-    colours = {split: COLOURS.get(split, f"C{place}") for place, split in enumerate(splits)}
-    figure, axes = plt.subplots(figsize=(8, 0.55 * len(rows) + 1.4))
-    for place, split in enumerate(splits):
+def _panels(count: int, size: tuple[float, float], x: str = "", y: str = "", grid: str | None = "both", **options: Any):
+    """A figure that no notebook shows by itself, and its axes side by side, with labels and a grid."""
+    figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, **options)
+    plt.setp(axes, xlabel=x)
+    axes[0][0].set_ylabel(y)
+    for one in axes[0] if grid else ():
+        one.grid(axis=grid, alpha=0.3)
+    plt.close(figure)
+    return figure, list(axes[0])
+
+
+def _interval(axes: Axes, y: float, cell: Sequence[float], **options: Any) -> None:
+    """A mean and its interval, -1..1, in per cent."""
+    mean, low, high = (100 * value for value in cell)
+    axes.errorbar(mean, y, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt="o", capsize=3, **options)
+
+
+def _smooth(values: pd.Series) -> pd.Series:
+    return values.rolling(8, min_periods=1).mean()
+
+
+def accuracy_figure(rows: list[MethodRow]) -> Figure:
+    """Accuracy of each method on each part with intervals, by the rule of training; by a second rule: hollow marks."""
+    rule, *others = rows[0].accuracy
+    parts = [part for part in rows[0].accuracy[rule] if part not in ("h", "mean")]
+    figure, (axes,) = _panels(1, (8, 0.55 * len(rows) + 1.4), "accuracy, %", grid="x")
+    for place, part in enumerate(parts):
+        colour = COLOURS.get(part, f"C{place}")
         for index, row in enumerate(rows):
-            y = index + 0.22 * (place - (len(splits) - 1) / 2)
-            mean, low, high = (100 * v for v in row["accuracy"][rules[0]][split])
-            axes.errorbar(mean, y, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt="o", color=colours[split],
-                          capsize=3, label=f"{split}, {rules[0]}" if index == 0 else None)  # fmt: skip
-            for rule in rules[1:]:
-                axes.plot(100 * row["accuracy"][rule][split][0], y, "o", mfc="none", color=colours[split],
-                          label=f"{split}, {rule}" if index == 0 else None)  # fmt: skip
-    axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
+            y = index + 0.22 * (place - (len(parts) - 1) / 2)
+            label = part if index == 0 else "_"  # what begins so is in no legend
+            _interval(axes, y, row.accuracy[rule][part], color=colour, label=f"{label}, {rule}")
+            for other in others:
+                mean = 100 * row.accuracy[other][part][0]
+                axes.plot(mean, y, "o", mfc="none", color=colour, label=f"{label}, {other}")
+    axes.set_yticks(range(len(rows)), [row.title for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy, %")
-    axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    plt.close(figure)
+    axes.legend(fontsize=8, **BESIDE)
     return figure
 
 
-def claims_figure(rows: list[dict[str, Any]]) -> Figure:
-    """The differences of decided claims (`rftkit.analysis.claims`) with their intervals, in points of per cent."""
-    figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.2))
+def claims_figure(rows: list[Comparison]) -> Figure:
+    """The differences of comparisons with their intervals, in points of per cent."""
+    figure, (axes,) = _panels(1, (8, 0.5 * len(rows) + 1.2), "difference here, points", grid="x")
     for place, row in enumerate(rows):
-        mean, low, high = (100 * value for value in row["difference"])
-        colour = "#888888" if row["verdict"] in ("undecided", "too few seeds") else "#2f6db3" if mean > 0 else "#c0392b"
-        axes.errorbar(mean, place, xerr=[[max(0, mean - low)], [max(0, high - mean)]], fmt="o", capsize=3, color=colour)
-        axes.annotate(row["verdict"], (high, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
+        decided = BLUE if row.difference[0] > 0 else RED
+        _interval(axes, place, row.difference, color=GREY if row.verdict in ("undecided", "too few seeds") else decided)
+        high = 100 * row.difference[2], place
+        axes.annotate(row.verdict, high, (6, 0), textcoords="offset points", va="center", fontsize=8)
     axes.axvline(0, color="black", lw=0.8)
-    axes.set_yticks(range(len(rows)), [f"{row['claim']} ({row['measure']})" for row in rows])
+    axes.set_yticks(range(len(rows)), [f"{row.place or row.claim} ({row.measure})" for row in rows])
     axes.invert_yaxis()
     axes.margins(x=0.2)
-    axes.set_xlabel("difference here, points")
-    axes.grid(axis="x", alpha=0.3)
-    plt.close(figure)
     return figure
 
 
-def dose_figure(rows: list[dict[str, Any]]) -> Figure:
-    """Differences in points of per cent against `vague` (`analysis.claims.dose_rows`), a line a claim and `models`."""
-    figure, axes = plt.subplots(figsize=(8, 4))
-    lines = pd.DataFrame(rows).groupby(["models", "claim", "measure"], sort=False)
-    for place, ((models, claim, measure), part) in enumerate(lines):
-        mean, low, high = 100 * np.array(part["difference"].tolist()).T
-        beside = part["vague"] + 0.008 * (place - len(lines) / 2)  # no interval hides another
-        axes.errorbar(beside, mean, yerr=np.maximum(0, [mean - low, high - mean]), fmt="o-", capsize=3,
-                      label=f"{models}: {claim} ({measure})")  # fmt: skip
+def dose_figure(rows: list[Comparison]) -> Figure:
+    """Differences in points of per cent against `vague` (`analysis.claims.dose_rows`), a line a claim."""
+    figure, (axes,) = _panels(1, (8, 4), "share of answers not as asked in pre-training", "difference, points")
+    lines: dict[str, list[Comparison]] = {}
+    for row in rows:
+        lines.setdefault(f"{row.place}: {row.claim} ({row.measure})", []).append(row)
+    for place, (label, line) in enumerate(lines.items()):
+        mean, low, high = 100 * np.array([row.difference for row in line]).T
+        beside = [row.vague + 0.008 * (place - len(lines) / 2) for row in line]  # no interval hides another
+        axes.errorbar(beside, mean, yerr=np.maximum(0, [mean - low, high - mean]), fmt="o-", capsize=3, label=label)
     axes.axhline(0, color="black", lw=0.8)
-    axes.set(xlabel="share of answers not as asked in pre-training", ylabel="difference, points")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    plt.close(figure)
+    axes.legend(fontsize=7, **BESIDE)
     return figure
 
 
-def training_figure(
-    tables: dict[str, pd.DataFrame | list[dict]], columns: Sequence[str] = ("reward", "loss")
-) -> Figure:
+def training_figure(tables: dict[str, pd.DataFrame], columns: Sequence[str] = ("reward", "loss")) -> Figure:
     """Curves of a run's `metrics.csv` columns against steps, a line a run: those that any run has, or the loss."""
-    frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
-    shown = [column for column in columns if any(column in frame for frame in frames.values())] or ["loss"]
-    figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3), squeeze=False)
-    for axis, column in zip(axes[0], shown, strict=True):
-        for name, frame in frames.items():
-            if column in frame:
-                axis.plot(frame["step"], frame[column], alpha=0.25, color="#2f6db3")
-                smooth = frame[column].rolling(8, min_periods=1).mean()
-                axis.plot(frame["step"], smooth, label=name)
-        axis.set_title(column.replace("_", " "), fontsize=10)
-        axis.set_xlabel("step")
-        axis.grid(alpha=0.3)
-    if len(frames) > 1:
-        axes[0][0].legend(fontsize=8)
-    figure.tight_layout()
-    plt.close(figure)
+    shown = [column for column in columns if any(column in table for table in tables.values())] or ["loss"]
+    figure, panels = _panels(len(shown), (4.2 * len(shown), 3), "step", layout="tight")
+    for axes, column in zip(panels, shown, strict=True):
+        for name, table in tables.items():
+            if column in table:
+                axes.plot(table["step"], table[column], alpha=0.25, color=BLUE)
+                axes.plot(table["step"], _smooth(table[column]), label=name)
+        axes.set_title(column.replace("_", " "), fontsize=10)
+    if len(tables) > 1:
+        panels[0].legend(fontsize=8)
     return figure
 
 
 def curve_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     """Strict accuracy on held-out items of base and new classes against steps, a panel a run."""
-    figure, axes = plt.subplots(1, len(tables), figsize=(4.2 * len(tables), 3), squeeze=False, sharey=True)
-    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+    figure, panels = _panels(len(tables), (4.2 * len(tables), 3), "step", "strict accuracy, %", sharey=True)
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
         for half, part in table.groupby("half"):
-            axis.plot(part["step"], 100 * part["strict"], "o-", ms=3, color=COLOURS[half], label=half)
-        axis.set_title(name, fontsize=10)
-        axis.set_xlabel("step")
-        axis.set_ylim(0, 100)
-        axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("strict accuracy, %")
-    axes[0][0].legend(fontsize=8)
-    figure.tight_layout()
-    plt.close(figure)
+            axes.plot(part["step"], 100 * part["strict"], "o-", ms=3, color=COLOURS[half], label=half)
+        axes.set_title(name, fontsize=10)
+        axes.set_ylim(0, 100)
+    panels[0].legend(fontsize=8)
     return figure
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
-    """A run's `metrics.csv`."""
     return pd.read_csv(folder / METRICS)
 
 
 def read_curve(folder: Path) -> pd.DataFrame:
-    """A run's `curve.csv`."""
     return pd.read_csv(folder / CURVE)
 
 
@@ -136,15 +138,13 @@ def examples_figure(examples: Sequence[Example], texts: Sequence[str] | None = N
 
     rows = -(-len(examples) // columns)
     height = 1.7 if texts is None else 2.3
-    figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, height * rows), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for index, example in enumerate(examples):
-        axis = axes.flat[index]
-        axis.imshow(open_image(example.images[0]))
-        axis.set_title(example.answer, fontsize=9)
-        if texts is not None:
-            axis.text(0.5, -0.08, texts[index], transform=axis.transAxes, ha="center", va="top", fontsize=7, wrap=True)
+    figure, panels = plt.subplots(rows, columns, figsize=(1.9 * columns, height * rows), squeeze=False)
+    for axes in panels.flat:
+        axes.axis("off")
+    for axes, example, text in zip(panels.flat, examples, texts or [""] * len(examples), strict=False):
+        axes.imshow(open_image(example.images[0]))
+        axes.set_title(example.answer, fontsize=9)
+        axes.text(0.5, -0.08, text, transform=axes.transAxes, ha="center", va="top", fontsize=7, wrap=True)
     figure.tight_layout()
     plt.close(figure)
     return figure
@@ -152,125 +152,98 @@ def examples_figure(examples: Sequence[Example], texts: Sequence[str] | None = N
 
 def convergence_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     """Accuracy reward of runs against steps and against seconds, each a mean of eight steps."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3), sharey=True)
+    figure, (by_step, by_time) = _panels(2, (8.4, 3), "step", "accuracy reward", sharey=True, layout="tight")
     for name, table in tables.items():
-        smooth = table["accuracy_reward"].rolling(8, min_periods=1).mean()
-        axes[0].plot(table["step"], smooth, label=name)
-        axes[1].plot(table["step_seconds"].cumsum(), smooth, label=name)
-    for axis, label in zip(axes, ("step", "seconds of training"), strict=True):
-        axis.set_xlabel(label)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("accuracy reward")
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    plt.close(figure)
+        reward = _smooth(table["accuracy_reward"])
+        by_step.plot(table["step"], reward, label=name)
+        by_time.plot(table["step_seconds"].cumsum(), reward, label=name)
+    by_time.set_xlabel("seconds of training")
+    by_step.legend(fontsize=8)
     return figure
 
 
 def budget_figure(folders: dict[str, Path]) -> Figure:
     """Strict accuracy on held-out base and new items of runs against seconds of training, evaluation not counted."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    for title, folder in folders.items():
-        curve, seconds = read_curve(folder), read_metrics(folder).set_index("step")["step_seconds"].cumsum()
-        for axis, half in zip(axes, ("base", "new"), strict=True):
+    figure, panels = _panels(2, (9, 3.2), "seconds of training", "strict accuracy, %", sharey=True)
+    for axes, half in zip(panels, ("base", "new"), strict=True):
+        for title, folder in folders.items():
+            curve, seconds = read_curve(folder), read_metrics(folder).set_index("step")["step_seconds"].cumsum()
             part = curve[curve["half"] == half]
             spent = [seconds.get(step, 0.0) for step in part["step"]]
-            axis.plot(spent, 100 * part["strict"], "o-", ms=3, label=title)
-            axis.set_title(f"{half} classes", fontsize=10)
-            axis.set_xlabel("seconds of training")
-            axis.grid(alpha=0.3)
-    axes[0].set_ylabel("strict accuracy, %")
-    axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    plt.close(figure)
+            axes.plot(spent, 100 * part["strict"], "o-", ms=3, label=title)
+        axes.set_title(f"{half} classes", fontsize=10)
+    panels[1].legend(fontsize=8, **BESIDE)
     return figure
 
 
 def matrix_figure(tables: dict[str, pd.DataFrame], label: str) -> Figure:
     """Heat maps of tables in points of per cent, white at zero, a panel a name: rows trained on, columns tested on."""
     widest = max(len(table.columns) for table in tables.values())
-    figure, axes = plt.subplots(1, len(tables), figsize=(0.62 * widest * len(tables) + 2, 0.5 * widest + 1.6))
+    size = 0.62 * widest * len(tables) + 2, 0.5 * widest + 1.6
+    figure, panels = _panels(len(tables), size, grid=None, layout="tight")
     reach = max(float(table.abs().max().max()) for table in tables.values())
-    for axis, (title, table) in zip([axes] if len(tables) == 1 else axes, tables.items(), strict=True):
-        axis.imshow(table.astype(float), cmap="RdBu", vmin=-reach, vmax=reach)
+    for axes, (title, table) in zip(panels, tables.items(), strict=True):
+        axes.imshow(table.astype(float), cmap="RdBu", vmin=-reach, vmax=reach)
         for (row, column), value in np.ndenumerate(table.to_numpy(float)):
-            axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7)
-        axis.set_xticks(range(len(table.columns)), table.columns, rotation=60, ha="right", fontsize=7)
-        axis.set_yticks(range(len(table)), table.index, fontsize=7)
-        axis.set_title(f"{title}, {label}", fontsize=9)
-    figure.tight_layout()
-    plt.close(figure)
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7)
+        axes.set_xticks(range(len(table.columns)), table.columns, rotation=60, ha="right", fontsize=7)
+        axes.set_yticks(range(len(table)), table.index, fontsize=7)
+        axes.set_title(f"{title}, {label}", fontsize=9)
     return figure
 
 
-def lines_figure(lines: dict[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> Figure:
-    """A line for each name: its x and y values."""
-    figure, axes = plt.subplots(figsize=(6, 3.2))
-    for name, (across, up) in lines.items():
-        axes.plot(across, up, "o-", ms=3, label=name)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    plt.close(figure)
+def lines_figure(lines: pd.DataFrame, x: str, y: str) -> Figure:
+    """A line for each column, against the index."""
+    figure, (axes,) = _panels(1, (6, 3.2), x, y)
+    for name, line in lines.items():
+        axes.plot(line.dropna(), "o-", ms=3, label=name)
+    axes.legend(fontsize=8, **BESIDE)
     return figure
 
 
 def mask_figure(mask) -> Figure:
     """Which token (row) of a packed group may look at which (column)."""
-    figure, axes = plt.subplots(figsize=(3.4, 3.4))
+    figure, (axes,) = _panels(1, (3.4, 3.4), "looks at token", "token", grid=None)
     axes.imshow(mask, cmap="Blues", vmin=0, vmax=1.4)
-    axes.set_xlabel("looks at token")
-    axes.set_ylabel("token")
-    plt.close(figure)
     return figure
 
 
 def bar_figure(names: Sequence[str], values: Sequence[float], label: str) -> Figure:
     """A horizontal bar for each name."""
-    figure, axes = plt.subplots(figsize=(8, 0.4 * len(names) + 0.8))
-    axes.barh(range(len(names)), values, color=["#2f6db3" if value > 0 else "#d9822b" for value in values])
+    figure, (axes,) = _panels(1, (8, 0.4 * len(names) + 0.8), label, grid=None)
+    axes.barh(range(len(names)), values, color=[BLUE if value > 0 else ORANGE for value in values])
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color="black", lw=0.8)
-    axes.set_xlabel(label)
-    plt.close(figure)
     return figure
 
 
 def front_figure(points: pd.DataFrame) -> Figure:
     """Points of a selection (`controls.selection_points`) by method: base against new accuracy with the front that no
     other point of the method beats, and new accuracy against forward KL from the base model."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    x, y = "base classes, strict accuracy, %", "new classes, strict accuracy, %"
+    figure, (left, right) = _panels(2, (9, 3.6), x, y, sharey=True, layout="tight")
     for place, (method, part) in enumerate(points[points["step"] > 0].groupby("method", sort=False)):
-        best = front(part)
-        left.plot(100 * part["base"], 100 * part["new"], "o", ms=3, alpha=0.4, color=f"C{place}")
-        left.plot(100 * best["base"], 100 * best["new"], "o-", ms=4, color=f"C{place}", label=method)
-        right.plot(part["kl"], 100 * part["new"], "o", ms=4, alpha=0.7, color=f"C{place}")
-    left.set_ylabel("new classes, strict accuracy, %")
-    left.set_xlabel("base classes, strict accuracy, %")
+        best, colour = front(part), f"C{place}"
+        left.plot(100 * part["base"], 100 * part["new"], "o", ms=3, alpha=0.4, color=colour)
+        left.plot(100 * best["base"], 100 * best["new"], "o-", ms=4, color=colour, label=method)
+        right.plot(part["kl"], 100 * part["new"], "o", ms=4, alpha=0.7, color=colour)
     right.set_xlabel("forward KL from the base model, nats a completion")
     left.legend(fontsize=8)
-    for axis in (left, right):
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    plt.close(figure)
     return figure
 
 
 def bench_figure(reports: Sequence[dict[str, Any]]) -> Figure:
     """Seconds of a step in stock TRL and here, split by phase, a panel a report of `rftkit bench`."""
-    figure, axes = plt.subplots(1, len(reports), figsize=(3.4 * len(reports), 3), squeeze=False)
-    for axis, report in zip(axes[0], reports, strict=True):
-        bottom = [0.0, 0.0]
-        for phase, colour in (("sampling", "#2f6db3"), ("scoring", "#777777"), ("update", "#d9822b")):
-            heights = [report[name][f"{phase}_s"] for name in ("stock", "ours")]
-            axis.bar(["stock TRL", "rftkit"], heights, bottom=bottom, color=colour, label=phase, width=0.6)
-            bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
-        axis.set_title(f"{report['preset']}, {report['mode']}: {report['ratio']['step']['median']:.1f}x", fontsize=10)
-    axes[0][0].set_ylabel("seconds a step")
-    axes[0][0].legend(fontsize=8)
-    figure.tight_layout()
-    plt.close(figure)
+    figure, panels = _panels(len(reports), (3.4 * len(reports), 3), y="seconds a step", grid=None, layout="tight")
+    for axes, report in zip(panels, reports, strict=True):
+        bottom = np.zeros(2)
+        for phase, colour in (("sampling", BLUE), ("scoring", GREY), ("update", ORANGE)):
+            heights = np.array([report[name][f"{phase}_s"] for name in ("stock", "ours")])
+            axes.bar(["stock TRL", "rftkit"], heights, bottom=bottom, color=colour, label=phase, width=0.6)
+            bottom += heights
+        axes.set_title(f"{report['preset']}, {report['mode']}: {report['ratio']['step']['median']:.1f}x", fontsize=10)
+    panels[0].legend(fontsize=8)
     return figure
 
 
@@ -288,7 +261,7 @@ class LivePlot:
 
         if (began := time.monotonic()) < self.next:
             return
-        figure = training_figure({"training": rows}, self.columns)
+        figure = training_figure({"training": pd.DataFrame(rows)}, self.columns)
         if self.handle is None:
             self.handle, least = display(figure, display_id=True), 0  # it takes longer than those after it
         else:

@@ -1,4 +1,4 @@
-"""Which runs belong together: the sections of a report, by profile, data set and model."""
+"""Which runs belong together: the sections of a report, by profile, data set and start model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rftkit.common.errors import UserError
-from rftkit.common.paths import BUNDLED
-from rftkit.runs.archive import is_archive, kept_results, read_archive
+from rftkit.common.paths import model_folder
+from rftkit.runs.archive import archived_runs, is_archive, read_archive
 from rftkit.runs.folder import PREDICTIONS, RESULTS, complete_runs, data_title, read_results
+from rftkit.runs.record import Run
 from rftkit.settings import read_claims
 
 PROTOCOL_TITLES = {
@@ -23,158 +25,179 @@ PROTOCOL_TITLES = {
 }
 
 
-def load_runs(*places: Path) -> dict[tuple[str, str, str], dict[str, list[dict[str, Any]]]]:
-    """Complete runs under some folders by (profile, dataset, model) and method, each with its `folder`; those of an
-    archive with their `answers`.
+class Section(NamedTuple):
+    """Whose runs stand in one table: those of a profile on a set, from one start model or several."""
 
-    Of a method's runs on a set those count that have the settings most of them have, and the test items, of runs with
-    the same seed the newest, or if both are kept that of the archive named first; those of a selection never do. Runs
-    kept before they said so count as usual ones.
+    profile: str
+    dataset: str  # with what else tells it from others, such as a protocol
+    models: tuple[str, ...]
+
+
+Methods = dict[str, list[Run]]  # by METHOD, or METHOD+CONTROL
+Sections = dict[Section, Methods]
+
+
+def load_runs(*places: Path) -> Sections:
+    """Complete runs under some folders, by section and method; those of an archive have their answers with them.
+
+    Of a method's runs on a set those count that have the settings most of them have, and the test items. Of runs with
+    the same seed the newest counts, or if both are archived that of the archive named first. Those of a selection
+    never do. Runs archived before they said so count as usual ones.
     """
     for place in places:
         if not place.is_dir():
             raise UserError(f"no folder '{place}': give the --out of a study")
-    sections: dict = defaultdict(lambda: defaultdict(list))
-    by_method: dict = defaultdict(list)
-    found = [found for place in reversed(places) for found in _runs_under(place)]
-    for _, result in sorted(found, key=lambda found: found[0]):
-        dataset = data_title(result["dataset"], result.get("eval_dataset"))
-        dataset += PROTOCOL_TITLES[result.get("protocol", "base_to_new")]
-        method = "+".join(filter(None, (result["method"], result.get("control"))))
-        by_method[result["profile"], dataset, method].append(result)
-    for (profile, dataset, method), runs in sorted(by_method.items()):
-        usual = _as_most(_as_most(runs, "kind_sha256"), "tests_sha256")
-        newest = {_place(run): run for run in sorted(usual, key=lambda run: "kind_sha256" in run)}
-        for (model, _), result in sorted(newest.items(), key=lambda item: item[0]):
-            sections[profile, dataset, model][method].append(result)
+    dated = [found for place in reversed(places) for found in _runs_under(place)]
+    by_method: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    for _, run in sorted(dated, key=lambda found: found[0]):
+        section = _section_of(run)
+        by_method[section.profile, section.dataset, run.label].append(run)
+    sections = by_section(run for _, runs in sorted(by_method.items()) for run in _that_count(runs))
     if not sections:
         named = ", ".join(f"'{place}'" for place in places)
         raise UserError(f"no complete runs under {named}: start rftkit study or rftkit run first")
-    return {key: dict(methods) for key, methods in sorted(sections.items())}
+    return sections
 
 
-def _as_most(runs: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """The runs, oldest first, that have under `key` what most models and seeds have, or nothing; of equally many the
-    later begun."""
-    places = defaultdict(set)
+def by_section(runs: Iterable[Run]) -> Sections:
+    """Runs by section and method, those of each start model by themselves."""
+    found = defaultdict(list)
     for run in runs:
-        if key in run:
-            places[run[key]].add(_place(run))
-    usual = max(reversed(places), key=lambda value: len(places[value]), default=None)
-    return [run for run in runs if run.get(key, usual) == usual]
+        found[_section_of(run)].append(run)
+    return {section: _by_method(found[section]) for section in sorted(found)}
 
 
-def _place(run: dict[str, Any]) -> tuple[str, int]:
-    return run["model"], run["seed"]
+def _by_method(runs: Iterable[Run]) -> Methods:
+    methods = defaultdict(list)
+    for run in runs:
+        methods[run.label].append(run)
+    return dict(methods)
 
 
-def _runs_under(place: Path) -> list[tuple[float, dict[str, Any]]]:
-    """Complete runs with their answers, each with its time, but for those of a selection; all else is newer than what
-    is kept, whenever that was copied."""
+def _section_of(run: Run) -> Section:
+    dataset = data_title(run.dataset, run.eval_dataset) + PROTOCOL_TITLES[run.protocol]
+    return Section(run.profile, dataset, (run.model,))
+
+
+def _that_count(runs: list[Run]) -> list[Run]:
+    """Of a method's runs on a set, oldest first, those that `load_runs` counts, by start model and seed."""
+    usual = _as_most(_as_most(runs, "kind_sha256"), "tests_sha256")
+    newest = {run.pair: run for run in sorted(usual, key=lambda run: run.kind_sha256 is not None)}
+    return [newest[pair] for pair in sorted(newest)]
+
+
+def _as_most(runs: list[Run], name: str) -> list[Run]:
+    """The runs, oldest first, whose value of `name` most models and seeds have, or none; of equals the later begun."""
+    pairs: dict[str, set] = defaultdict(set)
+    for run in runs:
+        if getattr(run, name) is not None:
+            pairs[getattr(run, name)].add(run.pair)
+    usual = max(reversed(pairs), key=lambda value: len(pairs[value]), default=None)
+    return [run for run in runs if getattr(run, name) in (None, usual)]
+
+
+def _runs_under(place: Path) -> list[tuple[float, Run]]:
+    """Complete runs, each with its time; all others are newer than what is archived, whenever that was copied."""
     if is_archive(place):
         return [(0.0, run) for run in read_archive(place)]
-    return [((folder / RESULTS).stat().st_mtime, read_results(folder) | {"folder": folder})
-            for folder in _folders_under(place)]  # fmt: skip
+    return [((folder / RESULTS).stat().st_mtime, read_results(folder)) for folder in _folders_under(place)]
 
 
 def _folders_under(place: Path) -> list[Path]:
-    return [folder for folder in complete_runs(place)
-            if "selection" not in folder.relative_to(place).parts and (folder / PREDICTIONS).exists()]  # fmt: skip
+    """Folders of complete runs, but for those of a selection."""
+    folders = [folder for folder in complete_runs(place) if (folder / PREDICTIONS).exists()]
+    return [folder for folder in folders if "selection" not in folder.relative_to(place).parts]
 
 
-def pooled(sections: dict) -> dict:
-    """Sections of several base models of one kind on one set, put together."""
-    return {key: methods for key, methods in families(sections).items() if key not in sections}
+def pooled(sections: Sections) -> Sections:
+    """Sections of several start models of one kind on one set, put together."""
+    return {section: methods for section, methods in families(sections).items() if section not in sections}
 
 
-def families(sections: dict) -> dict:
-    """Sections with those of the design's base models (`data/claims.yaml`) put together, and those of other models of
-    one recipe; all their names in the key."""
-    bases, found = read_claims()["design"]["bases"], defaultdict(lambda: defaultdict(dict))
-    for (profile, dataset, model), methods in sections.items():
-        family = "design" if model in bases else json.dumps(recipe_of(model) or model)
-        found[profile, dataset][family][model] = methods
-    return {(*place, ", ".join(of)): _together(of) for place, by_family in found.items() for of in by_family.values()}
+def families(sections: Sections) -> Sections:
+    """Sections with those of the design's start models (`data/claims.yaml`) put together, and those of other models of
+    one recipe."""
+    bases, found = set(read_claims()["design"]["bases"]), defaultdict(list)
+    for (profile, dataset, models), methods in sections.items():
+        family = "design" if set(models) <= bases else json.dumps(recipe_of(models[0]) or models)
+        found[profile, dataset, family] += chain(*methods.values())
+    together = {}
+    for (profile, dataset, _), runs in found.items():
+        models = dict.fromkeys(run.model for run in runs)
+        together[Section(profile, dataset, tuple(models))] = _by_method(runs)
+    return together
 
 
-def by_dose(sections: dict) -> list[tuple[str, dict[float, dict[str, list[dict[str, Any]]]]]]:
+def by_dose(sections: Sections) -> list[tuple[str, dict[float, Methods]]]:
     """Where models that differ in their share of answers not as asked (`vague`) ran: profile, set and size, and the
-    methods by that share, each with the runs of those bases and seeds that all shares have."""
-    found: dict = defaultdict(lambda: defaultdict(dict))
-    for (profile, dataset, model), methods in sections.items():
-        if made := recipe_of(model):
-            others = json.dumps(made | {"vague": None})
-            found[profile, dataset, others][made["vague"]][model] = methods
+    methods by that share, each with the runs of those start models and seeds that all shares have."""
+    found: dict = defaultdict(lambda: defaultdict(list))
+    for (profile, dataset, models), methods in sections.items():
+        if made := recipe_of(models[0]):
+            kind = json.dumps(made | {"vague": None})
+            found[profile, dataset, kind][made["vague"]] += chain(*methods.values())
     return [
-        (f"{profile}, {dataset}, size {json.loads(others).get('size')}", _common(dict(sorted(doses.items()))))
-        for (profile, dataset, others), doses in found.items()
-        if len(doses) > 1
+        (f"{profile}, {dataset}, size {json.loads(kind).get('size')}", _common(dict(sorted(by_vague.items()))))
+        for (profile, dataset, kind), by_vague in found.items()
+        if len(by_vague) > 1
     ]
 
 
-def _common(doses: dict[float, dict[str, dict]]) -> dict[float, dict[str, list[dict[str, Any]]]]:
-    """Runs by dose, of those by dose and model: such as all doses have, by method, base (the seed that it was made
-    with) and seed; and those of untrained models."""
-    together = {dose: _together(of) for dose, of in doses.items()}
+def _common(by_vague: dict[float, list[Run]]) -> dict[float, Methods]:
+    """Of trained models the runs whose start model (by the seed that it was made with) and seed all shares have."""
 
-    def places(runs: list[dict[str, Any]]) -> list[tuple[int, int]]:
-        return [((_recipe(run["model"]) or {}).get("seed"), run["seed"]) for run in runs]
+    def place(run: Run) -> tuple[str, int | None, int]:
+        return run.label, (_recipe(run.model) or {}).get("seed"), run.seed
 
-    def kept(name: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        shared = set.intersection(*(set(places(of.get(name, []))) for of in together.values()))
-        return (
-            runs if name == "zero_shot" else [r for r, place in zip(runs, places(runs), strict=True) if place in shared]
-        )
-
-    return {dose: {name: kept(name, runs) for name, runs in of.items()} for dose, of in together.items()}
+    in_all = set.intersection(*({place(run) for run in runs} for runs in by_vague.values()))
+    return {
+        vague: _by_method(run for run in runs if run.method == "zero_shot" or place(run) in in_all)
+        for vague, runs in by_vague.items()
+    }
 
 
-def _together(of: dict[str, dict[str, list]]) -> dict[str, list]:
-    """Methods with the runs of all models."""
-    names = dict.fromkeys(name for methods in of.values() for name in methods)
-    return {name: [run for methods in of.values() for run in methods.get(name, [])] for name in names}
-
-
-def is_headline(profile: str, dataset: str, models: str, together: dict) -> bool:
-    """Whether the claims are decided here: on the design's set, its halves swapped or not, over all of its base models
+def is_headline(section: Section, together: Sections) -> bool:
+    """Whether the claims are decided here: on the design's set, its halves swapped or not, over all of its start models
     that ran."""
-    design, names = read_claims()["design"], set(models.split(", "))
-    wider = (set(key[2].split(", ")) for key in together if key[:2] == (profile, dataset))
-    on_it = profile in ("nano", "nano-swapped") and dataset.partition(",")[0] == design["dataset"]
-    return on_it and names <= set(design["bases"]) and not any(names < others for others in wider)
+    design, own = read_claims()["design"], set(section.models)
+    wider = [set(other.models) for other in together if other[:2] == section[:2] and own < set(other.models)]
+    on_it = section.profile in ("nano", "nano-swapped") and section.dataset.partition(",")[0] == design["dataset"]
+    return on_it and own <= set(design["bases"]) and not wider
 
 
 def recipe_of(model: str) -> dict[str, Any] | None:
-    """What a model was made by (`rftkit nano pretrain`), but for what tells base models of one recipe apart; None if
+    """What a model was made by (`rftkit nano pretrain`), but for what tells start models of one recipe apart; None if
     that is not known."""
     made = _recipe(model)
     return made and {name: made[name] for name in sorted(made.keys() - {"seed", "start"})}
 
 
 def _recipe(model: str) -> dict[str, Any] | None:
-    for folder in (BUNDLED / model, Path(model)):
-        with suppress(OSError, ValueError):
-            made = json.loads((folder / "recipe.json").read_text())
-            return made if isinstance(made, dict) and "vague" in made else None
-    return None
+    folder = model_folder(model)
+    made = None
+    with suppress(OSError, ValueError):
+        made = json.loads((folder / "recipe.json").read_text()) if folder else None
+    return made if isinstance(made, dict) and "vague" in made else None
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:
     """The last part of each model's name or path; as many parts more as tell it from the others."""
     parts = {model: Path(model).parts for model in models}
+    names = {}
+    for model, own in parts.items():
+        count = 1
+        while count < len(own) and sum(other[-count:] == own[-count:] for other in parts.values()) > 1:
+            count += 1
+        names[model] = str(Path(*own[-count:]))
+    return names
 
-    def alone(count: int, own: tuple[str, ...]) -> bool:
-        return sum(other[-count:] == own[-count:] for other in parts.values()) == 1
 
-    count = {model: next((n for n in range(1, len(own)) if alone(n, own)), len(own)) for model, own in parts.items()}
-    return {model: str(Path(*own[-count[model] :])) for model, own in parts.items()}
-
-
-def others(places: Sequence[Path], sections: dict) -> tuple[int, list[Path]]:
-    """How many complete runs under some folders do not count (`load_runs`), and the folders of those not kept."""
+def others(places: Sequence[Path], sections: Sections) -> tuple[int, list[Path]]:
+    """How many complete runs under some folders do not count (`load_runs`), and the folders of those not archived."""
     counted = [run for methods in sections.values() for runs in methods.values() for run in runs]
-    kept = sum(len(kept_results(place)) for place in {place.resolve() for place in places} if is_archive(place))
+    archives = {place.resolve() for place in places if is_archive(place)}
+    archived = sum(len(archived_runs(place)) for place in archives)
     every = [folder for place in places if not is_archive(place) for folder in _folders_under(place)]
     folders = list({folder.resolve(): folder for folder in every}.values())  # one place may lie within another
-    shown = {run["folder"].resolve() for run in counted if "folder" in run}
-    return kept + len(folders) - len(counted), [folder for folder in folders if folder.resolve() not in shown]
+    shown = {run.folder.resolve() for run in counted if run.folder}
+    return archived + len(folders) - len(counted), [folder for folder in folders if folder.resolve() not in shown]

@@ -1,19 +1,14 @@
-"""Run folders: their names, fingerprints and files. `results.json` is written last: it means the run is complete."""
+"""Run folders: their names and files. `results.json` is written last: it means the run is complete."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +17,14 @@ import yaml
 from filelock import FileLock, Timeout
 
 from rftkit.common.errors import UserError
-from rftkit.common.paths import ROOT
-from rftkit.prompts import MODES
-from rftkit.rewards import RULES
-from rftkit.settings import METHODS, Settings, settings_of
-from rftkit.tasks.example import PROTOCOLS, TASK_RULES, Example
+from rftkit.runs.fingerprint import git_revision, kind_sha256, sha256_json, versions
+from rftkit.runs.record import RUN, Run
+from rftkit.settings import Settings, settings_of
 from rftkit.tasks.registry import short_name
 
 SCHEMA_VERSION = 1
 RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
 METRICS, CURVE = "metrics.csv", "curve.csv"  # of training, step by step
-LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
-# The code that trains and scores: a run made by other code is another run.
-CODE = ("settings.py", "prompts.py", "rewards.py", "trainer.py", "sft.py", "models.py", "evaluate.py", "run.py",
-        "shared_prefix", "tasks", "common/math_equal.py", "common/distributed.py", "common/processor.py")  # fmt: skip
-# A run is the same run under whatever name its profile has, and however often it is looked at on the way.
-NOT_IN_FINGERPRINT = ("profile", "eval_every", "eval_kl", "val_items", "check_memory", "report_to")
-# What may differ between runs that are pooled: their seeds and base models, and how the machine was used.
-NOT_IN_KIND = (*NOT_IN_FINGERPRINT, "seed", "model", "device", "micro_batch", "eval_batch", "save_every",
-               "gradient_checkpointing", "share_prefix")  # fmt: skip
-# What stands in a model's folder for people.
-NOT_THE_MODEL = (".md", ".csv", "recipe.json", "zero_shot.json")
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -50,60 +32,6 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(path)
-
-
-def sha256_files(paths: Iterable[Path], leave_out: tuple[str, ...] = (".pyc",)) -> str:
-    """One digest over the names and contents of files, folders included, but for those whose names end so."""
-    digest = hashlib.sha256()
-    for path in paths:
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        for file in files:
-            if not file.name.endswith(leave_out):
-                with file.open("rb") as content:
-                    digest.update(file.name.encode() + b"\0" + hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
-
-
-def sha256_examples(examples: Iterable[Example]) -> str:
-    """One digest over what is asked and answered: texts, splits, groups, and pictures as files or as pixels."""
-    digest = hashlib.sha256()
-    for example in examples:
-        fields = [example.id, example.question, example.answer, example.choices, example.split, example.group]
-        digest.update(json.dumps(fields).encode())
-        for image in example.images:
-            content = image.read_bytes() if isinstance(image, Path) else image
-            digest.update(content if isinstance(content, bytes) else content.tobytes())
-    return digest.hexdigest()
-
-
-def sha256_model(path: str) -> str:
-    """A digest of what a model's folder holds to be run; of a hub model, its name (the hub keeps the rest)."""
-    folder = Path(path)
-    return sha256_files([folder], NOT_THE_MODEL) if folder.is_dir() else hashlib.sha256(path.encode()).hexdigest()
-
-
-@lru_cache
-def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that results depend on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
-
-
-def fingerprint(settings: Settings, model_sha: str, data_sha: str) -> str:
-    """Twelve hex digits over configuration, model, data, code and library versions."""
-    config = _config(settings, NOT_IN_FINGERPRINT)
-    code = sha256_files(ROOT / "rftkit" / name for name in CODE)
-    return _sha256_json([config, model_sha, data_sha, code, versions()])[:12]
-
-
-def _config(settings: Settings, leave_out: Iterable[str]) -> dict[str, Any]:
-    config = {key: value for key, value in asdict(settings).items() if key not in leave_out}
-    for name in ("dataset", "eval_dataset"):  # a folder may move
-        config[name] = config[name] and short_name(config[name])
-    return config
-
-
-def _sha256_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def data_title(dataset: str, eval_dataset: str | None) -> str:
@@ -153,7 +81,7 @@ def write_config(folder: Path, settings: Settings) -> None:
 
 
 def read_settings(run: Path) -> Settings:
-    """The settings in a run folder's `config.yaml`; UserError if it has not all of them: it is torn, or old."""
+    """The settings in a run folder's `config.yaml`; UserError if it has not all of them: it is truncated, or old."""
     try:
         content = yaml.safe_load((run / "config.yaml").read_text())
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
@@ -163,69 +91,32 @@ def read_settings(run: Path) -> Settings:
     return settings_of(content)
 
 
-def write_results(folder: Path, settings: Settings, content: dict[str, Any], data_sha: str) -> dict[str, Any]:
-    """Write `results.json`, the last act of a run."""
+def write_results(folder: Path, settings: Settings, content: dict[str, Any], data_sha: str) -> None:
+    """Write `results.json`, the last act of a run; `runs.record.Run` says what is in it."""
     head = ("task", "dataset", "eval_dataset", "method", "control", "protocol", "model", "profile", "seed", "scoring")
     results = {"schema_version": SCHEMA_VERSION} | {key: getattr(settings, key) for key in head} | content
     results |= {
         "versions": versions(),
         "git_revision": git_revision(),
-        "config_sha256": _sha256_json(asdict(settings)),
-        "kind_sha256": _sha256_json(_config(settings, NOT_IN_KIND)),  # runs with the same can be pooled
+        "config_sha256": sha256_json(asdict(settings)),
+        "kind_sha256": kind_sha256(settings),
         "data_sha256": data_sha,
     }
     write_atomically(folder / RESULTS, json.dumps(results, indent=1))
-    return results
 
 
-def read_results(folder: Path) -> dict[str, Any]:
-    """What `results.json` of a complete run holds; UserError if it is torn, or changed so that it cannot be used."""
+def read_results(folder: Path) -> Run:
+    """A complete run; UserError if its `results.json` is truncated, or changed so that it cannot be used."""
+    path = folder / RESULTS
     try:
-        found = json.loads((folder / RESULTS).read_text())
-    except (ValueError, RecursionError):
-        found = None
-    return checked_results(found, folder / RESULTS)
-
-
-def checked_results(found: Any, path: Path) -> dict[str, Any]:
-    """What was read from `path`; UserError if it is not what a run writes."""
-    try:
-        whole = _is_whole(found)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise UserError(f"'{path}' is not what a run writes: remove it and start the run again")
-    return found
-
-
-def _is_whole(found: dict[str, Any]) -> bool:
-    """Whether texts and numbers are where others read them; where something is missing, Python's own errors say so."""
-    parts, measures = found["eval"].values(), found["measures"]
-    texts = [found[key] for key in ("profile", "dataset", "model", "mode", "scoring", "data_sha256", "config_sha256")]
-    optional = (found.get(key) for key in ("eval_dataset", "control", "kind_sha256", "tests_sha256"))
-    texts += [text for text in optional if text is not None]
-    texts += [measure[key] for measure in measures for key in ("split", "mode", "measure")]
-    shares = [row[key] for row in (*parts, *measures) for key in ("accuracy", "ci_low", "ci_high")]
-    amounts = [found["seed"], found["seconds"], found["completion_length"], *(row["n"] for row in parts)]
-    amounts += [found["training"]["seconds"]] if found["training"] else []
-    known = (
-        found["method"] in METHODS and found["task"] in TASK_RULES and found.get("protocol", "base_to_new") in PROTOCOLS
-    )
-    "".join(texts).encode()  # all of them texts, and such as can be written
-    return (
-        known
-        and found["mode"] in MODES
-        and found["scoring"] in RULES
-        and type(found["seed"]) is int  # True is another
-        and all(0 <= share <= 1 for share in shares)  # NaN is neither
-        and all(0 <= amount < math.inf for amount in amounts)
-        and {"versions", "git_revision"} <= found.keys()
-        and not {"folder", "answers"} & found.keys()  # a report's own
-    )
+        found = RUN.validate_json(path.read_bytes(), strict=True)
+    except ValueError as error:
+        raise UserError(f"'{path}' is not what a run writes: remove it and start the run again") from error
+    return replace(found, folder=folder)
 
 
 def read_predictions(folder: Path, *rules: str) -> pd.DataFrame:
-    """The test answers of a complete run, an item and mode a row; UserError if they are torn, or changed.
+    """The test answers of a complete run, an item and mode a row; UserError if they are truncated, or changed.
 
     Args:
         rules: columns of scores that are needed.
@@ -249,22 +140,19 @@ def _predictions(path: Path, changed: int) -> pd.DataFrame | None:
     return table if whole else None
 
 
-def answers_of(run: dict[str, Any], *rules: str) -> pd.DataFrame:
-    """The test answers of a run (its results with their `folder`, or `answers` kept in an archive)."""
-    return run["answers"] if "answers" in run else read_predictions(run["folder"], *rules)
+def answers_of(run: Run, *rules: str) -> pd.DataFrame:
+    """The test answers of a run, an item and mode a row."""
+    return read_predictions(run.folder, *rules) if run.answers is None else run.answers
 
 
-def same_tests(*runs: dict[str, Any]) -> bool:
+def same_tests(*runs: Run) -> bool:
     """Whether runs were tested on the same items, as far as they say: items drawn anew have the names of others."""
-    return len({run["tests_sha256"] for run in runs if "tests_sha256" in run}) < 2
+    return len({run.tests_sha256 for run in runs if run.tests_sha256}) < 2
 
 
-def read_answers(runs: Iterable[dict[str, Any]], mode: str, rule: str) -> pd.DataFrame:
-    """Test answers of runs (`answers_of`) in a mode: base, seed, split, id, group, correct by a rule.
-
-    `base` is the pre-trained model.
-    """
-    tables = [answers_of(run, rule).assign(base=run["model"], seed=run["seed"]) for run in runs]
+def read_answers(runs: Iterable[Run], mode: str, rule: str) -> pd.DataFrame:
+    """Test answers of runs in a mode: base (the start model), seed, split, id, group, correct by a rule."""
+    tables = [answers_of(run, rule).assign(base=run.model, seed=run.seed) for run in runs]
     table = pd.concat(tables).rename(columns={rule: "correct"})
     return table.loc[table["mode"] == mode, ["base", "seed", "split", "id", "group", "correct"]]
 
@@ -272,14 +160,3 @@ def read_answers(runs: Iterable[dict[str, Any]], mode: str, rule: str) -> pd.Dat
 def complete_runs(out: Path) -> list[Path]:
     """All complete run folders under `out`, sorted by path."""
     return sorted(path.parent for path in out.rglob(RESULTS))
-
-
-def git_revision() -> str | None:
-    """The commit of the clone, with `+` if files differ; None outside git."""
-    try:
-        run = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], **run).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], **run).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+" if changed else "")

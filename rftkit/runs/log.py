@@ -32,7 +32,7 @@ COLUMNS = {
     "learning_rate": "learning_rate",
     "num_tokens": "tokens",
 }
-ROLLOUTS_KEPT = 16  # of each logged step
+ROLLOUTS_LOGGED = 16  # of each logged step
 COMPLETIONS = "completions.parquet"
 
 
@@ -127,7 +127,7 @@ class RunLog(TrainerCallback):
 
     def _keep_rollouts(self, step: int) -> None:
         logs = self.trainer._logs
-        count = min(ROLLOUTS_KEPT, len(logs["completion"]))
+        count = min(ROLLOUTS_LOGGED, len(logs["completion"]))
         for place in range(count):
             row = {"step": step, "prompt": completion_text(logs["prompt"][place])}
             row["completion"] = completion_text(logs["completion"][place])

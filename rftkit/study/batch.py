@@ -16,7 +16,7 @@ from rftkit.common.errors import UserError, within
 from rftkit.common.paths import LOGS
 from rftkit.models import load_processor
 from rftkit.report.pages import write_report
-from rftkit.runs.archive import is_archive, kept_results
+from rftkit.runs.archive import archived_runs, is_archive
 from rftkit.runs.folder import complete_runs, is_complete, read_results, read_settings
 from rftkit.settings import Settings, load_settings, study_seeds
 from rftkit.study.chapters import Chapter, datasets_of, dealt, runs_of
@@ -111,14 +111,14 @@ def _estimate(missing: list[Settings], profile: str, out: Path, jobs: int) -> st
     took: dict[Settings, list[float]] = {}
     for folder in complete_runs(out):
         with suppress(UserError):  # a run of an earlier version
-            seconds = read_results(folder)["seconds"]
+            seconds = read_results(folder).seconds
             took.setdefault(_kind(read_settings(folder)), []).append(seconds)
     kept: dict[Settings, list[float]] = {}
     # They have no config.yaml: made with the profile as it is.
-    for run in (run for place in sorted(LOGS.glob("*")) if is_archive(place) for run in kept_results(place)):
-        asked = {key: run.get(key) for key in ("dataset", "eval_dataset", "control", "protocol", "model")}
+    for run in (run for place in sorted(LOGS.glob("*")) if is_archive(place) for run in archived_runs(place)):
+        asked = {key: getattr(run, key) for key in ("dataset", "eval_dataset", "control", "protocol", "model")}
         with suppress(UserError):  # of a control, say, that is no more
-            kept.setdefault(_kind(load_settings(run["profile"], run["method"], **asked)), []).append(run["seconds"])
+            kept.setdefault(_kind(load_settings(run.profile, run.method, **asked)), []).append(run.seconds)
     took = kept | took
     known = [mean(took[kind]) for kind in map(_kind, missing) if kind in took]
     unknown = [settings for settings in missing if _kind(settings) not in took]

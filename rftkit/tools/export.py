@@ -7,7 +7,6 @@ import shutil
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -19,6 +18,7 @@ from rftkit.evaluate import generate
 from rftkit.models import load, load_processor, pick_device, scale_up
 from rftkit.run import generation_options, test_splits
 from rftkit.runs import folder as results
+from rftkit.runs.record import Run
 from rftkit.settings import METHODS, Settings
 from rftkit.tasks.registry import short_name
 
@@ -76,7 +76,7 @@ def _partial(out: Path) -> Path:
     return partial
 
 
-def _read_run(run: Path) -> tuple[Settings, dict[str, Any]]:
+def _read_run(run: Path) -> tuple[Settings, Run]:
     settings = results.read_settings(run)
     if not results.is_complete(run):
         raise UserError(f"the run in '{run}' is not complete: start the same rftkit run again to finish it")
@@ -142,7 +142,7 @@ def as_text(agreement: Agreement | None, settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def model_card(settings: Settings, found: dict[str, Any], agreement: Agreement | None) -> str:
+def model_card(settings: Settings, found: Run, agreement: Agreement | None) -> str:
     """A README with what was trained on what, how, from which seed, and what came out."""
     base = Path(settings.model).name if Path(settings.model).is_absolute() else settings.model
     dataset = results.data_title(settings.dataset, settings.eval_dataset)
@@ -150,12 +150,12 @@ def model_card(settings: Settings, found: dict[str, Any], agreement: Agreement |
     head = {"library_name": "transformers", "pipeline_tag": "image-text-to-text", "base_model": base, "tags": tags}
     facts = {"method": settings.method, "dataset": dataset}
     facts |= {name: getattr(settings, name) for name in ("protocol", "profile", "seed")}
-    facts |= {name: found[name] for name in ("data_sha256", "config_sha256", "git_revision", "versions")}
+    facts |= {name: getattr(found, name) for name in ("data_sha256", "config_sha256", "git_revision", "versions")}
     tested = settings.eval_dataset and short_name(settings.eval_dataset)
     config = vars(settings) | {"model": base, "dataset": short_name(settings.dataset), "eval_dataset": tested}
     rows = "\n".join(
-        f"| {part} | {row['n']} | {row['accuracy']:.3f} | {row['ci_low']:.3f} to {row['ci_high']:.3f} |"
-        for part, row in found["eval"].items()
+        f"| {part} | {row.n} | {row.accuracy:.3f} | {row.ci_low:.3f} to {row.ci_high:.3f} |"
+        for part, row in found.parts.items()
     )
     return f"""---
 {yaml.safe_dump(head, sort_keys=False)}---

@@ -22,7 +22,7 @@ from rftkit.common.errors import UserError, within
 from rftkit.common.pool import pool
 from rftkit.evaluate import encode
 from rftkit.models import load, lora_config, quieten
-from rftkit.runs.folder import versions
+from rftkit.runs.fingerprint import versions
 from rftkit.shared_prefix.generation import generate_forked
 from rftkit.tasks.classification import question
 from rftkit.tasks.example import Example
