@@ -12,11 +12,12 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from rftkit.common.errors import within
 from rftkit.common.statistics import proportion
-from rftkit.models import load, merged, scale_up
+from rftkit.models import load, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
 from rftkit.shared_prefix.generation import generate_forked, prefill
 from rftkit.shared_prefix.likelihood import log_probs_behind
+from rftkit.shared_prefix.merged_adapter import merged
 from rftkit.shared_prefix.vision import with_features
 from rftkit.tasks.example import Example, ExampleSet
 from rftkit.tasks.images import MAX_PIXELS, open_image

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import bitsandbytes as bnb
 import datasets
 import torch
 from peft import LoraConfig, PeftModel
-from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForImageTextToText,
@@ -28,7 +25,6 @@ from rftkit.common.paths import BUNDLED, model_folder
 from rftkit.common.processor import IMAGE_TOKEN, ImageTextProcessor
 
 LORA_TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
-MERGED_BYTES = 256 * 2**20  # of weights that LoRA is merged into; where there are more, its own products cost little
 # What a model's folder has beside its weights, each under one of these names; the first two kinds cannot be missed.
 FILES = (("tokenizer.json", "vocab.json"), ("processor_config.json", "preprocessor_config.json"),
          ("config.json",), ("generation_config.json",), ("tokenizer_config.json",))  # fmt: skip
@@ -191,32 +187,3 @@ def _broken_file(folder: Path) -> str | None:
             if not whole:
                 return f"its {file.name} is torn, or no JSON object"
     return None
-
-
-@contextmanager
-def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
-    """LoRA merged into the fp32 weights beside it, for passes without gradient: one product in place of three.
-
-    Afterwards the weights are the tensors they were before, so nothing is rounded away. bf16 and 4-bit weights are left
-    alone: they would be rounded.
-    """
-    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and _can_merge(layer)]
-    kept = [layer.get_base_layer().weight.data for layer in layers]
-    if sum(weight.nbytes for weight in kept) > MERGED_BYTES:
-        layers, kept = [], []
-    try:
-        for layer, weight in zip(layers, kept, strict=True):
-            layer.get_base_layer().weight.data = weight.clone()
-            layer.merge()
-            layer.forward = layer.get_base_layer().forward  # not by way of PEFT, which looks for adapters each time
-        yield
-    finally:
-        for layer, weight in zip(layers, kept, strict=True):
-            layer.__dict__.pop("forward", None)
-            layer.get_base_layer().weight.data = weight
-            layer.merged_adapters.clear()
-
-
-def _can_merge(layer: LoraLayer) -> bool:
-    weight = getattr(layer.get_base_layer(), "weight", None)
-    return weight is not None and weight.dtype == torch.float32 and not (layer.disable_adapters or layer.merged)

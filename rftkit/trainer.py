@@ -1,6 +1,7 @@
 """The QLoRA GRPO trainer for one GPU (or CPU), thin over trl.GRPOTrainer.
 
-Where it departs from the paper (arXiv 2503.16188, section 3; the whole table stands in README.md):
+The advantage and the loss are TRL's (`GRPOTrainer._generate_and_score_completions` and `_compute_loss`). `lesson.py`
+writes both out, small enough to read. Where training departs from the paper (arXiv 2503.16188, section 3; the whole table stands in README.md):
 - LoRA in fp32 on the language model, over an NF4 or bf16 base. The paper trains all weights.
 - A constant learning rate: a run of n steps is then the beginning of a longer one.
 - No reference model unless `beta` is above 0.
@@ -32,7 +33,7 @@ from rftkit.prompts import conversation
 from rftkit.rewards import reward_functions
 from rftkit.runs.log import RunLog
 from rftkit.settings import METHODS, Settings, completion_limit
-from rftkit.shared_prefix.trainer import SharedPrefixTrainer
+from rftkit.shared_prefix.sharing import SharedPrefixTrainer
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import open_image
 

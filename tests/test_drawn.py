@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rftkit.nano.card import thought_is_true
-from rftkit.nano.speech import Habit, scene_completion, scene_lookups, scene_reading
+from rftkit.nano.sentences import Habit, scene_completion, scene_lookups, scene_reading
 from rftkit.rewards import score
 from rftkit.settings import load_settings
 from rftkit.tasks.drawn.scenes import FIGURES, LEVELS, Scene, split_of

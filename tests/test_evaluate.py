@@ -5,8 +5,9 @@ import torch
 from peft import get_peft_model
 
 from rftkit.evaluate import answer_rows, encode, generate, pass_at_samples
-from rftkit.models import load, lora_config, merged
+from rftkit.models import load, lora_config
 from rftkit.prompts import conversation
+from rftkit.shared_prefix.merged_adapter import merged
 from rftkit.tasks.registry import open_set
 
 

@@ -20,7 +20,7 @@ from rftkit.nano.build import IMAGE_TOKENS, build_model, build_processor
 from rftkit.nano.card import unmet
 from rftkit.nano.corpus import Recipe, patches
 from rftkit.nano.pretrain import answer_loss, pretrain
-from rftkit.nano.speech import LOOKUPS, PLACES
+from rftkit.nano.sentences import LOOKUPS, PLACES
 from rftkit.prompts import MODES, conversation
 from rftkit.runs.collect import recipe_of
 from rftkit.settings import read_claims

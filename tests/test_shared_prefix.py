@@ -16,7 +16,7 @@ from trl import GRPOConfig, GRPOTrainer
 from rftkit.models import load_processor
 from rftkit.nano.build import build_model
 from rftkit.shared_prefix.packing import pack
-from rftkit.shared_prefix.trainer import SharedPrefixTrainer
+from rftkit.shared_prefix.sharing import SharedPrefixTrainer
 from rftkit.shared_prefix.vision import VisionFeatures
 
 UNUSED = str(Path(tempfile.gettempdir()) / "rftkit-test")

@@ -10,7 +10,7 @@ import pytest
 
 from rftkit.nano.card import LEAST_PASSED, MOST_STRICT, thought_is_true
 from rftkit.nano.corpus import CLASSES_IN_MEMORY
-from rftkit.nano.speech import THOUGHTS, Habit, completion, habits, scene_habits
+from rftkit.nano.sentences import THOUGHTS, Habit, completion, habits, scene_habits
 from rftkit.prompts import question_text
 from rftkit.settings import read_claims
 from rftkit.tasks.registry import DRAWN, open_set

@@ -19,7 +19,7 @@ from rftkit.memory.model_sizes import Shape, shape_named
 from rftkit.models import pick_device
 from rftkit.prompts import question_text
 from rftkit.settings import METHODS, Settings, completion_limit, with_steps
-from rftkit.shared_prefix.trainer import PAYS_FROM
+from rftkit.shared_prefix.sharing import PAYS_FROM
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import open_image
 

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from rftkit.models import IMAGE_TOKEN, ImageTextProcessor
-from rftkit.nano.speech import scene_vocabulary, vocabulary
+from rftkit.nano.sentences import scene_vocabulary, vocabulary
 from rftkit.prompts import MODES
 from rftkit.tasks.registry import DRAWN
 from rftkit.tasks.worlds import SIDE, worlds

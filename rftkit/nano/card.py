@@ -15,7 +15,7 @@ from rftkit.common.paths import DATA
 from rftkit.common.pool import pool
 from rftkit.evaluate import answer_rows, pass_at_samples
 from rftkit.models import load, resolve
-from rftkit.nano.speech import THOUGHTS, habits
+from rftkit.nano.sentences import THOUGHTS, habits
 from rftkit.prompts import MODES
 from rftkit.runs.folder import write_atomically
 from rftkit.tasks.drawn.scenes import DrawnTask

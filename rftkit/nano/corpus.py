@@ -13,7 +13,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from rftkit.nano.build import IMAGE_TOKENS, MERGE, PATCH
-from rftkit.nano.speech import (
+from rftkit.nano.sentences import (
     AS_ASKED,
     PLACES,
     Habit,

@@ -1,4 +1,4 @@
-"""Several completions of one prompt as one sequence: the layout behind `trainer.py`."""
+"""Several completions of one prompt as one sequence: the layout behind `sharing.py`."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from rftkit.tasks.drawn import math, puzzle, spatial
 from rftkit.tasks.example import ExampleSet
 from rftkit.tasks.outside.jsonl import JsonlFile, JsonlFolder
 from rftkit.tasks.outside.photos import PhotoFolder
-from rftkit.tasks.outside.tables import RealTable
+from rftkit.tasks.outside.table_sets import RealTable
 from rftkit.tasks.worlds import worlds
 
 DRAWN = {task.name: task for task in (math.TASK, puzzle.TASK, spatial.TASK)}

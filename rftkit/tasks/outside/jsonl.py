@@ -11,7 +11,7 @@ from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import opened
 from rftkit.tasks.outside.rows import check_texts, read_images
-from rftkit.tasks.outside.tables import Table, is_held_out, sample
+from rftkit.tasks.outside.table_sets import Table, is_held_out, sample
 
 FILES = {"train": "train.jsonl", "test": "test.jsonl"}
 

@@ -12,7 +12,7 @@ import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from rftkit.shared_prefix.trainer import SharedPrefixTrainer
+from rftkit.shared_prefix.sharing import SharedPrefixTrainer
 
 PHASES = ["step", "sampling", "scoring", "update"]
 

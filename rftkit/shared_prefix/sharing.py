@@ -33,8 +33,8 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from rftkit.models import merged
 from rftkit.shared_prefix.generation import generate_forked
+from rftkit.shared_prefix.merged_adapter import merged
 from rftkit.shared_prefix.packing import pack
 from rftkit.shared_prefix.trl_patches import labelled_positions_only
 from rftkit.shared_prefix.vision import FEATURES, unwrapped, with_features
