@@ -169,12 +169,12 @@ def read(reader, name: str, **options):
             raise
         reason = said(error).partition(". If you were")[0]
         if isinstance(error, SafetensorError) or "ignore_mismatched_sizes" in reason:
-            reason = "its weights are torn, or do not fit its config.json"
+            reason = "its weights are truncated, or do not fit its config.json"
         raise UserError(f"cannot read model '{name}': {_broken_file(Path(path)) or reason}") from error
 
 
 def _broken_file(folder: Path) -> str | None:
-    """Which of a folder's JSON files is torn or missing, which the libraries' words seldom say; None if none is."""
+    """Which of a folder's JSON files is truncated or missing, which the libraries' words seldom say; None if none is."""
     for number, names in enumerate(FILES):
         there = [folder / name for name in names if (folder / name).is_file()]
         if not there and folder.is_dir() and number < 2:
@@ -185,5 +185,5 @@ def _broken_file(folder: Path) -> str | None:
             except (ValueError, RecursionError):
                 whole = False
             if not whole:
-                return f"its {file.name} is torn, or no JSON object"
+                return f"its {file.name} is truncated, or no JSON object"
     return None

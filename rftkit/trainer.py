@@ -187,10 +187,10 @@ def train(trainer: Trainer, folder: Path) -> PreTrainedModel | PeftModel:
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; torn ones are removed.
+    """The newest checkpoint that was written to its end; truncated ones are removed.
 
     transformers writes `trainer_state.json` last, so a checkpoint that was being written when the run was killed has
-    none, or a torn one.
+    none, or a truncated one.
     """
     while folder.is_dir() and (path := get_last_checkpoint(str(folder))):
         try:

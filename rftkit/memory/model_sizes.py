@@ -69,7 +69,7 @@ def shape_named(name: str) -> Shape:
     try:
         return shape_of(config)
     except Exception as error:  # transformers raises all kinds of errors on a config that is not as it should be
-        raise UserError(f"model '{name}' is none of the Qwen2-VL family, or its config.json is torn") from error
+        raise UserError(f"model '{name}' is none of the Qwen2-VL family, or its config.json is truncated") from error
 
 
 def shape_of(config: PretrainedConfig) -> Shape:

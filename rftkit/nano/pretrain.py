@@ -157,7 +157,7 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     stage, step, loss and seconds.
     """
     _check(recipe)
-    if (out / "model.safetensors").exists() and not (out / "checkpoint.pt").exists():  # with one it may be torn
+    if (out / "model.safetensors").exists() and not (out / "checkpoint.pt").exists():  # with one it may be truncated
         raise UserError(f"'{out}' already holds a model: choose another --out")
     torch.manual_seed(recipe.seed)
     model, processor = _first_model(recipe)
@@ -248,8 +248,8 @@ def _read_checkpoint(out: Path, recipe: Recipe) -> dict | None:
     try:
         saved = torch.load(path, weights_only=True)
         other = saved["recipe"] != asdict(recipe)
-    except Exception as error:  # of torn files torch raises all kinds
-        raise UserError(f"'{path}' is torn: delete it to start from the beginning") from error
+    except Exception as error:  # of truncated files torch raises all kinds
+        raise UserError(f"'{path}' is truncated: delete it to start from the beginning") from error
     if other:
         raise UserError(f"'{out}' holds a checkpoint of another recipe: choose another --out or delete it")
     return saved

@@ -208,8 +208,8 @@ def _stored(folder: Path, entry: RealSet, stored: str) -> Any:
 
     try:
         saved = datasets.load_from_disk(str(folder))
-    except Exception as error:  # of torn files the library says no more than which word it misses
-        raise ValueError(f"what save_to_disk wrote there is torn: copy or save it again ({error})") from error
+    except Exception as error:  # of truncated files the library says no more than which word it misses
+        raise ValueError(f"what save_to_disk wrote there is truncated: copy or save it again ({error})") from error
     splits = saved if isinstance(saved, dict) else {stored if entry.has_one_split else str(saved.split): saved}
     if stored not in splits:
         raise FileNotFoundError(f"what save_to_disk wrote there has the splits {', '.join(splits)}")

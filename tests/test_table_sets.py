@@ -233,7 +233,7 @@ def test_torn_files_of_save_to_disk_are_said_to_be_torn(tmp_path, capfd, file, c
     capfd.readouterr()
     assert main(["data", "check", f"algopuzzlevqa@{tmp_path}"]) == 2
     written = capfd.readouterr().err
-    assert "what save_to_disk wrote there is torn: copy or save it again" in written and written.count("\n") == 1
+    assert "what save_to_disk wrote there is truncated: copy or save it again" in written and written.count("\n") == 1
 
 
 def test_repeated_ids_and_empty_splits_are_problems(tmp_path):

@@ -1,4 +1,4 @@
-"""Files that were torn or changed by hand, and places where nothing can be written: one line and exit status 2."""
+"""Files that were truncated or changed by hand, and places where nothing can be written: one line and exit status 2."""
 
 import json
 import os
@@ -144,20 +144,20 @@ def test_a_run_is_whole_again_once_its_results_are_removed(trained, tmp_path):
 # A file of a model's folder, what becomes of it (None: it is missing), and what is said.
 MODELS = [
     ("config.json", None, "no model '"),
-    ("config.json", b"", "its config.json is torn"),
-    ("config.json", b"[]", "its config.json is torn"),
+    ("config.json", b"", "its config.json is truncated"),
+    ("config.json", b"[]", "its config.json is truncated"),
     ("config.json", b"{}", "Should have a `model_type` key"),
     ("config.json", b'{"model_type": "qwen2_vl", "text_config": 3}', "Validation error for field 'text_config': "),
     ("model.safetensors", None, "no file named model.safetensors"),
-    ("model.safetensors", b"", "its weights are torn"),
-    ("model.safetensors", 0.5, "its weights are torn"),
+    ("model.safetensors", b"", "its weights are truncated"),
+    ("model.safetensors", 0.5, "its weights are truncated"),
     ("tokenizer.json", None, "it has no tokenizer.json"),
-    ("tokenizer.json", 0.5, "its tokenizer.json is torn"),
-    ("tokenizer_config.json", b"[]", "its tokenizer_config.json is torn"),
+    ("tokenizer.json", 0.5, "its tokenizer.json is truncated"),
+    ("tokenizer_config.json", b"[]", "its tokenizer_config.json is truncated"),
     ("processor_config.json", None, "it has no processor_config.json"),
-    ("processor_config.json", b"{", "its processor_config.json is torn"),
+    ("processor_config.json", b"{", "its processor_config.json is truncated"),
     ("generation_config.json", b"{}", "has no end token"),
-    ("generation_config.json", b"[]", "its generation_config.json is torn"),
+    ("generation_config.json", b"[]", "its generation_config.json is truncated"),
     ("chat_template.jinja", None, "has no chat template"),
     ("chat_template.jinja", 0.5, "the chat template of model"),
     ("chat_template.jinja", b"hello", "does not write <|image_pad|> where a picture stands"),
@@ -189,7 +189,7 @@ def test_weights_of_another_size(tmp_path, capsys):
     config["text_config"]["intermediate_size"] //= 2
     model = broken_model(tmp_path / "model", "config.json", json.dumps(config).encode())
     line = one_line(capsys, "evaluate", "--model", str(model), "--data", "shapes", "--limit", "1")
-    assert "its weights are torn, or do not fit its config.json" in line
+    assert "its weights are truncated, or do not fit its config.json" in line
 
 
 def test_weights_that_lack_a_part_are_not_made_up(tmp_path, capsys):
@@ -219,7 +219,7 @@ def test_a_card_of_a_torn_recipe(tmp_path, capsys, content):
 def test_a_torn_checkpoint_of_pretraining(tmp_path, capsys):
     (tmp_path / "checkpoint.pt").write_bytes(b"torn")
     line = one_line(capsys, "nano", "pretrain", "--out", str(tmp_path))
-    assert "checkpoint.pt' is torn: delete it to start from the beginning" in line
+    assert "checkpoint.pt' is truncated: delete it to start from the beginning" in line
 
 
 def test_pretraining_goes_on_where_its_last_save_was_interrupted(tmp_path, monkeypatch):
