@@ -174,7 +174,7 @@ def read(reader, name: str, **options):
 
 
 def _broken_file(folder: Path) -> str | None:
-    """Which of a folder's JSON files is truncated or missing, which the libraries' words seldom say; None if none is."""
+    """Which of a folder's JSON files is truncated or missing; the libraries seldom say it. None if none is."""
     for number, names in enumerate(FILES):
         there = [folder / name for name in names if (folder / name).is_file()]
         if not there and folder.is_dir() and number < 2:

@@ -94,12 +94,12 @@ def test_what_cannot_be_exported_is_one_line(run, tmp_path, capsys):
     assert "--check must be at least 0" in line(run, tmp_path / "out", "--check", -1)
     zero = execute(load_settings("smoke", "zero_shot", test_items=2, pass_items=0), tmp_path)
     assert "trained nothing" in line(zero, tmp_path / "out")
-    torn = shutil.copytree(run, tmp_path / "torn")
-    (torn / "results.json").unlink()
-    assert "not complete" in line(torn, tmp_path / "out")
-    shutil.copy(run / "results.json", torn)
-    shutil.rmtree(torn / "adapter")
-    assert "has no adapter" in line(torn, tmp_path / "out")
+    truncated = shutil.copytree(run, tmp_path / "truncated")
+    (truncated / "results.json").unlink()
+    assert "not complete" in line(truncated, tmp_path / "out")
+    shutil.copy(run / "results.json", truncated)
+    shutil.rmtree(truncated / "adapter")
+    assert "has no adapter" in line(truncated, tmp_path / "out")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 
@@ -113,19 +113,19 @@ TORN = [
 
 @pytest.mark.parametrize(("name", "said"), TORN)
 @pytest.mark.parametrize("share", [0, 2, 0.5])
-def test_torn_and_missing_files_are_one_line_and_leave_nothing(run, tmp_path, capsys, name, said, share):
-    torn = shutil.copytree(run, tmp_path / "torn")
-    content = (torn / name).read_bytes()
+def test_truncated_and_missing_files_are_one_line_and_leave_nothing(run, tmp_path, capsys, name, said, share):
+    truncated = shutil.copytree(run, tmp_path / "truncated")
+    content = (truncated / name).read_bytes()
     if share == 2:
-        (torn / name).unlink()
+        (truncated / name).unlink()
     else:
-        (torn / name).write_bytes(content[: int(share * len(content))])
-    assert main(["export", str(torn), str(tmp_path / "out")]) == 2
+        (truncated / name).write_bytes(content[: int(share * len(content))])
+    assert main(["export", str(truncated), str(tmp_path / "out")]) == 2
     written = capsys.readouterr().err
     missing = {"results.json": "is not complete", "adapter/adapter_config.json": "has no adapter",
                "adapter/adapter_model.safetensors": "the folder has no adapter_model.safetensors"}  # fmt: skip
     assert (missing.get(name, said) if share == 2 else said) in written and written.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["torn"]
+    assert [path.name for path in tmp_path.iterdir()] == ["truncated"]
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_study_that_is_killed_leaves_no_process_and_goes_on_with_what_is_missi
                 one.kill()
     made = {folder: (folder / RESULTS).stat().st_mtime_ns for folder in complete_runs(tmp_path / "out")}
     locks = {lock.name for lock in (tmp_path / "out" / "mine" / ".locks").iterdir()}
-    assert len(made) == 1 and locks - {folder.name for folder in made}  # the other is torn, and its lock is there
+    assert len(made) == 1 and locks - {folder.name for folder in made}  # the other is truncated, and its lock is there
     (tmp_path / "hold").unlink()
     monkeypatch.setattr(jobs, "NOTEBOOKS", tmp_path)
     assert main(arguments) == 0

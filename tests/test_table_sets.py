@@ -227,7 +227,7 @@ def test_folders_without_the_split_are_one_line(tmp_path, write, line, capfd):
 
 @pytest.mark.parametrize("file", ["dataset_dict.json", "data/state.json", "data/dataset_info.json"])
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"splits": 3}'])
-def test_torn_files_of_save_to_disk_are_said_to_be_torn(tmp_path, capfd, file, content):
+def test_truncated_files_of_save_to_disk_are_said_to_be_torn(tmp_path, capfd, file, content):
     formats.algopuzzlevqa(tmp_path)
     (tmp_path / file).write_text(content)
     capfd.readouterr()

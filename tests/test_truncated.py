@@ -70,7 +70,7 @@ def test_results_that_were_changed_by_hand(run, capsys, place, value):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", "\0", '"text"', '{"profile": "nano"}'])
-def test_results_that_are_torn(run, capsys, content):
+def test_results_that_are_truncated(run, capsys, content):
     (run / "results.json").write_text(content)
     assert "results.json' is not what a run writes" in one_line(capsys, "report", "--runs", str(run.parent))
 
@@ -108,11 +108,11 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
-def test_predictions_that_are_torn(trained, tmp_path, capsys, share):
-    torn = shutil.copytree(trained, tmp_path / "runs" / "run")
-    path = torn / "predictions.parquet"
+def test_predictions_that_are_truncated(trained, tmp_path, capsys, share):
+    truncated = shutil.copytree(trained, tmp_path / "runs" / "run")
+    path = truncated / "predictions.parquet"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    for command in (f"report --runs {tmp_path / 'runs'}", f"export {torn} {tmp_path / 'out'} --check 1"):
+    for command in (f"report --runs {tmp_path / 'runs'}", f"export {truncated} {tmp_path / 'out'} --check 1"):
         assert "predictions.parquet' is not what a run writes" in one_line(capsys, *command.split())
     refused = "it is not UTF-8 text" if share else "holds no predictions"
     assert refused in one_line(capsys, "rescore", str(path))
@@ -121,24 +121,24 @@ def test_predictions_that_are_torn(trained, tmp_path, capsys, share):
 
 @pytest.mark.parametrize("content", ["", "step\n1\nx\n", "loss\n0.5\n", "\0"])
 @pytest.mark.parametrize("table", ["metrics.csv", "completions.parquet"])
-def test_a_torn_log_of_a_run_that_goes_on_is_a_user_error(trained, tmp_path, table, content):
-    torn = shutil.copytree(trained, tmp_path / trained.parent.name / trained.name)
-    (torn / "results.json").unlink()
-    (torn / table).write_text(content)
+def test_a_truncated_log_of_a_run_that_goes_on_is_a_user_error(trained, tmp_path, table, content):
+    truncated = shutil.copytree(trained, tmp_path / trained.parent.name / trained.name)
+    (truncated / "results.json").unlink()
+    (truncated / table).write_text(content)
     with pytest.raises(UserError, match=f"{table}' is not what a run writes: remove the folder"):
-        read_log(torn / table)
+        read_log(truncated / table)
     if table == "metrics.csv":
         with pytest.raises(UserError, match="is not what a run writes"):
             execute(load_settings("smoke", "sft", steps=1, test_items=2, pass_items=0), tmp_path)
 
 
 def test_a_run_is_whole_again_once_its_results_are_removed(trained, tmp_path):
-    torn = shutil.copytree(trained, tmp_path / trained.parent.name / trained.name)
-    (torn / "predictions.parquet").write_bytes(b"")
-    (torn / "results.json").unlink()
+    truncated = shutil.copytree(trained, tmp_path / trained.parent.name / trained.name)
+    (truncated / "predictions.parquet").write_bytes(b"")
+    (truncated / "results.json").unlink()
     execute(load_settings("smoke", "sft", steps=1, test_items=2, pass_items=0), tmp_path)
-    assert read_results(torn).parts == read_results(trained).parts
-    pd.testing.assert_frame_equal(read_predictions(torn), read_predictions(trained))
+    assert read_results(truncated).parts == read_results(trained).parts
+    pd.testing.assert_frame_equal(read_predictions(truncated), read_predictions(trained))
 
 
 # A file of a model's folder, what becomes of it (None: it is missing), and what is said.
@@ -210,14 +210,14 @@ def test_a_broken_base_is_not_exported(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"parameters": 1, "vague": 0.5, "seed": 0, "sets": 3}'])
-def test_a_card_of_a_torn_recipe(tmp_path, capsys, content):
+def test_a_card_of_a_truncated_recipe(tmp_path, capsys, content):
     model = broken_model(tmp_path / "model", "recipe.json", content.encode())
     line = one_line(capsys, "nano", "card", "--model", str(model))
     assert "recipe.json' is not what rftkit nano pretrain writes" in line
 
 
-def test_a_torn_checkpoint_of_pretraining(tmp_path, capsys):
-    (tmp_path / "checkpoint.pt").write_bytes(b"torn")
+def test_a_truncated_checkpoint_of_pretraining(tmp_path, capsys):
+    (tmp_path / "checkpoint.pt").write_bytes(b"truncated")
     line = one_line(capsys, "nano", "pretrain", "--out", str(tmp_path))
     assert "checkpoint.pt' is truncated: delete it to start from the beginning" in line
 
@@ -231,17 +231,17 @@ def test_pretraining_goes_on_where_its_last_save_was_interrupted(tmp_path, monke
 
     def interrupted(self, folder):
         save(self, folder)
-        (folder / "model.safetensors").write_bytes(b"torn")
+        (folder / "model.safetensors").write_bytes(b"truncated")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(recipe, tmp_path / "torn")
+        pretrain.pretrain(recipe, tmp_path / "truncated")
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", save)
-    resumed = load_file(pretrain.pretrain(recipe, tmp_path / "torn") / "model.safetensors")
+    resumed = load_file(pretrain.pretrain(recipe, tmp_path / "truncated") / "model.safetensors")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     with pytest.raises(UserError, match="already holds a model"):
-        pretrain.pretrain(recipe, tmp_path / "torn")
+        pretrain.pretrain(recipe, tmp_path / "truncated")
 
 
 def test_a_place_that_cannot_be_written(run, trained, capsys):
