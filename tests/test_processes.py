@@ -19,7 +19,7 @@ from rftkit.common.paths import PROFILES
 # Without a GPU the processes find each other over gloo; `accelerate launch --cpu` would start one.
 TWO = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
-PROGRAM = {"sft": ["-m", "rftkit"], "no_thinking_rl": [str(Path(__file__).parent / "fixed_rollouts.py")]}
+PROGRAM = {"sft": ["-m", "rftkit.cli"], "no_thinking_rl": [str(Path(__file__).parent / "fixed_rollouts.py")]}
 
 
 def run(out, method, *launcher):

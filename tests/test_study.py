@@ -48,7 +48,7 @@ def test_a_study_in_which_every_notebook_fails_says_so(mine, tmp_path, capsys, m
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_what_runs_and_starts_no_more(sent, mine, tmp_path):
-    command = [sys.executable, "-m", "rftkit", "study", "--profile", mine, "--out", "out", "--jobs", "2"]
+    command = [sys.executable, "-m", "rftkit.cli", "study", "--profile", mine, "--out", "out", "--jobs", "2"]
     command += ["--only", "03", "--seeds", "3"]  # a notebook and a helper
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

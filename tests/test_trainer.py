@@ -143,7 +143,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path, 
 @pytest.mark.parametrize("method", ["sft", "no_thinking_rl"])
 def test_a_run_killed_at_any_step_goes_on_to_the_same_numbers(tmp_path, method):
     options = ["--profile", "smoke", "--method", method, "--steps", "6"]
-    command = [sys.executable, "-m", "rftkit", "run", *options, "--out", str(tmp_path / "killed")]
+    command = [sys.executable, "-m", "rftkit.cli", "run", *options, "--out", str(tmp_path / "killed")]
     settings = smoke(method, steps=6)
     whole = execute(settings, tmp_path / "whole")
     folder = folder_of(settings, tmp_path / "killed")

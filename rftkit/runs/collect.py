@@ -173,10 +173,9 @@ def recipe_of(model: str) -> dict[str, Any] | None:
 
 
 def _recipe(model: str) -> dict[str, Any] | None:
-    folder = model_folder(model)
-    made = None
+    folder, made = model_folder(model) or Path(model), None
     with suppress(OSError, ValueError):
-        made = json.loads((folder / "recipe.json").read_text()) if folder else None
+        made = json.loads((folder / "recipe.json").read_text())
     return made if isinstance(made, dict) and "vague" in made else None
 
 
