@@ -1,7 +1,7 @@
 """From a set's name to the set: the one place that looks at what kind of name it is.
 
 A new bundled classification set is a file in `worlds/`. A new drawn task is a file in `drawn/` and a line in `DRAWN`.
-A new set of the hub is an entry in `outside/real_sets.py`. A new kind of source is a class with `named` and a line in
+A new set of the hub is an entry in `outside/sets.yaml`. A new kind of source is a class with `named` and a line in
 `SOURCES`.
 """
 
