@@ -1,4 +1,4 @@
-"""What a study consists of: its notebooks, their methods, sets, models and seeds, and the runs these make."""
+"""What a study consists of: its notebooks, their methods, sets, models and seeds, and the runs that they show."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rftkit.common.errors import UserError
-from rftkit.prompts import MODES
+from rftkit.common.paths import PROFILES
 from rftkit.run import folder_of, with_seeds
 from rftkit.runs.collect import short_names
-from rftkit.settings import METHODS, Settings, every_control, load_profile, read_claims
+from rftkit.runs.folder import is_complete
+from rftkit.settings import Settings, every_control, load_profile, read_claims
+from rftkit.tasks.registry import short_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +42,29 @@ class Chapter:
         parts = [self.notebook, self.parameters.get("dataset"), self.protocol, self.model_title or self.model]
         return "-".join(filter(None, parts))
 
-    @property
-    def weight(self) -> int:
-        """How long a run takes, roughly: twice as long if it writes thoughts."""
-        methods = (*self.methods, *(method for method, _ in self.controls))
-        return max(2 if MODES[METHODS[method].mode].tags else 1 for method in methods)
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a study does of a chapter: some seeds, their runs by folder, and the notebook that shows them."""
+
+    chapter: Chapter
+    runs: dict[Path, Settings]
+    parameters: dict[str, Any]  # what papermill puts into the notebook's cell of parameters
+    executed: Path  # the executed copy
+
+    def missing(self) -> dict[Path, Settings]:
+        return {folder: settings for folder, settings in self.runs.items() if not is_complete(folder)}
+
+
+def _sets(datasets: Sequence[str], methods: Sequence[str], matrix_items: int = 0, **own: Any) -> Chapter:
+    """The notebook of several sets. Its matrix tests what is trained on one set on the others."""
+    parameters = {"methods": methods, "matrix_items": matrix_items}
+    return Chapter("05_math_spatial_puzzle", methods, (), tuple(datasets), parameters, headline=False, **own)
+
+
+def _when_to_think(dataset: str) -> Chapter:
+    parameters = {"dataset": dataset}
+    return Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), (), (dataset,), parameters, headline=False, seeds=3)
 
 
 RL_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer")
@@ -56,46 +76,14 @@ CHAPTERS = (
     Chapter("02_cls_rl", ("cls_rl",)),
     Chapter("03_no_thinking_rl", ("no_thinking_rl",)),
     Chapter("04_think_after_answer", ("think_after_answer",)),
-    Chapter(
-        "05_math_spatial_puzzle",
-        SET_METHODS,
-        datasets=("math", "spatial", "puzzle", "shapes", "digits", "emoji", "flags", "textures"),
-        parameters={"methods": SET_METHODS},
-        headline=False,
-    ),
-    *(
-        Chapter(
-            "05_math_spatial_puzzle",
-            SET_METHODS,
-            datasets=("shapes",),
-            parameters={"methods": SET_METHODS, "matrix_items": 0},
-            headline=False,
-            protocol=protocol,
-            seeds=seeds,
-        )
-        for protocol, seeds in (("few_shot", None), ("open_set", 5))
-    ),
-    Chapter(  # what `size` in data/claims.yaml compares: all methods would make a night of it
-        "05_math_spatial_puzzle",
-        SIZE_METHODS,
-        datasets=tuple(LARGER["sets"]),
-        parameters={"methods": SIZE_METHODS, "matrix_items": 0},
-        headline=False,
-        model=LARGER["model"],
-        seeds=LARGER["seeds"],
-    ),
+    _sets(("math", "spatial", "puzzle", "shapes", "digits", "emoji", "flags", "textures"), SET_METHODS, 50),
+    _sets(("shapes",), SET_METHODS, protocol="few_shot"),
+    _sets(("shapes",), SET_METHODS, protocol="open_set", seeds=5),
+    # What `size` in data/claims.yaml compares: all methods would make a night of it.
+    _sets(LARGER["sets"], SIZE_METHODS, model=LARGER["model"], seeds=LARGER["seeds"]),
     Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
-    *(
-        Chapter(
-            "06_when_to_think",
-            (*RL_METHODS, "adaptive"),
-            datasets=(name,),
-            parameters={"dataset": name},
-            headline=False,
-            seeds=3,
-        )
-        for name in ("math", "puzzle")
-    ),
+    _when_to_think("math"),
+    _when_to_think("puzzle"),
     Chapter("10_controls", (), every_control(), parameters={"controls": None}, headline=False),
 )
 
@@ -120,7 +108,25 @@ def chapters(profile: str, only: tuple[str, ...] | None, models: Sequence[str] =
     return named if models else chosen
 
 
-def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
+def parts_of(plan: dict[Chapter, list[int]], profile: str, dataset: str | None, out: Path) -> list[Part]:
+    """The parts of a study that have something to run.
+
+    Args:
+        plan: the seeds of each chapter (`dealt`).
+        dataset: a set asked for in place of the chapters' own.
+    """
+    parts = []
+    for chapter, seeds in plan.items():
+        if runs := _runs_of(chapter, profile, dataset, seeds, out):
+            parameters = _parameters(chapter, profile, seeds, list(runs.values()), out)
+            of_set, of_seed = dataset and short_name(dataset), f"s{seeds[0]}" if seeds[0] else None
+            name = "-".join(filter(None, (chapter.title, of_set, of_seed)))  # parts of a study overwrite no other's
+            executed = out / Path(profile).stem / "notebooks" / f"{name}.ipynb"
+            parts.append(Part(chapter, runs, parameters, executed))
+    return parts
+
+
+def _runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
     """The runs of a chapter by their folders."""
     methods = [(method, None) for method in chapter.methods] + list(chapter.controls)
     own = {"model": chapter.model, "protocol": chapter.protocol}
@@ -140,6 +146,23 @@ def datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]
     if (chapter.protocol or chapter.seeds) and dataset:
         return tuple(name for name in chapter.datasets if name == dataset)
     return (dataset,) if dataset or not chapter.datasets else chapter.datasets
+
+
+def _parameters(chapter: Chapter, profile: str, seeds: list[int], runs: list[Settings], out: Path) -> dict[str, Any]:
+    """The notebook's parameters. It runs elsewhere, so paths are whole."""
+    bundled = (PROFILES / f"{profile}.yaml").is_file()
+    found = {
+        "profile": profile if bundled else str(Path(profile).resolve()),
+        "seeds": seeds,
+        "out": str(out.resolve()),
+        "model": chapter.model,
+    }
+    sets = list(dict.fromkeys(run.dataset for run in runs))
+    if chapter.datasets and "dataset" not in chapter.parameters:
+        found |= {"datasets": sets, "protocol": runs[0].protocol}
+    else:
+        found |= {"dataset": sets[0]}
+    return found | chapter.parameters
 
 
 def dealt(

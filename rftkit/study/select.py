@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from concurrent.futures import Future
 from pathlib import Path
@@ -34,7 +33,6 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     # A run's name does not say how it is looked at on the way: a curve of another rule would be found again.
     folder = out / "selection" / f"{grid[0].val_items}-items-every-{grid[0].eval_every}"
     folder.mkdir(parents=True, exist_ok=True)  # before the work: it may be a place where nothing can be written
-    os.environ["TQDM_DISABLE"] = "1"  # of the children: one bar is enough
     with pool(threads=1) as workers:
         waiting = [workers.submit(_run, settings, folder) for settings in grid]
         points = [_points(settings, run) for settings, run in zip(grid, tqdm(waiting, desc="runs"), strict=True)]
@@ -73,7 +71,7 @@ def _grid(profile: str, dataset: str, control: str | None) -> list[Settings]:
             val_items=rule["items"],
             test_items=2,
             pass_items=0,
-        )  # fmt: skip
+        )
         for method in methods
         for rate in rates
     ]
