@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from itertools import cycle, islice
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.queues import SimpleQueue
-from threading import Event, Thread, Timer
+from threading import TIMEOUT_MAX, Event, Thread, Timer
 from typing import Any
 
 import psutil
@@ -48,6 +48,7 @@ def pool(
                 yield workers
             except BaseException:  # what waits in the queue would still be done; nothing else starts processes here
                 for process in set(active_children()) - others:
+                    end_children(process.pid)
                     process.kill()
                 raise
     except BrokenProcessPool as error:
@@ -79,48 +80,41 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
+def end_children(parent: int | None = None) -> None:
+    """End all that a process (None: this one) has started, by force."""
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(parent).children(recursive=True):
+            process.kill()
+
+
 def attempt(
-    work: Callable[..., Any], *arguments: Any, stop: Callable[[], None] = interrupt_main, minutes: float | None
+    work: Callable[..., Any], *arguments: Any, minutes: float | None, stop: Callable[[], None] = interrupt_main
 ) -> str | None:
-    """Do work in a process of the pool. Returns what went wrong, if something did: a line, or the last lines.
+    """Do work in a process of a pool. Returns what went wrong, if something did: in a line, or the last lines of it.
 
     Args:
         minutes: how long it may take.
-        stop: ends it with an error when it has taken longer.
+        stop: called in a thread when it takes longer; ends it with an error.
     """
-    try:
-        with _time_limit(minutes, stop):
-            work(*arguments)
-    except Exception as error:
-        known = as_user_error(error)
-        return f": {known}" if known else "\n".join(["; its last lines:", *traceback.format_exc().splitlines()[-30:]])
-    return None
-
-
-@contextmanager
-def _time_limit(minutes: float | None, stop: Callable[[], None]) -> Iterator[None]:
-    """UserError if the block takes longer."""
-    if minutes is None:
-        yield
-        return
-    reached = Event()
+    late = Event()
 
     def end() -> None:
-        reached.set()
+        late.set()
         stop()
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    timer = Timer(60 * minutes, end)
+    timer = Timer(TIMEOUT_MAX if minutes is None else 60 * minutes, end)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what `interrupt_main` calls
     timer.start()
     try:
         try:
-            yield
+            work(*arguments)
         finally:
             timer.cancel()
-            timer.join()  # it stops the block here, or not at all
-    except BaseException as error:
-        if reached.is_set():
-            raise UserError(f"stopped: the time limit of {minutes:g} minutes was reached") from error
-        raise
-    finally:
-        signal.signal(signal.SIGINT, before)
+            timer.join()  # it ends the work here, or not at all
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except BaseException as error:  # KeyboardInterrupt is not even an Exception
+        if late.is_set():
+            return f": stopped: the time limit of {minutes:g} minutes was reached"
+        known = as_user_error(error)
+        return f": {known}" if known else "\n".join(["; its last lines:", *traceback.format_exc().splitlines()[-30:]])
+    return None

@@ -43,15 +43,8 @@ def study(
 ) -> int:
     """Make what is missing, report, and return 0, or 1 if a run or a notebook failed (the others are still made).
 
-    Args:
-        only: numbers of notebooks, or `all`; None: the headline, 01 to 04.
-        seeds: how many; None: as many as the profile says.
-        models: the models to start from, each with all seeds; None: what the profile says.
-        first_seed: the lowest of them: several people's runs can be pooled if their seeds differ.
-        jobs: processes at once, which share the cores; None: as many as there are GPUs; on a CPU two, or one if
-            there is one core.
-        shard: `i/n`: the i-th of n parts of the work, for n machines.
-        time_limit: minutes after which a run, or the notebook that shows it, is stopped.
+    The arguments are the flags of `rftkit study` (`cli.FLAGS`). Without `jobs` there are as many processes as GPUs; on
+    a CPU two, or one if there is one core. Without `seeds` and `models` the profile says which.
     """
     began = time.perf_counter()
     count = study_seeds(profile) if seeds is None else seeds
@@ -164,7 +157,6 @@ def _estimate(missing: list[Settings], took: dict[Settings, float], profile: str
 
 def _estimate_command(settings: Settings, profile: str) -> str:
     """The `rftkit estimate` of a run."""
-    flags = {"profile": profile, "dataset": settings.dataset, "method": settings.method, "model": settings.model}
-    flags |= {"control": settings.control, "eval-dataset": settings.eval_dataset}
-    flags |= {"protocol": None if settings.protocol == Settings.protocol else settings.protocol}
+    names = ("dataset", "method", "model", "control", "eval_dataset", "protocol")
+    flags = {"profile": profile} | {name.replace("_", "-"): getattr(settings, name) for name in names}
     return shlex.join(["rftkit", "estimate", *(f"--{name}={value}" for name, value in flags.items() if value)])

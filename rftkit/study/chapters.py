@@ -62,13 +62,8 @@ def _sets(datasets: Sequence[str], methods: Sequence[str], matrix_items: int = 0
     return Chapter("05_math_spatial_puzzle", methods, (), tuple(datasets), parameters, headline=False, **own)
 
 
-def _when_to_think(dataset: str) -> Chapter:
-    parameters = {"dataset": dataset}
-    return Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), (), (dataset,), parameters, headline=False, seeds=3)
-
-
-RL_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer")
-SET_METHODS = ("zero_shot", "sft", *RL_METHODS, "adaptive")
+WHEN_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer", "adaptive")
+SET_METHODS = ("zero_shot", "sft", *WHEN_METHODS)
 SIZE_METHODS = ("zero_shot", "cls_rl", "no_thinking_rl")
 LARGER = read_claims()["size"]  # a model beside those of the design: its sets and seeds
 CHAPTERS = (
@@ -81,9 +76,9 @@ CHAPTERS = (
     _sets(("shapes",), SET_METHODS, protocol="open_set", seeds=5),
     # What `size` in data/claims.yaml compares: all methods would make a night of it.
     _sets(LARGER["sets"], SIZE_METHODS, model=LARGER["model"], seeds=LARGER["seeds"]),
-    Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
-    _when_to_think("math"),
-    _when_to_think("puzzle"),
+    Chapter("06_when_to_think", WHEN_METHODS, headline=False),
+    Chapter("06_when_to_think", WHEN_METHODS, (), ("math",), {"dataset": "math"}, headline=False, seeds=3),
+    Chapter("06_when_to_think", WHEN_METHODS, (), ("puzzle",), {"dataset": "puzzle"}, headline=False, seeds=3),
     Chapter("10_controls", (), every_control(), parameters={"controls": None}, headline=False),
 )
 

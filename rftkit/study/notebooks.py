@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from papermill import execute_notebook
 
 
@@ -27,10 +25,3 @@ def execute(notebook: Path, parameters: dict[str, Any], executed: Path) -> None:
     finally:
         if unfinished.exists():
             unfinished.replace(executed)
-
-
-def stop() -> None:
-    """End the kernel of this process and all that it started, by force: papermill then says that it died."""
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()

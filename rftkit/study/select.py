@@ -12,10 +12,9 @@ from tqdm.auto import tqdm
 
 from rftkit.common.errors import Diverged, UserError
 from rftkit.common.pool import pool
-from rftkit.models import quieten
-from rftkit.run import execute
 from rftkit.runs.folder import CURVE, write_atomically
 from rftkit.settings import METHODS, Settings, load_settings, read_claims
+from rftkit.study.workers import make_run
 from rftkit.tasks.registry import open_set
 
 
@@ -34,7 +33,7 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     folder = out / "selection" / f"{grid[0].val_items}-items-every-{grid[0].eval_every}"
     folder.mkdir(parents=True, exist_ok=True)  # before the work: it may be a place where nothing can be written
     with pool(threads=1) as workers:
-        waiting = [workers.submit(_run, settings, folder) for settings in grid]
+        waiting = [workers.submit(make_run, settings, folder) for settings in grid]
         points = [_points(settings, run) for settings, run in zip(grid, tqdm(waiting, desc="runs"), strict=True)]
     table = pd.concat(points)[
         ["method", "learning_rate", "step", "half", "mode", "n", "kl", *dict.fromkeys(("strict", "lenient", data.rule))]
@@ -75,11 +74,6 @@ def _grid(profile: str, dataset: str, control: str | None) -> list[Settings]:
         for method in methods
         for rate in rates
     ]
-
-
-def _run(settings: Settings, out: Path) -> Path:
-    quieten()
-    return execute(settings, out)
 
 
 def _points(settings: Settings, run: Future) -> pd.DataFrame:

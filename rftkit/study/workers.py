@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from rftkit.common.errors import UserError
 from rftkit.common.paths import NOTEBOOKS
-from rftkit.common.pool import attempt, pool
+from rftkit.common.pool import attempt, end_children, pool
 from rftkit.models import quieten
 from rftkit.run import execute
 from rftkit.runs.folder import is_complete, read_results
@@ -65,10 +65,10 @@ def make_runs(
                     _tell(title, folders)
 
 
-def make_run(settings: Settings, out: Path) -> None:
+def make_run(settings: Settings, out: Path) -> Path:
     """What a worker does. It keeps what it has loaded from run to run."""
     quieten()
-    execute(settings, out)
+    return execute(settings, out)
 
 
 def _tell(title: str, folders: set[Path]) -> None:
@@ -87,7 +87,7 @@ def execute_notebooks(parts: list[Part], jobs: int, minutes: float | None) -> li
         futures = {}
         for part in parts:
             job = (notebooks.execute, NOTEBOOKS / f"{part.chapter.notebook}.ipynb", part.parameters, part.executed)
-            futures[workers.submit(attempt, *job, stop=notebooks.stop, minutes=minutes)] = part
+            futures[workers.submit(attempt, *job, stop=end_children, minutes=minutes)] = part
         for future in as_completed(futures):
             part = futures[future]
             if problem := future.result():
