@@ -1,5 +1,6 @@
 """The batch: profiles of one's own, its plan, its workers, and runs that fail."""
 
+import json
 import multiprocessing
 import os
 import re
@@ -182,6 +183,12 @@ def test_the_larger_model_is_part_of_the_study_of_the_designs_base_models_alone(
     assert chapter.title == "05_math_spatial_puzzle-nano-m" and seeds == [0, 1, 2, 3, 4]
     assert datasets_of(chapter, None) == ("math", "spatial", "puzzle", "shapes")
     assert datasets_of(chapter, "math") == ("math",) and datasets_of(chapter, "emoji") == ()
+    (part,) = parts_of({chapter: seeds}, "nano", "math", Path("out"))
+    assert part.parameters == json.loads(json.dumps(part.parameters)) == {  # what papermill can write
+        "profile": "nano", "seeds": [0, 1, 2, 3, 4], "out": str(Path("out").resolve()), "model": "nano-m",
+        "datasets": ["math"], "protocol": "base_to_new", "methods": ["zero_shot", "cls_rl", "no_thinking_rl"],
+        "matrix_items": 0,
+    }  # fmt: skip
     assert not larger("nano-swapped") and not larger("gpu-2b") and not larger("nano", "nano-s")
 
 

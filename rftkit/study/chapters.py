@@ -26,7 +26,6 @@ class Chapter:
     controls: tuple[tuple[str, str], ...] = ()  # method and control
     datasets: tuple[str, ...] = ()  # its own sets; none: that of the profile
     parameters: dict[str, Any] = field(default_factory=dict)  # of the notebook, beside profile, sets, seeds and out
-    headline: bool = True  # part of the study if no notebooks are named
     model: str | None = None  # None: the profile's
     model_title: str | None = None  # what tells it from the study's other models; None: its name
     protocol: str | None = None  # None: the profile's
@@ -56,16 +55,22 @@ class Part:
         return {folder: settings for folder, settings in self.runs.items() if not is_complete(folder)}
 
 
-def _sets(datasets: Sequence[str], methods: Sequence[str], matrix_items: int = 0, **own: Any) -> Chapter:
+def _sets(datasets: tuple[str, ...], methods: tuple[str, ...], matrix_items: int = 0, **own: Any) -> Chapter:
     """The notebook of several sets. Its matrix tests what is trained on one set on the others."""
-    parameters = {"methods": methods, "matrix_items": matrix_items}
-    return Chapter("05_math_spatial_puzzle", methods, (), tuple(datasets), parameters, headline=False, **own)
+    parameters = {"methods": list(methods), "matrix_items": matrix_items}
+    return Chapter("05_math_spatial_puzzle", methods, datasets=datasets, parameters=parameters, **own)
+
+
+def _when_to_think(dataset: str) -> Chapter:
+    parameters = {"dataset": dataset}
+    return Chapter("06_when_to_think", WHEN_METHODS, datasets=(dataset,), parameters=parameters, seeds=3)
 
 
 WHEN_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer", "adaptive")
 SET_METHODS = ("zero_shot", "sft", *WHEN_METHODS)
 SIZE_METHODS = ("zero_shot", "cls_rl", "no_thinking_rl")
 LARGER = read_claims()["size"]  # a model beside those of the design: its sets and seeds
+HEADLINE = ("01", "02", "03", "04")  # the study if no notebooks are named
 CHAPTERS = (
     Chapter("01_sft_baseline", ("zero_shot", "sft", "sft_all")),
     Chapter("02_cls_rl", ("cls_rl",)),
@@ -75,11 +80,11 @@ CHAPTERS = (
     _sets(("shapes",), SET_METHODS, protocol="few_shot"),
     _sets(("shapes",), SET_METHODS, protocol="open_set", seeds=5),
     # What `size` in data/claims.yaml compares: all methods would make a night of it.
-    _sets(LARGER["sets"], SIZE_METHODS, model=LARGER["model"], seeds=LARGER["seeds"]),
-    Chapter("06_when_to_think", WHEN_METHODS, headline=False),
-    Chapter("06_when_to_think", WHEN_METHODS, (), ("math",), {"dataset": "math"}, headline=False, seeds=3),
-    Chapter("06_when_to_think", WHEN_METHODS, (), ("puzzle",), {"dataset": "puzzle"}, headline=False, seeds=3),
-    Chapter("10_controls", (), every_control(), parameters={"controls": None}, headline=False),
+    _sets(tuple(LARGER["sets"]), SIZE_METHODS, model=LARGER["model"], seeds=LARGER["seeds"]),
+    Chapter("06_when_to_think", WHEN_METHODS),
+    _when_to_think("math"),
+    _when_to_think("puzzle"),
+    Chapter("10_controls", (), every_control(), parameters={"controls": None}),
 )
 
 
@@ -90,17 +95,16 @@ def chapters(profile: str, only: tuple[str, ...] | None, models: Sequence[str] =
     the design's base models.
     """
     numbers = dict.fromkeys(chapter.number for chapter in CHAPTERS)
-    named = tuple(numbers) if only == ("all",) else only
-    unknown = [number for number in named or () if number not in numbers]
-    if unknown:
+    named = numbers if only == ("all",) else only or HEADLINE
+    if unknown := [number for number in named if number not in numbers]:
         raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
-    chosen = [chapter for chapter in CHAPTERS if (chapter.headline if named is None else chapter.number in named)]
+    chosen = [chapter for chapter in CHAPTERS if chapter.number in named]
     if not models and load_profile(profile).get("model") == read_claims()["design"]["bases"]:
         return chosen
     chosen = [chapter for chapter in chosen if chapter.model is None]
     titles = {model: name.replace("/", "-") for model, name in short_names(models).items()}
-    named = [replace(chapter, model=m, model_title=titles[m]) for m in models for chapter in chosen]
-    return named if models else chosen
+    with_models = [replace(chapter, model=m, model_title=titles[m]) for m in models for chapter in chosen]
+    return with_models or chosen
 
 
 def parts_of(plan: dict[Chapter, list[int]], profile: str, dataset: str | None, out: Path) -> list[Part]:
@@ -134,13 +138,14 @@ def _runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[in
 
 
 def datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]:
-    """The sets a chapter runs: the one asked for, or its own, or the profile's (None); a chapter with a protocol or a
-    number of seeds of its own has no others than its own."""
-    if dataset and "dataset" in chapter.parameters:
+    """The sets a chapter runs: the one asked for, or its own, or the profile's (None)."""
+    if dataset is None:
+        return chapter.datasets or (None,)
+    if "dataset" in chapter.parameters:
         return ()  # the chapter of the same notebook without a set of its own has it
-    if (chapter.protocol or chapter.seeds) and dataset:
-        return tuple(name for name in chapter.datasets if name == dataset)
-    return (dataset,) if dataset or not chapter.datasets else chapter.datasets
+    if chapter.protocol or chapter.seeds:
+        return tuple(name for name in chapter.datasets if name == dataset)  # it is about its own sets alone
+    return (dataset,)
 
 
 def _parameters(chapter: Chapter, profile: str, seeds: list[int], runs: list[Settings], out: Path) -> dict[str, Any]:
