@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from papermill import execute_notebook
-
 
 def execute(notebook: Path, parameters: dict[str, Any], executed: Path) -> None:
     """Execute a notebook through papermill, in its folder. The copy is there when it is done, or has failed."""
+    from papermill import execute_notebook  # a second, which workers that make runs can do without
+
     executed.parent.mkdir(parents=True, exist_ok=True)
     unfinished = executed.with_name(f".{executed.name}")
     try:

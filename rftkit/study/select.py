@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import Future
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -35,14 +36,12 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     with pool(threads=1) as workers:
         waiting = [workers.submit(make_run, settings, folder) for settings in grid]
         points = [_points(settings, run) for settings, run in zip(grid, tqdm(waiting, desc="runs"), strict=True)]
-    table = pd.concat(points)[
-        ["method", "learning_rate", "step", "half", "mode", "n", "kl", *dict.fromkeys(("strict", "lenient", data.rule))]
-    ]
+    columns = ["method", "learning_rate", "step", "half", "mode", "n", "kl"]
+    table = pd.concat(points)[[*columns, *dict.fromkeys(("strict", "lenient", data.rule))]]
     name = "-".join(filter(None, ("selection", data.name, control)))
     write_atomically(out / f"{name}.csv", table.to_csv(index=False))
-    chosen = {
-        method: best_point(part, data.rule) for method, part in table[table["n"] > 0].groupby("method", sort=False)
-    }
+    by_method = table[table["n"] > 0].groupby("method", sort=False)
+    chosen = {method: best_point(part, data.rule) for method, part in by_method}
     if lost := [method for method in table["method"].unique() if method not in chosen]:
         raise UserError(f"every run of {', '.join(lost)} diverged: try lower learning rates, in data/claims.yaml")
     return yaml.safe_dump({"methods": chosen}, sort_keys=False, default_flow_style=None)
@@ -50,10 +49,12 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
 
 def _grid(profile: str, dataset: str, control: str | None) -> list[Settings]:
     rule = read_claims()["selection"]
-    methods, rates = [name for name, m in METHODS.items() if m.trainer], rule["learning_rates"]
+    methods = [name for name, method in METHODS.items() if method.trainer]
+    rates = rule["learning_rates"]
     if control is not None:
         changed = read_claims()["controls"].get(control, {})
-        methods, rates = list(changed.get("methods", ["sft"])), changed.get("learning_rates", rates)
+        methods = list(changed.get("methods", ["sft"]))
+        rates = changed.get("learning_rates", rates)
     first = load_settings(profile, methods[0], dataset=dataset, steps=rule["steps"]).model  # of several base models
     return [
         load_settings(
@@ -85,7 +86,7 @@ def _points(settings: Settings, run: Future) -> pd.DataFrame:
         tqdm.write(f"{point} diverged and counts as the worst: {error}", file=sys.stderr)
         steps = range(settings.eval_every, settings.steps + 1, settings.eval_every)
         halves = settings.train_set.trained_parts(settings.protocol)
-        points = pd.DataFrame([{"step": step, "half": half} for step in steps for half in halves])
+        points = pd.DataFrame(list(product(steps, halves)), columns=["step", "half"])
         points = points.assign(mode=METHODS[settings.method].mode, n=0, kl=float("nan"))
         points = points.assign(**dict.fromkeys(("strict", "lenient", settings.train_set.rule), 0.0))
     return points.assign(method=settings.method, learning_rate=settings.learning_rate)
