@@ -107,7 +107,8 @@ def test_a_notebook_that_is_stuck_is_killed_with_all_that_it_started(mine, tmp_p
     assert study(mine, only=("03",), seeds=1, out=tmp_path / "out", time_limit=0.25) == 1
     said = capsys.readouterr().err
     assert "03_no_thinking_rl failed: stopped: the time limit of 0.25 minutes was reached\n" in said
-    assert wait_for(lambda: ended(stuck_child(tmp_path)))
+    child = int((tmp_path / "child").read_text())
+    assert wait_for(lambda: not psutil.pid_exists(child) or ended(psutil.Process(child)))
 
 
 @pytest.mark.parametrize("sent, at", [("SIGINT", "run"), ("SIGTERM", "notebook"), ("SIGKILL", "notebook")])

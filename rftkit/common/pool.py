@@ -84,7 +84,8 @@ def end_children(parent: int | None = None) -> None:
     """End all that a process (None: this one) has started, by force."""
     with suppress(psutil.NoSuchProcess):
         for process in psutil.Process(parent).children(recursive=True):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # one that has ended meanwhile
+                process.kill()
 
 
 def attempt(
