@@ -73,7 +73,7 @@ FLAGS = {
     "--size": {"default": "s", "help": "s (under 2 M parameters) or m (under 8 M)"},
     "--split": {"help": "a part of a bundled set, such as base, new or all; its usual parts if not given"},
     "--start": {"metavar": "MODEL", "help": "teach it its manners alone: one made with --manner-steps 0"},
-    "--time-limit": {"type": float, "metavar": "MINUTES", "help": "stop a notebook after so long"},
+    "--time-limit": {"type": float, "metavar": "MINUTES", "help": "stop a run, or a notebook, after so long"},
     "--tolerance": {"type": float, "default": 0.02, "help": "how much worse is no regression, 0-1"},
     "--vague": {"type": float, "default": 0.5, "help": "share of answers that are not as asked, 0-1"},
     "model": {"metavar": "MODEL", "help": "bundled name, folder or hub id"},

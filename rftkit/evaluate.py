@@ -93,7 +93,7 @@ def generate(
     model.eval()
     starts = range(0, len(examples), batch_size)
     with merged(model):
-        for start in tqdm(starts, desc=progress, leave=False, disable=progress is None):
+        for start in tqdm(starts, desc=progress, leave=False) if progress else starts:
             part = examples[start : start + batch_size]
             starts_with = None if begun is None else begun[start : start + batch_size]
             batch = encode(processor, part, mode, max_pixels, starts_with).to(model.device)

@@ -79,22 +79,19 @@ def _identify(settings: Settings, out: Path) -> tuple[Path, Settings, dict[str, 
     return results.run_folder(out, settings, mark), settings, tests, shots, data_sha
 
 
-def execute(
-    settings: Settings, out: Path, on_row: Callable[[list[dict]], None] | None = None, wait: bool = True
-) -> Path:
+def execute(settings: Settings, out: Path, on_row: Callable[[list[dict]], None] | None = None) -> Path:
     """Do a run, or finish a killed one, or find it complete; return its folder.
 
     Args:
         out: where run folders are kept.
         on_row: called with the rows of `metrics.csv` after each training step, for live plots.
-        wait: for another process that is making this run; if not, it is left to that.
     """
     folder, settings, tests, shots, data_sha = _identify(settings, out)
     if not processes.from_main(results.is_complete, folder):
         load_processor(settings.model)  # a model that cannot be had is refused before anything is written
-        with results.locked(folder, wait) if processes.is_main() else nullcontext(True) as mine:
+        with results.locked(folder) if processes.is_main() else nullcontext():
             # Another process may have made it meanwhile.
-            if mine and not processes.from_main(results.is_complete, folder):
+            if not processes.from_main(results.is_complete, folder):
                 try:
                     _make(settings, folder, tests, shots, data_sha, on_row)
                 except (MemoryError, RuntimeError) as error:

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import time
+import traceback
+from _thread import interrupt_main
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import cycle, islice
 from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.queues import SimpleQueue
+from threading import TIMEOUT_MAX, Event, Thread, Timer
+from typing import Any
 
-from rftkit.common.child import end_with
-from rftkit.common.errors import UserError
+import psutil
+
+from rftkit.common.errors import UserError, as_user_error
 
 
 @contextmanager
-def pool(count: int | None = None, threads: int | None = None) -> Iterator[ProcessPoolExecutor]:
-    """So many processes (None: one a core), each with so many of torch's threads (None: torch's own choice).
+def pool(
+    count: int | None = None, threads: int | None = None, devices: Sequence[str] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """Processes that print no progress bars.
 
     They are ended at once if an error or Ctrl-C leaves the block. One that is killed is a UserError.
+
+    Args:
+        count: how many; None: one a core.
+        threads: of torch in each; None: torch's own choice.
+        devices: GPUs, of which each process sees one, in turn.
     """
+    count = count or os.cpu_count() or 1
     others = set(active_children())
+    context = get_context("spawn")  # started anew, not forked: torch's threads do not survive a fork
+    places = context.SimpleQueue()
+    for device in islice(cycle(devices), count):
+        places.put(device)
+    begun = (threads, places if devices else None)
     try:
-        # Started anew, not forked: torch's threads do not survive a fork.
-        with ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin, initargs=(threads,)) as workers:
+        with ProcessPoolExecutor(count, context, initializer=_begin, initargs=begun) as workers:
             try:
                 yield workers
             except BaseException:  # what waits in the queue would still be done; nothing else starts processes here
                 for process in set(active_children()) - others:
-                    process.terminate()
+                    end_children(process.pid)
+                    process.kill()
                 raise
     except BrokenProcessPool as error:
         raise UserError(
@@ -35,9 +58,64 @@ def pool(count: int | None = None, threads: int | None = None) -> Iterator[Proce
         ) from error
 
 
-def _begin(threads: int | None) -> None:
-    end_with(parent_process().pid)  # a parent that is killed tells nobody: its workers would wait for more for ever
+def _begin(threads: int | None, places: SimpleQueue[str] | None) -> None:
+    """Set up a process before anything slow is loaded: torch and tqdm read these variables when they are loaded."""
+    # A parent that is killed tells nobody: its workers would wait for more for ever.
+    Thread(target=_end_with, args=(parent_process().pid,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent ends its workers
+    os.environ["TQDM_DISABLE"] = "1"
     if threads is not None:
-        import torch  # it takes seconds to load
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    if places is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
 
-        torch.set_num_threads(threads)
+
+def _end_with(parent: int) -> None:
+    """End this process within seconds of another's end, whatever either is doing."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(parent)
+        # A zombie has ended too: whoever started it has not asked yet.
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(1)
+    os._exit(1)
+
+
+def end_children(parent: int | None = None) -> None:
+    """End all that a process (None: this one) has started, by force."""
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(parent).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # one that has ended meanwhile
+                process.kill()
+
+
+def attempt(
+    work: Callable[..., Any], *arguments: Any, minutes: float | None, stop: Callable[[], None] = interrupt_main
+) -> str | None:
+    """Do work in a process of a pool. Returns what went wrong, if something did: in a line, or the last lines of it.
+
+    Args:
+        minutes: how long it may take.
+        stop: called in a thread when it takes longer; ends it with an error.
+    """
+    late = Event()
+
+    def end() -> None:
+        late.set()
+        stop()
+
+    timer = Timer(TIMEOUT_MAX if minutes is None else 60 * minutes, end)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what `interrupt_main` calls
+    timer.start()
+    try:
+        try:
+            work(*arguments)
+        finally:
+            timer.cancel()
+            timer.join()  # it ends the work here, or not at all
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except BaseException as error:  # KeyboardInterrupt is not even an Exception
+        if late.is_set():
+            return f": stopped: the time limit of {minutes:g} minutes was reached"
+        known = as_user_error(error)
+        return f": {known}" if known else "\n".join(["; its last lines:", *traceback.format_exc().splitlines()[-30:]])
+    return None

@@ -51,22 +51,18 @@ def run_folder(out: Path, settings: Settings, mark: str) -> Path:
 
 
 @contextmanager
-def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a run. Another process that wants to make it waits until this one has ended, however it ends; without
-    `wait` it is told that it does not have it (False)."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run. Another process that wants to make it waits until this one has ended, however it ends."""
     place = folder.parent / ".locks"
     place.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place / folder.name)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        if not wait:
-            yield False
-            return
         print(f"{folder.name}: another process is making this run; waiting for it", file=sys.stderr, flush=True)
         lock.acquire()
     try:
-        yield True
+        yield
     finally:
         lock.release()
 

@@ -1,33 +1,38 @@
-"""`rftkit study`: the papermill batch. Notebooks of a profile, several seeds in one kernel, complete runs skipped."""
+"""`rftkit study`: missing runs in one pool of processes, then their notebooks through papermill, then the report."""
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+from rftkit.analysis.methods import title_of
 from rftkit.common.errors import UserError, within
 from rftkit.common.paths import LOGS
 from rftkit.models import load_processor
 from rftkit.report.pages import write_report
 from rftkit.runs.archive import archived_runs, is_archive
-from rftkit.runs.folder import complete_runs, is_complete, read_results, read_settings
+from rftkit.runs.collect import PROTOCOL_TITLES
+from rftkit.runs.folder import complete_runs, data_title, is_complete, read_results, read_settings
 from rftkit.settings import Settings, load_settings, study_seeds
-from rftkit.study.chapters import Chapter, datasets_of, dealt, runs_of
-from rftkit.study.workers import devices, execute_chapters
+from rftkit.study.chapters import Part, dealt, parts_of
+from rftkit.study.workers import devices, execute_notebooks, make_runs
 
 
 def study(
     profile: str,
-    only: tuple[str, ...] | None,
-    seeds: int | None,
+    *,
     out: Path,
+    only: tuple[str, ...] | None = None,
+    seeds: int | None = None,
     first_seed: int = 0,
     dataset: str | None = None,
     models: Sequence[str] | None = None,
@@ -36,17 +41,10 @@ def study(
     shard: str | None = None,
     time_limit: float | None = None,
 ) -> int:
-    """Run what is missing, report, and return 0, or 1 if a notebook failed (the others still run).
+    """Make what is missing, report, and return 0, or 1 if a run or a notebook failed (the others are still made).
 
-    Args:
-        only: numbers of notebooks, or `all`; None: the headline, 01 to 04.
-        seeds: how many; None: as many as the profile says.
-        models: the models to start from, each with all seeds; None: what the profile says.
-        first_seed: the lowest of them: several people's runs can be pooled if their seeds differ.
-        jobs: processes at once, which share the cores; None: as many as there are GPUs; on a CPU two, or one if
-            there is one core.
-        shard: `i/n`: the i-th of n parts of the work, for n machines.
-        time_limit: minutes after which a notebook is stopped.
+    The arguments are the flags of `rftkit study` (`cli.FLAGS`). Without `jobs` there are as many processes as GPUs; on
+    a CPU two, or one if there is one core. Without `seeds` and `models` the profile says which.
     """
     began = time.perf_counter()
     count = study_seeds(profile) if seeds is None else seeds
@@ -55,27 +53,27 @@ def study(
     # Notebooks run in a folder of their own: paths are made absolute.
     bases = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models or [])]
     plan = dealt(profile, only, range(first_seed, first_seed + count), bases, shard)
-    plan = {chapter: part for chapter, part in plan.items() if datasets_of(chapter, dataset)}
-    missing = {c: _missing(runs_of(c, profile, dataset, part, out)) for c, part in plan.items()}
-    _announce(missing, names=dry_run)
-    print(_estimate(_together(missing), profile, out, jobs), end="", flush=True)
+    parts = parts_of(plan, profile, dataset, out)
+    took = _seconds_before(out)
+    missing = _longest_first(parts, took)
+    _announce(parts, names=dry_run)
+    print(_estimate(list(missing.values()), took, profile, jobs), end="", flush=True)
     if dry_run:
         return 0
-    todo = {chapter: runs for chapter, runs in missing.items() if runs}
-    for model in {settings.model for settings in _together(todo)}:
-        load_processor(model)  # one that cannot be had is refused before any notebook is started
-    failed = execute_chapters(plan, todo, profile, dataset, out, jobs, time_limit)
-    for chapter in failed:
-        print(f"failed: {chapter.title}; its last lines stand above", file=sys.stderr)
-    if len(failed) < len(plan):
-        _report(out / Path(profile).stem)
+    for model in {settings.model for settings in missing.values()}:
+        load_processor(model)  # one that cannot be had is refused before any work is started
+    todo = [part for part in parts if part.missing() or not part.executed.exists()]
+    make_runs(missing, _series(parts), out, jobs, time_limit)
+    failed = {part: f"runs not made: {len(part.missing())}" for part in todo if part.missing()}
+    shown = execute_notebooks([part for part in todo if part not in failed], jobs, time_limit)
+    failed |= dict.fromkeys(shown, "its last lines stand above")
+    for part, why in failed.items():
+        print(f"failed: {part.chapter.title}; {why}", file=sys.stderr)
+    if any(map(is_complete, _together(parts))):
+        text, path = write_report(out / Path(profile).stem)
+        print(f"\n{text}\n\nreport: {path} and {path.with_suffix('.html').name}")
         print(f"took {(time.perf_counter() - began) / 60:.1f} minutes")
     return 1 if failed else 0
-
-
-def _report(runs: Path) -> None:
-    text, path = write_report(runs)
-    print(f"\n{text}\n\nreport: {path} and {path.with_suffix('.html').name}")
 
 
 def _check(seeds: int, jobs: int, first_seed: int, time_limit: float | None, models: Sequence[str] | None) -> None:
@@ -88,39 +86,63 @@ def _check(seeds: int, jobs: int, first_seed: int, time_limit: float | None, mod
         raise UserError("--models: a name between commas is missing")
 
 
-def _together(missing: dict[Chapter, dict[Path, Settings]]) -> list[Settings]:
-    """The settings of missing runs, each once: chapters share some."""
-    every = {folder: settings for runs in missing.values() for folder, settings in runs.items()}
-    return list(every.values())
+def _together(parts: Iterable[Part]) -> dict[Path, Settings]:
+    """The runs of all parts, each once; where parts share one and only some look at its curve, it has one."""
+    every = [run for part in parts for run in part.runs.items()]
+    return dict(sorted(every, key=lambda run: run[1].eval_every))  # the last of equal folders stays
 
 
-def _missing(runs: dict[Path, Settings]) -> dict[Path, Settings]:
-    return {folder: settings for folder, settings in runs.items() if not is_complete(folder)}
+def _longest_first(parts: Iterable[Part], took: dict[Settings, float]) -> dict[Path, Settings]:
+    """The missing runs, so that none is left to the end that keeps one process busy alone; unknown ones at first."""
+    missing = [run for run in _together(parts).items() if not is_complete(run[0])]
+    return dict(sorted(missing, key=lambda run: -took.get(_kind(run[1]), math.inf)))
 
 
-def _announce(missing: dict[Chapter, dict[Path, Settings]], names: bool) -> None:
-    for chapter, runs in missing.items():
-        print(f"{chapter.title}: {f'{len(runs)} runs to do' if runs else 'complete'}")
+def _series(parts: Iterable[Part]) -> dict[str, set[Path]]:
+    """The runs of each method on each set by a title; those of a chapter with a model of its own stand apart."""
+    found = defaultdict(set)
+    for part in parts:
+        for folder, settings in part.runs.items():
+            data = data_title(settings.dataset, settings.eval_dataset) + PROTOCOL_TITLES[settings.protocol]
+            method = title_of("+".join(filter(None, (settings.method, settings.control))))
+            model = part.chapter.model_title or part.chapter.model
+            found[", ".join(filter(None, (data, model, method)))].add(folder)
+    return found
+
+
+def _announce(parts: Iterable[Part], names: bool) -> None:
+    for part in parts:
+        missing = part.missing()
+        rest = "complete" if part.executed.exists() else "runs complete, notebook to execute"
+        print(f"{part.chapter.title}: {f'{len(missing)} runs to do' if missing else rest}")
         if names:
-            print("".join(f"  {folder.name}\n" for folder in runs), end="")
+            print("".join(f"  {folder.name}\n" for folder in missing), end="")
 
 
-def _estimate(missing: list[Settings], profile: str, out: Path, jobs: int) -> str:
-    """A line about how long missing runs will take, by runs with the same settings but for the seed: those made here,
-    or the kit's committed ones; and one about those of whose kind there is none."""
-    took: dict[Settings, list[float]] = {}
+def _seconds_before(out: Path) -> dict[Settings, float]:
+    """How long runs of each kind took, in seconds: those made here, or the kit's archived ones."""
+    here, archived = defaultdict(list), defaultdict(list)
     for folder in complete_runs(out):
         with suppress(UserError):  # a run of an earlier version
-            seconds = read_results(folder).seconds
-            took.setdefault(_kind(read_settings(folder)), []).append(seconds)
-    kept: dict[Settings, list[float]] = {}
-    # They have no config.yaml: made with the profile as it is.
-    for run in (run for place in sorted(LOGS.glob("*")) if is_archive(place) for run in archived_runs(place)):
-        asked = {key: getattr(run, key) for key in ("dataset", "eval_dataset", "control", "protocol", "model")}
-        with suppress(UserError):  # of a control, say, that is no more
-            kept.setdefault(_kind(load_settings(run.profile, run.method, **asked)), []).append(run.seconds)
-    took = kept | took
-    known = [mean(took[kind]) for kind in map(_kind, missing) if kind in took]
+            here[_kind(read_settings(folder))].append(read_results(folder).seconds)
+    # Archived runs have no config.yaml: they were made with the profile as it is.
+    for place in filter(is_archive, sorted(LOGS.glob("*"))):
+        for run in archived_runs(place):
+            asked = {key: getattr(run, key) for key in ("dataset", "eval_dataset", "control", "protocol", "model")}
+            with suppress(UserError):  # of a control, say, that is no more
+                archived[_kind(load_settings(run.profile, run.method, **asked))].append(run.seconds)
+    return {kind: mean(seconds) for kind, seconds in (archived | here).items()}
+
+
+def _kind(settings: Settings) -> Settings:
+    """What runs of equal length share: not the seed, the curve that only a first seed has, steps that epochs make."""
+    steps = settings.steps if settings.epochs is None else 1
+    return replace(settings, seed=0, eval_every=0, steps=steps)
+
+
+def _estimate(missing: list[Settings], took: dict[Settings, float], profile: str, jobs: int) -> str:
+    """A line about how long missing runs will take, and one about those of whose kind none was made before."""
+    known = [took[_kind(settings)] for settings in missing if _kind(settings) in took]
     unknown = [settings for settings in missing if _kind(settings) not in took]
     text = ""
     if known:
@@ -134,15 +156,6 @@ def _estimate(missing: list[Settings], profile: str, out: Path, jobs: int) -> st
 
 def _estimate_command(settings: Settings, profile: str) -> str:
     """The `rftkit estimate` of a run."""
-    names = {"dataset": settings.dataset, "method": settings.method, "model": settings.model}
-    names |= {name: value for name in ("control", "eval_dataset") if (value := getattr(settings, name))}
-    names |= {} if settings.protocol == Settings.protocol else {"protocol": settings.protocol}
-    return shlex.join(
-        ["rftkit", "estimate", "--profile", profile, *(f"--{k.replace('_', '-')}={v}" for k, v in names.items())]
-    )
-
-
-def _kind(settings: Settings) -> Settings:
-    """What runs of equal length share: not the seed, the curve that only a first seed has, steps that epochs make."""
-    steps = settings.steps if settings.epochs is None else 1
-    return replace(settings, seed=0, eval_every=0, steps=steps)
+    names = ("dataset", "method", "model", "control", "eval_dataset", "protocol")
+    flags = {"profile": profile} | {name.replace("_", "-"): getattr(settings, name) for name in names}
+    return shlex.join(["rftkit", "estimate", *(f"--{name}={value}" for name, value in flags.items() if value)])

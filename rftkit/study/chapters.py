@@ -1,4 +1,4 @@
-"""What a study consists of: its notebooks, their methods, sets, models and seeds, and the runs these make."""
+"""What a study consists of: its notebooks, their methods, sets, models and seeds, and the runs that they show."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rftkit.common.errors import UserError
-from rftkit.prompts import MODES
+from rftkit.common.paths import PROFILES
 from rftkit.run import folder_of, with_seeds
 from rftkit.runs.collect import short_names
-from rftkit.settings import METHODS, Settings, every_control, load_profile, read_claims
+from rftkit.runs.folder import is_complete
+from rftkit.settings import Settings, every_control, load_profile, read_claims
+from rftkit.tasks.registry import short_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,6 @@ class Chapter:
     controls: tuple[tuple[str, str], ...] = ()  # method and control
     datasets: tuple[str, ...] = ()  # its own sets; none: that of the profile
     parameters: dict[str, Any] = field(default_factory=dict)  # of the notebook, beside profile, sets, seeds and out
-    headline: bool = True  # part of the study if no notebooks are named
     model: str | None = None  # None: the profile's
     model_title: str | None = None  # what tells it from the study's other models; None: its name
     protocol: str | None = None  # None: the profile's
@@ -40,63 +41,50 @@ class Chapter:
         parts = [self.notebook, self.parameters.get("dataset"), self.protocol, self.model_title or self.model]
         return "-".join(filter(None, parts))
 
-    @property
-    def weight(self) -> int:
-        """How long a run takes, roughly: twice as long if it writes thoughts."""
-        methods = (*self.methods, *(method for method, _ in self.controls))
-        return max(2 if MODES[METHODS[method].mode].tags else 1 for method in methods)
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a study does of a chapter: some seeds, their runs by folder, and the notebook that shows them."""
+
+    chapter: Chapter
+    runs: dict[Path, Settings]
+    parameters: dict[str, Any]  # what papermill puts into the notebook's cell of parameters
+    executed: Path  # the executed copy
+
+    def missing(self) -> dict[Path, Settings]:
+        return {folder: settings for folder, settings in self.runs.items() if not is_complete(folder)}
 
 
-RL_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer")
-SET_METHODS = ("zero_shot", "sft", *RL_METHODS, "adaptive")
+def _sets(datasets: tuple[str, ...], methods: tuple[str, ...], matrix_items: int = 0, **own: Any) -> Chapter:
+    """The notebook of several sets. Its matrix tests what is trained on one set on the others."""
+    parameters = {"methods": list(methods), "matrix_items": matrix_items}
+    return Chapter("05_math_spatial_puzzle", methods, datasets=datasets, parameters=parameters, **own)
+
+
+def _when_to_think(dataset: str) -> Chapter:
+    parameters = {"dataset": dataset}
+    return Chapter("06_when_to_think", WHEN_METHODS, datasets=(dataset,), parameters=parameters, seeds=3)
+
+
+WHEN_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer", "adaptive")
+SET_METHODS = ("zero_shot", "sft", *WHEN_METHODS)
 SIZE_METHODS = ("zero_shot", "cls_rl", "no_thinking_rl")
 LARGER = read_claims()["size"]  # a model beside those of the design: its sets and seeds
+HEADLINE = ("01", "02", "03", "04")  # the study if no notebooks are named
 CHAPTERS = (
     Chapter("01_sft_baseline", ("zero_shot", "sft", "sft_all")),
     Chapter("02_cls_rl", ("cls_rl",)),
     Chapter("03_no_thinking_rl", ("no_thinking_rl",)),
     Chapter("04_think_after_answer", ("think_after_answer",)),
-    Chapter(
-        "05_math_spatial_puzzle",
-        SET_METHODS,
-        datasets=("math", "spatial", "puzzle", "shapes", "digits", "emoji", "flags", "textures"),
-        parameters={"methods": SET_METHODS},
-        headline=False,
-    ),
-    *(
-        Chapter(
-            "05_math_spatial_puzzle",
-            SET_METHODS,
-            datasets=("shapes",),
-            parameters={"methods": SET_METHODS, "matrix_items": 0},
-            headline=False,
-            protocol=protocol,
-            seeds=seeds,
-        )
-        for protocol, seeds in (("few_shot", None), ("open_set", 5))
-    ),
-    Chapter(  # what `size` in data/claims.yaml compares: all methods would make a night of it
-        "05_math_spatial_puzzle",
-        SIZE_METHODS,
-        datasets=tuple(LARGER["sets"]),
-        parameters={"methods": SIZE_METHODS, "matrix_items": 0},
-        headline=False,
-        model=LARGER["model"],
-        seeds=LARGER["seeds"],
-    ),
-    Chapter("06_when_to_think", (*RL_METHODS, "adaptive"), headline=False),
-    *(
-        Chapter(
-            "06_when_to_think",
-            (*RL_METHODS, "adaptive"),
-            datasets=(name,),
-            parameters={"dataset": name},
-            headline=False,
-            seeds=3,
-        )
-        for name in ("math", "puzzle")
-    ),
-    Chapter("10_controls", (), every_control(), parameters={"controls": None}, headline=False),
+    _sets(("math", "spatial", "puzzle", "shapes", "digits", "emoji", "flags", "textures"), SET_METHODS, 50),
+    _sets(("shapes",), SET_METHODS, protocol="few_shot"),
+    _sets(("shapes",), SET_METHODS, protocol="open_set", seeds=5),
+    # What `size` in data/claims.yaml compares: all methods would make a night of it.
+    _sets(tuple(LARGER["sets"]), SIZE_METHODS, model=LARGER["model"], seeds=LARGER["seeds"]),
+    Chapter("06_when_to_think", WHEN_METHODS),
+    _when_to_think("math"),
+    _when_to_think("puzzle"),
+    Chapter("10_controls", (), every_control(), parameters={"controls": None}),
 )
 
 
@@ -107,20 +95,37 @@ def chapters(profile: str, only: tuple[str, ...] | None, models: Sequence[str] =
     the design's base models.
     """
     numbers = dict.fromkeys(chapter.number for chapter in CHAPTERS)
-    named = tuple(numbers) if only == ("all",) else only
-    unknown = [number for number in named or () if number not in numbers]
-    if unknown:
+    named = numbers if only == ("all",) else only or HEADLINE
+    if unknown := [number for number in named if number not in numbers]:
         raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
-    chosen = [chapter for chapter in CHAPTERS if (chapter.headline if named is None else chapter.number in named)]
+    chosen = [chapter for chapter in CHAPTERS if chapter.number in named]
     if not models and load_profile(profile).get("model") == read_claims()["design"]["bases"]:
         return chosen
     chosen = [chapter for chapter in chosen if chapter.model is None]
     titles = {model: name.replace("/", "-") for model, name in short_names(models).items()}
-    named = [replace(chapter, model=m, model_title=titles[m]) for m in models for chapter in chosen]
-    return named if models else chosen
+    with_models = [replace(chapter, model=m, model_title=titles[m]) for m in models for chapter in chosen]
+    return with_models or chosen
 
 
-def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
+def parts_of(plan: dict[Chapter, list[int]], profile: str, dataset: str | None, out: Path) -> list[Part]:
+    """The parts of a study that have something to run.
+
+    Args:
+        plan: the seeds of each chapter (`dealt`).
+        dataset: a set asked for in place of the chapters' own.
+    """
+    parts = []
+    for chapter, seeds in plan.items():
+        if runs := _runs_of(chapter, profile, dataset, seeds, out):
+            parameters = _parameters(chapter, profile, seeds, list(runs.values()), out)
+            of_set, of_seed = dataset and short_name(dataset), f"s{seeds[0]}" if seeds[0] else None
+            name = "-".join(filter(None, (chapter.title, of_set, of_seed)))  # parts of a study overwrite no other's
+            executed = out / Path(profile).stem / "notebooks" / f"{name}.ipynb"
+            parts.append(Part(chapter, runs, parameters, executed))
+    return parts
+
+
+def _runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
     """The runs of a chapter by their folders."""
     methods = [(method, None) for method in chapter.methods] + list(chapter.controls)
     own = {"model": chapter.model, "protocol": chapter.protocol}
@@ -133,13 +138,31 @@ def runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int
 
 
 def datasets_of(chapter: Chapter, dataset: str | None) -> tuple[str | None, ...]:
-    """The sets a chapter runs: the one asked for, or its own, or the profile's (None); a chapter with a protocol or a
-    number of seeds of its own has no others than its own."""
-    if dataset and "dataset" in chapter.parameters:
+    """The sets a chapter runs: the one asked for, or its own, or the profile's (None)."""
+    if dataset is None:
+        return chapter.datasets or (None,)
+    if "dataset" in chapter.parameters:
         return ()  # the chapter of the same notebook without a set of its own has it
-    if (chapter.protocol or chapter.seeds) and dataset:
-        return tuple(name for name in chapter.datasets if name == dataset)
-    return (dataset,) if dataset or not chapter.datasets else chapter.datasets
+    if chapter.protocol or chapter.seeds:
+        return tuple(name for name in chapter.datasets if name == dataset)  # it is about its own sets alone
+    return (dataset,)
+
+
+def _parameters(chapter: Chapter, profile: str, seeds: list[int], runs: list[Settings], out: Path) -> dict[str, Any]:
+    """The notebook's parameters. It runs elsewhere, so paths are whole."""
+    bundled = (PROFILES / f"{profile}.yaml").is_file()
+    found = {
+        "profile": profile if bundled else str(Path(profile).resolve()),
+        "seeds": seeds,
+        "out": str(out.resolve()),
+        "model": chapter.model,
+    }
+    sets = list(dict.fromkeys(run.dataset for run in runs))
+    if chapter.datasets and "dataset" not in chapter.parameters:
+        found |= {"datasets": sets, "protocol": runs[0].protocol}
+    else:
+        found |= {"dataset": sets[0]}
+    return found | chapter.parameters
 
 
 def dealt(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from concurrent.futures import Future
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +13,9 @@ from tqdm.auto import tqdm
 
 from rftkit.common.errors import Diverged, UserError
 from rftkit.common.pool import pool
-from rftkit.models import quieten
-from rftkit.run import execute
 from rftkit.runs.folder import CURVE, write_atomically
 from rftkit.settings import METHODS, Settings, load_settings, read_claims
+from rftkit.study.workers import make_run
 from rftkit.tasks.registry import open_set
 
 
@@ -34,18 +33,15 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     # A run's name does not say how it is looked at on the way: a curve of another rule would be found again.
     folder = out / "selection" / f"{grid[0].val_items}-items-every-{grid[0].eval_every}"
     folder.mkdir(parents=True, exist_ok=True)  # before the work: it may be a place where nothing can be written
-    os.environ["TQDM_DISABLE"] = "1"  # of the children: one bar is enough
     with pool(threads=1) as workers:
-        waiting = [workers.submit(_run, settings, folder) for settings in grid]
+        waiting = [workers.submit(make_run, settings, folder) for settings in grid]
         points = [_points(settings, run) for settings, run in zip(grid, tqdm(waiting, desc="runs"), strict=True)]
-    table = pd.concat(points)[
-        ["method", "learning_rate", "step", "half", "mode", "n", "kl", *dict.fromkeys(("strict", "lenient", data.rule))]
-    ]
+    columns = ["method", "learning_rate", "step", "half", "mode", "n", "kl"]
+    table = pd.concat(points)[[*columns, *dict.fromkeys(("strict", "lenient", data.rule))]]
     name = "-".join(filter(None, ("selection", data.name, control)))
     write_atomically(out / f"{name}.csv", table.to_csv(index=False))
-    chosen = {
-        method: best_point(part, data.rule) for method, part in table[table["n"] > 0].groupby("method", sort=False)
-    }
+    by_method = table[table["n"] > 0].groupby("method", sort=False)
+    chosen = {method: best_point(part, data.rule) for method, part in by_method}
     if lost := [method for method in table["method"].unique() if method not in chosen]:
         raise UserError(f"every run of {', '.join(lost)} diverged: try lower learning rates, in data/claims.yaml")
     return yaml.safe_dump({"methods": chosen}, sort_keys=False, default_flow_style=None)
@@ -53,10 +49,12 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
 
 def _grid(profile: str, dataset: str, control: str | None) -> list[Settings]:
     rule = read_claims()["selection"]
-    methods, rates = [name for name, m in METHODS.items() if m.trainer], rule["learning_rates"]
+    methods = [name for name, method in METHODS.items() if method.trainer]
+    rates = rule["learning_rates"]
     if control is not None:
         changed = read_claims()["controls"].get(control, {})
-        methods, rates = list(changed.get("methods", ["sft"])), changed.get("learning_rates", rates)
+        methods = list(changed.get("methods", ["sft"]))
+        rates = changed.get("learning_rates", rates)
     first = load_settings(profile, methods[0], dataset=dataset, steps=rule["steps"]).model  # of several base models
     return [
         load_settings(
@@ -73,15 +71,10 @@ def _grid(profile: str, dataset: str, control: str | None) -> list[Settings]:
             val_items=rule["items"],
             test_items=2,
             pass_items=0,
-        )  # fmt: skip
+        )
         for method in methods
         for rate in rates
     ]
-
-
-def _run(settings: Settings, out: Path) -> Path:
-    quieten()
-    return execute(settings, out)
 
 
 def _points(settings: Settings, run: Future) -> pd.DataFrame:
@@ -93,7 +86,7 @@ def _points(settings: Settings, run: Future) -> pd.DataFrame:
         tqdm.write(f"{point} diverged and counts as the worst: {error}", file=sys.stderr)
         steps = range(settings.eval_every, settings.steps + 1, settings.eval_every)
         halves = settings.train_set.trained_parts(settings.protocol)
-        points = pd.DataFrame([{"step": step, "half": half} for step in steps for half in halves])
+        points = pd.DataFrame(list(product(steps, halves)), columns=["step", "half"])
         points = points.assign(mode=METHODS[settings.method].mode, n=0, kl=float("nan"))
         points = points.assign(**dict.fromkeys(("strict", "lenient", settings.train_set.rule), 0.0))
     return points.assign(method=settings.method, learning_rate=settings.learning_rate)
