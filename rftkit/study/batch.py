@@ -124,7 +124,8 @@ def _seconds_before(out: Path) -> dict[Settings, float]:
     here, archived = defaultdict(list), defaultdict(list)
     for folder in complete_runs(out):
         with suppress(UserError):  # a run of an earlier version
-            here[_kind(read_settings(folder))].append(read_results(folder).seconds)
+            seconds = read_results(folder).seconds
+            here[_kind(read_settings(folder))].append(seconds)
     # Archived runs have no config.yaml: they were made with the profile as it is.
     for place in filter(is_archive, sorted(LOGS.glob("*"))):
         for run in archived_runs(place):
