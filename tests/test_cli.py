@@ -121,7 +121,7 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("nano pretrain --drill-steps 99999999 --out x", "--drill-steps must be at most 1000000"),
         ("nano card --model nano-x", "no model 'nano-x'"),
         ("diagnose .", "no model '.': name a bundled one"),
-        ("rescore .", "cannot read predictions from '.': Is a directory"),
+        ("rescore .", "cannot read or write '.': Is a directory"),
         ("nano pretrain --size xl --out xl", "unknown size 'xl': choose one of s, m"),
         ("nano pretrain --vision-steps 0 --out x", "--vision-steps must be at least 1, not 0"),
         ("nano pretrain --language-steps -1 --out x", "--language-steps must be at least 1, not -1"),
@@ -184,7 +184,7 @@ def test_an_adapter_of_another_model_is_one_line(capsys, tmp_path):
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "x/results.json"),
-            "write 'x/results.json': the disk is full",
+            "write 'x/results.json': No space left on device",
         ),
         (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), "the disk is full"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory: lower micro_batch"),

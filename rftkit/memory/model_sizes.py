@@ -45,13 +45,11 @@ def read_config(name: str) -> PretrainedConfig:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a vision-language model. Parameters: `vision`, `projections` (the language model's matrices, which
-    LoRA adapts and NF4 quantises), `head`, and `total`; `lora` of an adapter of rank 1. Widths of the language model,
-    pixels along a side of one image token."""
+    """Sizes of a vision-language model. Parameters: `projections` (the language model's matrices, which LoRA adapts and
+    NF4 quantises), and `total`; `lora` of an adapter of rank 1. Widths of the language model, pixels along a side of
+    one image token."""
 
-    vision: int
     projections: int
-    head: int
     total: int
     lora: int
     width: int
@@ -69,7 +67,7 @@ def shape_named(name: str) -> Shape:
     try:
         return shape_of(config)
     except Exception as error:  # transformers raises all kinds of errors on a config that is not as it should be
-        raise UserError(f"model '{name}' is none of the Qwen2-VL family, or its config.json is torn") from error
+        raise UserError(f"model '{name}' is none of the Qwen2-VL family, or its config.json is truncated") from error
 
 
 def shape_of(config: PretrainedConfig) -> Shape:
@@ -80,9 +78,7 @@ def shape_of(config: PretrainedConfig) -> Shape:
     adapted = [m.weight.shape for name, m in model.named_modules() if re.fullmatch(LORA_TARGETS, name)]
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return Shape(
-        vision=sum(p.numel() for p in model.model.visual.parameters()),
         projections=sum(shape.numel() for shape in adapted),
-        head=model.get_output_embeddings().weight.numel(),
         total=sum(p.numel() for p in model.parameters()),
         lora=sum(sum(shape) for shape in adapted),
         width=text.hidden_size,
