@@ -198,10 +198,10 @@ def test_a_time_that_cannot_be_measured_says_why():
     assert "on a GPU, which such a model is for: --device cuda" in as_text(large)
     assert large["no_time"] == "a model of this size is for a GPU"
     small = estimate(*_run("smoke", "sft", device="cpu"))
-    assert why_not_measured(small) is None
-    assert why_not_measured(replace(small, fits=False)) == "the run does not fit"
-    assert why_not_measured(replace(small, free=None)) == "there is no GPU here"
-    assert "not on this machine" in why_not_measured(replace(small, model="no/such"))
+    assert why_not_measured("nano-s", small) is None
+    assert why_not_measured("nano-s", replace(small, fits=False)) == "the run does not fit"
+    assert why_not_measured("nano-s", replace(small, free=None)) == "there is no GPU here"
+    assert "not on this machine" in why_not_measured("no/such", small)
     assert is_at_hand(str(BUNDLED / "nano-s")) and not is_at_hand("no/such")
 
 

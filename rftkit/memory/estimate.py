@@ -43,18 +43,13 @@ class Lengths:
 class Estimate:
     """What a run needs of a device's memory."""
 
-    profile: str
-    method: str
-    dataset: str
-    model: str
     device: str
     parameters: int
     tokens: Lengths
-    steps: int
     memory: dict[str, int]  # bytes by part, and `total`, the peak
     free: int | None  # bytes; None: there is no such device here
     fits: bool | None
-    fixes: list[str]  # the settings that would lower the peak most, as `name: value`, best first
+    fixes: list[str]  # see `fixes`
 
 
 def estimate(settings: Settings, examples: Sequence[Example]) -> Estimate:
@@ -70,14 +65,9 @@ def estimate(settings: Settings, examples: Sequence[Example]) -> Estimate:
     parts = memory(settings, shape, lengths, device)
     free = free_memory(device)
     return Estimate(
-        profile=settings.profile,
-        method=settings.method,
-        dataset=settings.dataset,
-        model=settings.model,
         device=device,
         parameters=shape.total,
         tokens=lengths,
-        steps=settings.steps,
         memory=parts,
         free=free,
         fits=None if free is None else parts["total"] <= free,

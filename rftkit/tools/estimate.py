@@ -68,16 +68,16 @@ def few_of(settings: Settings) -> Settings:
     )
 
 
-def why_not_measured(found: Estimate) -> str | None:
-    """Why a run of this estimate cannot be tried here; None if it can. No model is downloaded for it."""
+def why_not_measured(model: str, found: Estimate) -> str | None:
+    """Why a run of this model and estimate cannot be tried here; None if it can. No model is downloaded for it."""
     if found.free is None:
         return "there is no GPU here"
     if found.device == "cpu" and found.parameters > MADE_FOR_A_GPU:
         return "a model of this size is for a GPU"
     if not found.fits:
         return "the run does not fit"
-    if not is_at_hand(found.model):
-        return f"the model is not on this machine (rftkit run fetches it): hf download {found.model}"
+    if not is_at_hand(model):
+        return f"the model is not on this machine (rftkit run fetches it): hf download {model}"
     return None
 
 
@@ -92,12 +92,13 @@ def report(settings: Settings, examples: Sequence[Example], with_time: bool = Tr
     not measured."""
     settings = with_steps(settings, len(examples))
     found = estimate(settings, examples)
-    no_time = why_not_measured(found) if with_time else "--no-time"
+    no_time = why_not_measured(settings.model, found) if with_time else "--no-time"
     times = None
     if no_time is None:
         print(f"measuring the time: {STEPS} steps and a part of the evaluation ...", file=sys.stderr)
         times = asdict(measure(settings))
-    return asdict(found) | {"time": times, "no_time": no_time}
+    asked = {name: getattr(settings, name) for name in ("profile", "method", "dataset", "model", "steps")}
+    return asked | asdict(found) | {"time": times, "no_time": no_time}
 
 
 def as_text(found: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ import torch
 from datasets import Image as ImageFeature
 from pydantic import Field
 from transformers import (
+    AutoConfig,
     GenerationConfig,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
@@ -32,7 +33,7 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from rftkit.common.checked import STRICT, Whole
-from rftkit.memory.model_sizes import HUB, QWEN2_TOWER
+from rftkit.memory.model_sizes import HUB, SIZES
 from rftkit.models import ImageTextProcessor, load, lora_config, quieten, resolve
 from rftkit.nano.build import build_model, build_processor, picture_tokens
 from rftkit.shared_prefix.trainer import SharedPrefixTrainer
@@ -56,16 +57,10 @@ class Preset:
     needs_gpu: bool = False
 
 
-CPU_100M = Qwen2VLConfig(
-    text_config={"vocab_size": 4096, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 8,
-                 "num_attention_heads": 12, "num_key_value_heads": 4, "bos_token_id": None, "eos_token_id": None},
-    vision_config=QWEN2_TOWER | {"depth": 4, "embed_dim": 768, "hidden_size": 768, "num_heads": 12},
-    tie_word_embeddings=True,
-)  # fmt: skip
 PRESETS = {
     "nano-s": Preset(prompts=8),
     "nano-m": Preset(prompts=8),
-    "cpu-100m": Preset(prompts=2, side=392, config=CPU_100M),
+    "cpu-100m": Preset(prompts=2, side=392, config=AutoConfig.for_model(**SIZES["bench"]["cpu-100m"])),
     "2b": Preset(prompts=4, side=384, config=HUB["Qwen/Qwen2-VL-2B-Instruct"], needs_gpu=True),
     "7b": Preset(prompts=4, side=384, config=HUB["Qwen/Qwen2-VL-7B-Instruct"], needs_gpu=True),
 }
