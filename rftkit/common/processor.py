@@ -8,7 +8,6 @@ from collections import OrderedDict
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin, Qwen2VLConfig, Qwen2VLProcessor
 from transformers.image_utils import make_flat_list_of_images
 
@@ -46,8 +45,8 @@ class ImageTextProcessor(Qwen2VLProcessor):
         return together, [self.replace_image_token(together, index) for index in range(len(features))]
 
     def _prepare(self, image, options: bytes, kwargs) -> BatchFeature:
-        pixels = image.tobytes() if isinstance(image, Image.Image) else np.ascontiguousarray(image).tobytes()
-        key = hashlib.sha256(options + repr(getattr(image, "size", None)).encode() + pixels).digest()
+        pixels = np.asarray(image)
+        key = hashlib.sha256(options + repr((pixels.shape, pixels.dtype)).encode() + pixels.tobytes()).digest()
         if key not in self._prepared:
             self._prepared[key] = self.image_processor([image], return_tensors="np", **kwargs)
             ImageTextProcessor._held += self._prepared[key]["pixel_values"].nbytes
