@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import asdict, dataclass
+from glob import escape
 from pathlib import Path
 
+import psutil
 import torch
 import yaml
 from transformers import AutoModelForImageTextToText
@@ -57,10 +60,8 @@ def export(run: Path, out: Path, *, check: int = 64, device: str | None = None) 
     if out.resolve().is_relative_to(run.resolve()):
         raise UserError(f"'{out}' lies in the run folder: name one outside")
     within("--check", check, 0, 10**6)
-    temporary = out.with_name(f".{out.name}.rftkit-export")
-    shutil.rmtree(temporary, ignore_errors=True)  # of an export that was killed
+    temporary = _partial(out)
     try:
-        temporary.mkdir(parents=True)
         _merge(settings, run / "adapter", temporary)
         agreement = _compare(settings, run, temporary, check, device or pick_device()) if check else None
         results.write_atomically(temporary / "README.md", model_card(settings, found, agreement))
@@ -68,6 +69,18 @@ def export(run: Path, out: Path, *, check: int = 64, device: str | None = None) 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return agreement
+
+
+def _partial(out: Path) -> Path:
+    """An empty folder beside `out`, named by this process; those of exports that were killed are removed."""
+    for left in out.parent.glob(f".{escape(out.name)}.*.partial"):
+        number = left.name.removesuffix(".partial").rpartition(".")[2]
+        # In a container processes get the same numbers again.
+        if number.isdecimal() and (int(number) == os.getpid() or not psutil.pid_exists(int(number))):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    return partial
 
 
 def _merge(settings: Settings, adapter: Path, folder: Path) -> None:
