@@ -193,9 +193,9 @@ def report(runs: list[Path], out: Place, against: Place, tolerance: float, keep:
 
 def bench(json: bool, device: str | None, **options: Any) -> str:
     from rftkit.models import pick_device
-    from rftkit.tools.bench.compare import Options, as_text, bench
+    from rftkit.tools.bench.compare import as_text, bench
 
-    report = bench(Options(**options, device=device or pick_device()), progress=not json)
+    report = bench(**options, device=device or pick_device(), progress=not json)
     return dumps(report, indent=1) if json else as_text(report)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from rftkit.common.checked import Number, Text, Whole, as_one_line, read_mapping
+from rftkit.common.checked import STRICT, Number, Text, Whole, checked, read_mapping
 from rftkit.common.errors import UserError
 from rftkit.common.paths import BUNDLED, DATA, PROFILES, model_folder, profile_path
 from rftkit.prompts import MODES
@@ -52,7 +52,7 @@ Loss = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
 Tracker = Literal["wandb", "trackio", "tensorboard", "mlflow", None]
 
 
-@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False))
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class Settings:
     """Everything that decides a run's numbers. One instance is one run. `rftkit run` has a flag for each field."""
 
@@ -141,10 +141,7 @@ def settings_of(values: dict[str, Any]) -> Settings:
     for name in values:
         if name not in FIELDS:
             raise UserError(f"unknown setting '{name}': choose one of {', '.join(FIELDS)}")
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise as_one_line(error, FIELDS) from error
+    return checked(Settings, values)
 
 
 def read_claims() -> dict[str, Any]:

@@ -7,16 +7,15 @@ import pytest
 from rftkit.common.errors import UserError
 from rftkit.models import load
 from rftkit.tools.bench import compare as module
-from rftkit.tools.bench.compare import Options, as_text, bench, make_trainer, prompts
-from rftkit.tools.bench.models import flop_bound, save_model
-from rftkit.tools.bench.timed import OurTrainer, StockTrainer
+from rftkit.tools.bench.compare import as_text, bench, flop_bound, prompts
+from rftkit.tools.bench.trainers import KINDS, Options, make_trainer, save_model
 
 
 @pytest.fixture(scope="module")
 def report():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_elsewhere", lambda function, kind, *rest: {"stock": 200, "ours": 100}[kind])
-        return bench(Options("nano-s", "no_thinking", group=4, pairs=2), progress=False)
+        return bench(preset="nano-s", mode="no_thinking", group=4, pairs=2, progress=False)
 
 
 def test_the_report_has_what_others_script_against(report):
@@ -49,8 +48,7 @@ def test_both_did_the_same_and_ours_less_work(report):
 def test_completions_are_as_long_as_asked_of_a_model_that_would_end(tmp_path):
     options = Options("nano-s", "thinking", group=2, pairs=1)
     folder, examples = save_model("nano-s", tmp_path), prompts(options, 1)
-    kinds = {"stock": StockTrainer, "ours": OurTrainer}
-    trainers = {name: make_trainer(kind, options, folder, examples) for name, kind in kinds.items()}
+    trainers = {kind: make_trainer(kind, options, folder, examples) for kind in KINDS}
     found = module._equality_before(trainers, options, examples[:2])
     assert found["greedy_identical"] and found["max_logprob_diff"] < 1e-4
 
@@ -71,16 +69,16 @@ def test_the_bound_by_hand_without_attention():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (Options("nano-xl"), "unknown preset 'nano-xl'"),
-        (Options(mode="dreaming"), "unknown mode 'dreaming'"),
-        (Options(group=1), "--group must be at least 2"),
-        (Options(pairs=0), "--pairs must be at least 1"),
-        (Options("7b"), "needs a GPU"),
+        ({"preset": "nano-xl"}, "unknown preset 'nano-xl'"),
+        ({"mode": "dreaming"}, "unknown mode 'dreaming'"),
+        ({"group": 1}, "setting 'group' must be at least 2"),
+        ({"pairs": 0}, "setting 'pairs' must be at least 1"),
+        ({"preset": "7b"}, "needs a GPU"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(options, said):
     with pytest.raises(UserError, match=said):
-        bench(options)
+        bench(**options)
 
 
 def test_random_weight_models_load_like_any_other(tmp_path, shapes):

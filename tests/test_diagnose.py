@@ -57,7 +57,9 @@ def test_shares_add_up_and_have_samples():
 def test_the_command_prints_a_table_or_json(capsys):
     command = ["diagnose", "nano-s", "--data", "shapes", "--mode", "no_thinking", "--limit", "8", "--device", "cpu"]
     assert main(command) == 0
-    assert "no_thinking             16" in capsys.readouterr().out
+    header, row, *_ = capsys.readouterr().out.splitlines()
+    assert header.split() == ["items", "exact", "broken", "tags", "prose", "wrong", "vague"]
+    assert row.split()[:2] == ["no_thinking", "16"] and row.count("%") == 5
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["n"] == 16
 

@@ -37,7 +37,7 @@ def parts_of(profile="nano", method="no_thinking_rl", device="cpu", **changes):
 def test_the_shapes_in_the_table_have_the_parameters_of_the_checkpoints(name):
     shape = shape_of(read_config(name))
     assert shape.total == PARAMETERS[name]
-    assert shape.vision + shape.projections < shape.total and shape.token_side == 28
+    assert shape.projections < shape.total and shape.token_side == 28
 
 
 @pytest.mark.parametrize("quantize", [False, True])
@@ -164,7 +164,8 @@ def test_the_command_prints_memory_and_a_measured_time(capsys):
     assert found["time"]["step"] > 0 and found["time"]["training"] == pytest.approx(3 * found["time"]["step"])
     assert written.err.startswith("measuring the time: 3 steps")
     text = as_text(found)
-    assert "on this machine's CPU it fits" in text and "time, from 3 steps and a part of the evaluation here:" in text
+    assert "on this machine's CPU it fits" in text and "time (h:mm:ss), by proportion from a few real steps" in text
+    assert re.search(r"^  0:00:\d\d for 3 steps of [\d.]+ s$", text, re.MULTILINE) and " to evaluate" in text
     assert "--device cuda" not in text  # a small model is for a CPU
 
 
@@ -197,10 +198,10 @@ def test_a_time_that_cannot_be_measured_says_why():
     assert "on a GPU, which such a model is for: --device cuda" in as_text(large)
     assert large["no_time"] == "a model of this size is for a GPU"
     small = estimate(*_run("smoke", "sft", device="cpu"))
-    assert why_not_measured(small) is None
-    assert why_not_measured(replace(small, fits=False)) == "the run does not fit"
-    assert why_not_measured(replace(small, free=None)) == "there is no GPU here"
-    assert "not on this machine" in why_not_measured(replace(small, model="no/such"))
+    assert why_not_measured("nano-s", small) is None
+    assert why_not_measured("nano-s", replace(small, fits=False)) == "the run does not fit"
+    assert why_not_measured("nano-s", replace(small, free=None)) == "there is no GPU here"
+    assert "not on this machine" in why_not_measured("no/such", small)
     assert is_at_hand(str(BUNDLED / "nano-s")) and not is_at_hand("no/such")
 
 

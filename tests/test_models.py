@@ -1,4 +1,4 @@
-"""What the processor makes once is what it would make row by row."""
+"""What the processor makes once is what it would make each time."""
 
 from unittest.mock import patch
 
@@ -7,13 +7,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import Qwen2VLProcessor
 
+from rftkit.common.processor import ImageTextProcessor
 from rftkit.prompts import conversation
 
 PICTURES = st.sampled_from([(0,), (1,), (0, 2), (1, 1, 0), ()])
 
 
 @given(st.lists(st.tuples(PICTURES, st.integers(0, 1)), min_size=1, max_size=7))
-def test_equal_rows_are_made_once_and_repeated(nano, shapes, rows):
+def test_pictures_seen_before_are_as_if_prepared_anew(nano, shapes, rows):
     assume(any(own for own, _ in rows))
     _, processor = nano
     pictures = [example.images[0].convert("RGB") for example in shapes[:3]]
@@ -26,10 +27,18 @@ def test_equal_rows_are_made_once_and_repeated(nano, shapes, rows):
     ]
     images = [[pictures[place] for place in own] for own, _ in rows]
     options = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
-    with patch.object(Qwen2VLProcessor, "__call__", autospec=True, side_effect=Qwen2VLProcessor.__call__) as stock:
-        found = processor(text=texts, images=images, **options)
-    assert len(stock.call_args.kwargs["text"]) == len(set(rows))
-    apart = [[picture.copy() for picture in row] for row in images]  # equal pictures, but not the same ones
-    expected = processor(text=texts, images=apart, **options)
+    found = processor(text=texts, images=images, **options)
+    with patch.object(ImageTextProcessor, "_process_images", Qwen2VLProcessor._process_images):
+        expected = processor(text=texts, images=images, **options)
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_picture_seen_before_is_not_prepared_again(nano, shapes):
+    _, processor = nano
+    text = processor.apply_chat_template(conversation(shapes[0], "no_thinking"))
+    options = {"text": [text], "images": [[shapes[0].images[0].convert("RGB")]], "return_tensors": "pt"}
+    processor(**options)
+    kind = type(processor.image_processor)
+    with patch.object(kind, "preprocess", side_effect=AssertionError("prepared again")):
+        processor(**options)

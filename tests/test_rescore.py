@@ -31,6 +31,11 @@ def write(tmp_path, items, whole=True):
     return path
 
 
+def numbers(items, column):
+    """By rule, the numbers of the items that have something."""
+    return {rule: rows["item"][rows[column]].tolist() for rule, rows in items.groupby("rule")}
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_the_published_score_is_our_lenient_rule_and_strict_differs(tmp_path, whole):
     items = [
@@ -41,12 +46,11 @@ def test_the_published_score_is_our_lenient_rule_and_strict_differs(tmp_path, wh
         classification("Banded", "banded", 1),
     ]
     predictions = read_predictions(write(tmp_path, items, whole))
-    strict, lenient, authors = rescore(predictions, mode_of(predictions))
+    items = rescore(predictions, mode_of(predictions))
     assert mode_of(predictions) == "no_thinking"
-    assert (lenient.right, lenient.theirs_only, lenient.ours_only) == (4, (), ())
-    assert (strict.right, strict.theirs_only) == (2, (1, 2))
-    assert (authors.right, authors.theirs_only) == (1, (1, 2, 4))  # case counts
-    assert {a.read_otherwise for a in (strict, lenient, authors)} == {0}
+    assert numbers(items, "right") == {"strict": [0, 4], "lenient": [0, 1, 2, 4], "authors": [0]}
+    assert numbers(items, "theirs only") == {"strict": [1, 2], "lenient": [], "authors": [1, 2, 4]}  # case counts
+    assert not items[["ours only", "read otherwise"]].any(axis=None)
 
 
 def test_thoughts_are_read_in_their_tags(tmp_path):
@@ -56,17 +60,19 @@ def test_thoughts_are_read_in_their_tags(tmp_path):
         classification("<answer> a banded one </answer>", "banded", 0),
     ]
     predictions = read_predictions(write(tmp_path, items))
-    strict, lenient, _ = rescore(predictions, mode_of(predictions))
+    items = rescore(predictions, mode_of(predictions))
     assert mode_of(predictions) == "thinking"
-    assert strict.right == 1 and lenient.ours_only == (1,)
-    assert lenient.read_otherwise == 1  # "a banded one" stands in the tags, the file says the whole text was read
+    assert numbers(items, "right")["strict"] == [0] and numbers(items, "ours only")["lenient"] == [1]
+    # "a banded one" stands in the tags, the file says the whole text was read
+    assert numbers(items, "read otherwise")["lenient"] == [1]
 
 
 def test_options_are_named_by_letter_or_text(tmp_path):
     items = [cv_bench("B", 1), cv_bench("(B) 1", 1), cv_bench("1", 1), cv_bench("A", 0), cv_bench("3", 1, "(C)")]
-    by_rule = {a.rule: a for a in rescore(read_predictions(write(tmp_path, items)), "no_thinking")}
-    assert by_rule["choice_letter"].right == 4 and not by_rule["choice_letter"].theirs_only
-    assert by_rule["strict"].right == 2  # the text alone
+    scored = rescore(read_predictions(write(tmp_path, items)), "no_thinking")
+    right = numbers(scored, "right")
+    assert right["choice_letter"] == [0, 1, 2, 4] and numbers(scored, "theirs only")["choice_letter"] == []
+    assert right["strict"] == [2, 4]  # the text alone
 
 
 def test_the_command_prints_the_table_and_where_it_differs(tmp_path, capsys):
@@ -126,8 +132,8 @@ def test_other_files_are_one_line(tmp_path, capsys, content, line):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ("gone.json", "cannot read predictions from 'gone.json': No such file"),
-        (".", "cannot read predictions from '.': Is a directory"),
+        ("gone.json", "cannot read or write 'gone.json': No such file"),
+        (".", "cannot read or write '.': Is a directory"),
         ("a.parquet", "cannot read predictions from 'a.parquet': it is not UTF-8 text; they must be JSON"),
         ("base_direct.json --mode wondering", "unknown mode 'wondering'"),
     ],

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from rftkit.common.errors import UserError
 
+T = TypeVar("T")
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 NEEDS = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -52,18 +54,22 @@ def choices(field: FieldInfo) -> list[str]:
     return [value for value in get_args(field.annotation) if isinstance(value, str)]
 
 
-def as_one_line(error: ValidationError, fields: dict[str, FieldInfo]) -> UserError:
-    """The first thing that pydantic says of settings, in the kit's words."""
-    found = error.errors(include_url=False)[0]
-    kind, value = found["type"], found["input"]
-    if kind == "value_error":
-        return UserError(str(found["ctx"]["error"]))
+def checked(kind: type[T], values: dict[str, Any]) -> T:
+    """A pydantic dataclass of these values; UserError, in the kit's words, on the first mistake."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+    case, value = found["type"], found["input"]
+    if case == "value_error":
+        raise UserError(str(found["ctx"]["error"]))
     name = found["loc"][0]
-    if kind == "literal_error":
-        return UserError(f"unknown {name} '{value}': choose one of {', '.join(choices(fields[name]))}")
-    if kind in BOUNDS:
-        return UserError(f"setting '{name}' must be {BOUNDS[kind].format(**found['ctx'])}, not {float(value):.15g}")
-    return UserError(f"setting '{name}' needs {NEEDS[kind]}, not '{value}'")
+    if case == "literal_error":
+        known = ", ".join(choices(kind.__pydantic_fields__[name]))
+        raise UserError(f"unknown {name} '{value}': choose one of {known}")
+    if case in BOUNDS:
+        raise UserError(f"setting '{name}' must be {BOUNDS[case].format(**found['ctx'])}, not {float(value):.15g}")
+    raise UserError(f"setting '{name}' needs {NEEDS[case]}, not '{value}'")
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:

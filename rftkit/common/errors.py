@@ -1,22 +1,5 @@
 """Errors a user can cause and fix."""
 
-import errno
-
-DISK = {
-    errno.ENOENT: "there is no such file or folder, or none can be made there",
-    errno.EACCES: "you have no right to",
-    errno.EPERM: "you have no right to",
-    errno.EROFS: "the disk is read-only",
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "your share of the disk is full",
-    errno.ENOTDIR: "a part of the path is a file",
-    errno.EEXIST: "there is a file of that name",
-    errno.EISDIR: "it is a folder",
-    errno.ENOTEMPTY: "there is a folder of that name",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.ELOOP: "its links lead in a circle",
-}
-
 
 class UserError(Exception):
     """One line: what is wrong, where, and how to fix it. The command line prints it and exits with 2."""
@@ -51,8 +34,8 @@ def as_user_error(error: Exception) -> UserError | None:
     """What a user can do about an error of the disk, the network or the memory; None if it is another kind of error."""
     if isinstance(error, UserError):
         return error
-    if isinstance(error, OSError) and error.errno in DISK:
-        return UserError(f"cannot read or write '{str(error.filename or 'a file')[:200]}': {DISK[error.errno]}")
+    if isinstance(error, OSError) and error.strerror:
+        return UserError(f"cannot read or write '{str(error.filename or 'a file')[:200]}': {error.strerror}")
     if type(error).__module__.startswith("httpx"):  # what the hub is asked through, in any version
         return UserError(f"the connection broke off ({error}): start the same command again to go on")
     text = str(error).lower()

@@ -8,8 +8,6 @@ from collections import OrderedDict
 from typing import ClassVar
 
 import numpy as np
-import torch
-from PIL import Image
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin, Qwen2VLConfig, Qwen2VLProcessor
 from transformers.image_utils import make_flat_list_of_images
 
@@ -35,19 +33,6 @@ class ImageTextProcessor(Qwen2VLProcessor):
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
-    def __call__(self, images=None, text=None, **kwargs):
-        """As in transformers; rows with the same text and images, as in GRPO's groups, are made once and repeated."""
-        by_row = isinstance(images, list) and isinstance(text, list) and all(isinstance(row, list) for row in images)
-        if not by_row or len(images) != len(text) or kwargs.get("return_tensors") != "pt":
-            return super().__call__(images=images, text=text, **kwargs)
-        keys = [(sentence, *map(id, row)) for sentence, row in zip(text, images, strict=True)]
-        place = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        kept = [keys.index(key) for key in place]
-        batch = super().__call__(images=[images[row] for row in kept], text=[text[row] for row in kept], **kwargs)
-        if len(kept) < len(keys):
-            _repeat(batch, [len(images[row]) for row in kept], [place[key] for key in keys])
-        return batch
-
     def _process_images(self, images, **kwargs):
         """As in transformers, but an image seen lately is not prepared again.
 
@@ -60,8 +45,8 @@ class ImageTextProcessor(Qwen2VLProcessor):
         return together, [self.replace_image_token(together, index) for index in range(len(features))]
 
     def _prepare(self, image, options: bytes, kwargs) -> BatchFeature:
-        pixels = image.tobytes() if isinstance(image, Image.Image) else np.ascontiguousarray(image).tobytes()
-        key = hashlib.sha256(options + repr(getattr(image, "size", None)).encode() + pixels).digest()
+        pixels = np.asarray(image)
+        key = hashlib.sha256(options + repr((pixels.shape, pixels.dtype)).encode() + pixels.tobytes()).digest()
         if key not in self._prepared:
             self._prepared[key] = self.image_processor([image], return_tensors="np", **kwargs)
             ImageTextProcessor._held += self._prepared[key]["pixel_values"].nbytes
@@ -85,18 +70,6 @@ class ImageTextProcessor(Qwen2VLProcessor):
                 self._rendered.clear()
             self._rendered[key] = super().apply_chat_template(conversation, **kwargs)
         return self._rendered[key]
-
-
-def _repeat(batch: BatchFeature, counts: list[int], which: list[int]) -> None:
-    """Replace the rows of a processor's batch by those that `which` names; `counts`: the images of each row."""
-    pixels, grid = batch.pop("pixel_values"), batch.pop("image_grid_thw")
-    of_row = torch.arange(len(grid)).split(counts)
-    places = torch.cat([of_row[row] for row in which])
-    pictures = pixels.split(grid.prod(-1).tolist())
-    for name, value in batch.items():
-        batch[name] = value[which]
-    batch["pixel_values"] = torch.cat([pictures[place] for place in places.tolist()])
-    batch["image_grid_thw"] = grid[places]
 
 
 # Without this, AutoProcessor silently returns a bare tokenizer for a folder saved with the class above.

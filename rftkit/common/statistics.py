@@ -74,15 +74,12 @@ def _run_counts(base: tuple[int, ...], draws: int) -> np.ndarray:
     """How often each run is in each draw [draws, runs], given the number of its pre-trained model."""
     rng = np.random.default_rng(0)
     seeds_of = [np.flatnonzero(np.array(base) == number) for number in range(max(base) + 1)]
-    drawn = (_drawn(seeds_of, rng) for _ in range(draws))
-    return np.stack([np.bincount(rows, minlength=len(base)) for rows in drawn])
-
-
-def _drawn(seeds_of: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Rows of runs: models drawn with replacement, and of each its seeds."""
-    models = rng.integers(len(seeds_of), size=len(seeds_of)) if len(seeds_of) > 1 else [0]
-    rows = [seeds_of[model] for model in models]
-    return np.concatenate([own[rng.integers(len(own), size=len(own))] for own in rows])
+    counts = []
+    for _ in range(draws):  # models with replacement, and of each its seeds
+        models = rng.integers(len(seeds_of), size=len(seeds_of)) if len(seeds_of) > 1 else [0]
+        rows = [rng.choice(seeds_of[model], len(seeds_of[model])) for model in models]
+        counts.append(np.bincount(np.concatenate(rows), minlength=len(base)))
+    return np.stack(counts)
 
 
 def interval(means: np.ndarray) -> tuple[float, float]:

@@ -43,18 +43,13 @@ class Lengths:
 class Estimate:
     """What a run needs of a device's memory."""
 
-    profile: str
-    method: str
-    dataset: str
-    model: str
     device: str
     parameters: int
     tokens: Lengths
-    steps: int
     memory: dict[str, int]  # bytes by part, and `total`, the peak
     free: int | None  # bytes; None: there is no such device here
     fits: bool | None
-    fixes: list[str]  # the settings that would lower the peak most, as `name: value`, best first
+    fixes: list[str]  # see `fixes`
 
 
 def estimate(settings: Settings, examples: Sequence[Example]) -> Estimate:
@@ -70,14 +65,9 @@ def estimate(settings: Settings, examples: Sequence[Example]) -> Estimate:
     parts = memory(settings, shape, lengths, device)
     free = free_memory(device)
     return Estimate(
-        profile=settings.profile,
-        method=settings.method,
-        dataset=settings.dataset,
-        model=settings.model,
         device=device,
         parameters=shape.total,
         tokens=lengths,
-        steps=settings.steps,
         memory=parts,
         free=free,
         fits=None if free is None else parts["total"] <= free,
@@ -110,7 +100,12 @@ def lengths_of(settings: Settings, shape: Shape, examples: Sequence[Example]) ->
 
 def memory(settings: Settings, shape: Shape, lengths: Lengths, device: str) -> dict[str, int]:
     """Bytes by part, and `total`, the peak."""
-    trains = METHODS[settings.method].trainer is not None
+    trainer = METHODS[settings.method].trainer
+    trains = trainer is not None
+    has_reference = settings.rejected or (trainer == "grpo" and settings.beta > 0)  # DPO, or a KL term
+    together = _sampled_together(settings)
+    # The most tokens whose keys and values are held at once: a prompt's once for all its completions.
+    cached = max(prompts * lengths.prompt + copies * lengths.completion for prompts, copies in together)
     item = 4 if device == "cpu" else 2  # bytes of a number: fp32 on a CPU, bf16 on a GPU
     unquantized = shape.total - (shape.projections if settings.quantize else 0)
     trained = shape.lora * settings.lora_rank if settings.lora_rank else shape.total
@@ -119,25 +114,20 @@ def memory(settings: Settings, shape: Shape, lengths: Lengths, device: str) -> d
         "weights": unquantized * (4 if all_weights else item) + shape.projections * NF4_BYTES * settings.quantize,
         "adapters": trained * 4 if settings.lora_rank else 0,
         # With adapters the reference is the base itself; without them TRL loads it again.
-        "reference": shape.total * item * (not settings.lora_rank and _has_reference(settings)),
+        "reference": shape.total * item if has_reference and not settings.lora_rank else 0,
         "optimizer": trained * 4 * 3 if trains else 0,  # gradient and AdamW's two moments, in fp32 like these
         "activations": _activations(settings, shape, lengths, item) if trains else 0,
-        "cache": _cached_tokens(settings, lengths) * shape.depth * 2 * shape.kv_width * item,
+        "cache": cached * shape.depth * 2 * shape.kv_width * item,
         "reserve": RESERVE[device],
     }
     tile = min(TILE_TOKENS, _update_tokens(settings, lengths)) * min(TILE_WORDS, shape.vocabulary)
     update_logits = tile * (item + 8) if trains else 0
-    sampled = max(completions for _, completions in _sampled_together(settings))
+    sampled = max(completions for _, completions in together)
     sampling_logits = 3 * sampled * shape.vocabulary * 4  # logits, probabilities, one copy, fp32
     parts["logits"] = max(update_logits, sampling_logits)
     stays = sum(parts[name] for name in ("weights", "reference", "adapters", "optimizer", "reserve"))
     peak = stays + max(parts["activations"] + update_logits, parts["cache"] + sampling_logits)
     return {name: int(size) for name, size in (parts | {"total": peak}).items()}
-
-
-def _has_reference(settings: Settings) -> bool:
-    """Whether training compares with the untrained model: GRPO with a KL term, DPO."""
-    return bool(settings.rejected) or (settings.beta > 0 and METHODS[settings.method].trainer == "grpo")
 
 
 def _activations(settings: Settings, shape: Shape, lengths: Lengths, item: int) -> int:
@@ -173,11 +163,6 @@ def packed_tokens(settings: Settings, lengths: Lengths) -> int:
 def _shares_prompts(settings: Settings) -> bool:
     """Whether a prompt is run once for all its completions (`SharedPrefixTrainer`)."""
     return settings.share_prefix and settings.micro_batch % settings.num_generations == 0
-
-
-def _cached_tokens(settings: Settings, lengths: Lengths) -> int:
-    """The most tokens whose keys and values are held at once: a prompt's once for all its completions."""
-    return max(n * lengths.prompt + copies * lengths.completion for n, copies in _sampled_together(settings))
 
 
 def _sampled_together(settings: Settings) -> list[tuple[int, int]]:

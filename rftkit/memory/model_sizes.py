@@ -7,51 +7,29 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, Qwen2_5_VLConfig, Qwen2VLConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
 
+from rftkit.common.checked import read_mapping
 from rftkit.common.errors import UserError
+from rftkit.common.paths import DATA
 from rftkit.models import LORA_TARGETS, read
 
-QWEN2_TOWER = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14,
-               "spatial_merge_size": 2, "temporal_patch_size": 2}  # fmt: skip
-# What the config.json of each checkpoint on the hub says of its sizes.
-HUB = {
-    "Qwen/Qwen2-VL-2B-Instruct": Qwen2VLConfig(
-        text_config={"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
-                     "num_attention_heads": 12, "num_key_value_heads": 2},
-        vision_config=QWEN2_TOWER | {"hidden_size": 1536},
-        tie_word_embeddings=True,
-    ),
-    "Qwen/Qwen2-VL-7B-Instruct": Qwen2VLConfig(
-        text_config={"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-                     "num_attention_heads": 28, "num_key_value_heads": 4},
-        vision_config=QWEN2_TOWER | {"hidden_size": 3584},
-        tie_word_embeddings=False,
-    ),
-    "Qwen/Qwen2.5-VL-3B-Instruct": Qwen2_5_VLConfig(
-        text_config={"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
-                     "num_attention_heads": 16, "num_key_value_heads": 2},
-        vision_config={"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420,
-                       "out_hidden_size": 2048},
-        tie_word_embeddings=True,
-    ),
-}  # fmt: skip
+SIZES = read_mapping(DATA / "model_sizes.yaml", "file")
+HUB = {name: AutoConfig.for_model(**sizes) for name, sizes in SIZES["hub"].items()}
 
 
 def read_config(name: str) -> PretrainedConfig:
-    """The config of a model: from the table above, a bundled or local folder's config.json, or (else) the hub's."""
+    """A model's config: in `data/model_sizes.yaml`, a bundled or local folder's config.json, or (else) on the hub."""
     return HUB[name] if name in HUB else read(AutoConfig.from_pretrained, name)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a vision-language model. Parameters: `vision`, `projections` (the language model's matrices, which
-    LoRA adapts and NF4 quantises), `head`, and `total`; `lora` of an adapter of rank 1. Widths of the language model,
-    pixels along a side of one image token."""
+    """Sizes of a vision-language model. Parameters: `projections` (the language model's matrices, which LoRA adapts and
+    NF4 quantises), and `total`; `lora` of an adapter of rank 1. Widths of the language model, pixels along a side of
+    one image token."""
 
-    vision: int
     projections: int
-    head: int
     total: int
     lora: int
     width: int
@@ -80,9 +58,7 @@ def shape_of(config: PretrainedConfig) -> Shape:
     adapted = [m.weight.shape for name, m in model.named_modules() if re.fullmatch(LORA_TARGETS, name)]
     head_width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return Shape(
-        vision=sum(p.numel() for p in model.model.visual.parameters()),
         projections=sum(shape.numel() for shape in adapted),
-        head=model.get_output_embeddings().weight.numel(),
         total=sum(p.numel() for p in model.parameters()),
         lora=sum(sum(shape) for shape in adapted),
         width=text.hidden_size,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from itertools import permutations
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.example import TASK_RULES, Example, ExampleSet
+from rftkit.tasks.example import TASK_RULES, Example
 from rftkit.tasks.images import open_image
 from rftkit.tasks.outside.photos import COOP
 from rftkit.tasks.outside.real_sets import AUTHORS, REAL_SETS, RealSet
@@ -48,9 +49,15 @@ def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
 
     `root` is the folder that a real set is in: NAME with DIR is NAME@DIR.
     """
-    parts, problems = _parts(open_set(name if root is None else f"{name.removeprefix('hub:')}@{root}"))
-    lines = []
-    for split, examples in parts.items():
+    data = open_set(name if root is None else f"{name.removeprefix('hub:')}@{root}")
+    parts, lines, problems = {}, [], []
+    one_split = data.splits.get("shots") == data.splits.get("test")
+    for split in tqdm(data.splits, desc="splits", leave=False, disable=None):  # a drawn task takes seconds each
+        if one_split and split == "test":
+            continue
+        rows = list(data.rows(split))
+        parts[split] = examples = [row for row in rows if isinstance(row, Example)]
+        problems += [str(row) for row in rows if isinstance(row, UserError)]
         labels = Counter(example.answer for example in examples)
         few, many = min(labels.values(), default=0), max(labels.values(), default=0)
         lines.append(f"{split}: {len(examples)} items, {len(labels)} answers with {few} to {many} items each")
@@ -62,18 +69,6 @@ def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
         problems += [f"{split} has no rows"] if not examples and split != "val" else []  # a small set may have no val
         problems += [f"{split}: {problem}" for problem in repeated(examples)]
     return "\n".join(lines), problems + _shared(parts) + _ambiguous(parts)
-
-
-def _parts(data: ExampleSet) -> tuple[dict[str, list[Example]], list[str]]:
-    """The examples of a set by split, and the problems of rows that are none."""
-    parts, problems = {}, []
-    one_split = data.splits.get("shots") == data.splits.get("test")
-    splits = [split for split in data.splits if not (one_split and split == "test")]
-    for split in tqdm(splits, desc="splits", leave=False, disable=None):  # a drawn task takes seconds each
-        rows = list(data.rows(split))
-        parts[split] = [row for row in rows if isinstance(row, Example)]
-        problems += [str(row) for row in rows if isinstance(row, UserError)]
-    return parts, problems
 
 
 def _unreadable(examples: list[Example]) -> list[str]:
@@ -97,9 +92,12 @@ def _shared(parts: dict[str, list[Example]]) -> list[str]:
                     content = image if isinstance(image, bytes) else image.read_bytes()
                     place = example.id if isinstance(image, bytes) else image.name
                     seen.setdefault(hashlib.sha256(content).hexdigest(), {}).setdefault(split, place)
-    shared = [places for places in seen.values() if len(places) > 1]
-    named = (" and in ".join(f"{split} ({place})" for split, place in places.items()) for places in shared)
-    return [f"the same picture is in {places}" for places in named]
+    problems = []
+    for places in seen.values():
+        if len(places) > 1:
+            named = " and in ".join(f"{split} ({place})" for split, place in places.items())
+            problems.append(f"the same picture is in {named}")
+    return problems
 
 
 def _ambiguous(parts: dict[str, list[Example]]) -> list[str]:
@@ -108,6 +106,6 @@ def _ambiguous(parts: dict[str, list[Example]]) -> list[str]:
     if any(example.task != "classification" for example in choosing):
         return []
     labels = sorted({label.casefold() for example in choosing for label in example.choices})
-    pairs = [f"'{one}' in '{other}'" for one in labels for other in labels if one != other and one in other]
+    pairs = [f"'{one}' in '{other}'" for one, other in permutations(labels, 2) if one in other]
     told = "class names that are part of others, which the lenient rule cannot tell apart"
     return [f"{told}: {len(pairs)}, such as {', '.join(pairs[:SHOWN])}"] if pairs else []

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from string import ascii_uppercase
 
+import pandas as pd
+
 from rftkit.evaluate import asked_parts, at_least_one, generate
 from rftkit.models import load
 from rftkit.prompts import MODES, get_mode, is_well_formed, parse_answer
@@ -72,7 +74,6 @@ def diagnose(
     for mode in modes:
         get_mode(mode)
     asked = open_set(data)
-    rule = asked.rule
     examples = [example for part in asked_parts(asked, None, limit).values() for example in part]
     network, processor = load(model, quantize=quantize, device=device)
     found = []
@@ -80,7 +81,7 @@ def diagnose(
         tokens = max_tokens or (64 if mode == "no_thinking" else 1024)
         answers = generate(network, processor, examples, mode, max_tokens=tokens, batch_size=batch, progress=mode)
         texts = [answer.texts[0] for answer in answers]
-        habits = [habit(text, example, mode, rule) for text, example in zip(texts, examples, strict=True)]
+        habits = [habit(text, example, mode, asked.rule) for text, example in zip(texts, examples, strict=True)]
         count = Counter(habits)
         shares = {name: count[name] / len(examples) for name in HABITS}
         found.append(Diagnosis(mode, len(examples), shares, dict(zip(habits, texts, strict=True))))
@@ -89,9 +90,9 @@ def diagnose(
 
 def as_text(diagnoses: list[Diagnosis]) -> str:
     """A table of shares in per cent, and one completion of each habit and mode."""
-    lines = [f"{'mode':<20}{'items':>6}" + "".join(f"{name:>13}" for name in HABITS)]
-    for d in diagnoses:
-        lines.append(f"{d.mode:<20}{d.n:>6}" + "".join(f"{100 * d.shares[name]:>12.1f}%" for name in HABITS))
+    shares = pd.DataFrame([d.shares for d in diagnoses]).map("{:.1%}".format)
+    shares.insert(0, "items", [d.n for d in diagnoses])
+    lines = [shares.set_axis([d.mode for d in diagnoses]).to_string()]
     for d in diagnoses:
         lines.append(f"\n{d.mode}")
         lines += [f"  {name}: {d.samples[name][:160]!r}" for name in HABITS if name in d.samples]

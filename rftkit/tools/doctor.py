@@ -9,9 +9,9 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 
 from rftkit.common.paths import DATA, NOTEBOOKS
 
@@ -34,7 +34,7 @@ class Line:
 def diagnose() -> list[Line]:
     """All findings, most basic first. A check whose own package is missing says so; the others still run."""
     lines = []
-    for check in (_python, _packages, _data, _memory, _disk, _device, _profiles):
+    for check in (_packages, _disk, _memory, _device, _profiles):
         try:
             lines += check()
         except (ImportError, OSError, RuntimeError) as error:  # the latter from packages that are there but broken
@@ -44,47 +44,43 @@ def diagnose() -> list[Line]:
     return lines
 
 
-def _python() -> list[Line]:
-    return [Line("python", sys.version_info >= (3, 11, 5), platform.python_version(), "install Python 3.11.5 or newer")]
-
-
-def _packages() -> list[Line]:
+def _packages() -> Iterator[Line]:
+    """Python, and what rftkit needs of packages."""
+    yield Line("python", sys.version_info >= (3, 11, 5), platform.python_version(), "install Python 3.11.5 or newer")
     from packaging.requirements import Requirement
 
     try:
         needs = [Requirement(text) for text in requires("rftkit") or []]
     except PackageNotFoundError:
-        return [Line("rftkit", False, "not installed", "pip install --no-deps --no-build-isolation -e .")]
-    lines = []
+        yield Line("rftkit", False, "not installed", "pip install --no-deps --no-build-isolation -e .")
+        return
     for need in needs:
-        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+        if need.marker and not need.marker.evaluate({"extra": ""}):
             continue
         try:
             seen = version(need.name)
             ok = need.specifier.contains(seen, prereleases=True)
         except PackageNotFoundError:
             seen, ok = "not installed", False
-        lines.append(Line(need.name, ok, seen, f'pip install "{need}"'))
-    return lines
+        yield Line(need.name, ok, seen, f'pip install "{need}"')
 
 
-def _data() -> list[Line]:
+def _disk() -> Iterator[Line]:
     models = sorted(path.parent.name for path in (DATA / "models").glob("*/model.safetensors"))
     fix = "install from a clone with pip install -e ."
-    return [
-        Line("bundled models", bool(models), ", ".join(models) or "none", fix),
-        Line("notebooks", NOTEBOOKS.is_dir(), str(len(list(NOTEBOOKS.glob("*.ipynb")))), fix),
-    ]
-
-
-def _memory() -> list[Line]:
-    free = _free_memory()
-    return [Line("memory", free >= 4, f"{free:.1f} GiB free", "close other programs: the CPU study needs 4 GiB")]
-
-
-def _disk() -> list[Line]:
+    yield Line("bundled models", bool(models), ", ".join(models) or "none", fix)
+    yield Line("notebooks", NOTEBOOKS.is_dir(), str(len(list(NOTEBOOKS.glob("*.ipynb")))), fix)
     free = _free_disk()
-    return [Line("disk", free >= 1, f"{free:.1f} GiB free here", "free 1 GiB, or give --out on another disk")]
+    yield Line("disk", free >= 1, f"{free:.1f} GiB free here", "free 1 GiB, or give --out on another disk")
+
+
+def _memory() -> Iterator[Line]:
+    free = _free_memory()
+    yield Line("memory", free >= 4, f"{free:.1f} GiB free", "close other programs: the CPU study needs 4 GiB")
+
+
+def _free_disk() -> float:
+    return shutil.disk_usage(".").free / GIB
 
 
 def _free_memory() -> float:
@@ -93,55 +89,39 @@ def _free_memory() -> float:
     return psutil.virtual_memory().available / GIB
 
 
-def _free_disk() -> float:
-    return shutil.disk_usage(Path.cwd()).free / GIB
-
-
-def _device() -> list[Line]:
+def _device() -> Iterator[Line]:
     import torch
 
-    lines = [Line("cpu", True, f"{os.cpu_count() or 1} cores, {torch.get_num_threads()} threads")]
-    if not torch.cuda.is_available():
-        return [*lines, Line("gpu", False, "none", "the bundled models need none; for gpu-2b use a machine with CUDA")]
+    yield Line("cpu", True, f"{os.cpu_count() or 1} cores, {torch.get_num_threads()} threads")
     for index in range(torch.cuda.device_count()):
-        device = torch.cuda.get_device_properties(index)
-        lines.append(Line(f"gpu {index}", True, f"{device.name}, {device.total_memory / GIB:.0f} GiB"))
-    return lines
+        gpu = torch.cuda.get_device_properties(index)
+        yield Line(f"gpu {index}", True, f"{gpu.name}, {gpu.total_memory / GIB:.0f} GiB")
+    if not torch.cuda.is_available():
+        yield Line("gpu", False, "none", "the bundled models need none; for gpu-2b use a machine with CUDA")
 
 
-def _profiles() -> list[Line]:
-    import torch
-
-    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    lines = []
-    for name, disk in DISK.items():
-        if name in MEMORY:
-            here, memory, kind = _free_memory(), MEMORY[name], "memory"
-        else:
-            here = max((gpu.total_memory / GIB for gpu in gpus), default=0)
-            memory, kind = _gpu_memory(name), "GPU memory"
-        ok = here >= memory and _free_disk() >= disk
-        seen = f"needs {memory:g} GiB {kind}, {disk} GiB disk"
-        lines.append(Line(f"profile {name}", ok, seen, "see the lines above"))
-    return lines
-
-
-def _gpu_memory(profile: str) -> float:
-    """GiB, to two decimals: the most that `rftkit estimate --profile PROFILE --device cuda` prints for a method."""
-    from rftkit.memory.estimate import estimate
+def _profiles() -> Iterator[Line]:
+    """Of a GPU's memory a profile needs the most that `rftkit estimate --device cuda` prints for a method."""
+    from rftkit.memory.estimate import estimate, free_memory
     from rftkit.run import asked_examples
     from rftkit.settings import METHODS, load_settings
 
-    chosen = [load_settings(profile, method, device="cuda") for method in METHODS]
-    return round(max(estimate(settings, asked_examples(settings)).memory["total"] for settings in chosen) / GIB, 2)
+    for name, disk in DISK.items():
+        if name in MEMORY:
+            memory, kind, free = MEMORY[name], "memory", _free_memory()
+        else:
+            chosen = [load_settings(name, method, device="cuda") for method in METHODS]
+            peak = max(estimate(settings, asked_examples(settings)).memory["total"] for settings in chosen)
+            memory, kind, free = round(peak / GIB, 2), "GPU memory", (free_memory("cuda") or 0) / GIB
+        ok = free >= memory and _free_disk() >= disk
+        yield Line(f"profile {name}", ok, f"needs {memory:g} GiB {kind}, {disk} GiB disk", "see the lines above")
 
 
 def as_text(lines: list[Line]) -> str:
     """The findings for people."""
     width = max(len(line.name) for line in lines)
-    return "\n".join(_text(line, width) for line in lines)
-
-
-def _text(line: Line, width: int) -> str:
-    seen = f"{line.name:<{width}}  {line.seen}"
-    return f"[ok] {seen}" if line.ok else f"[no] {seen}  -> {line.fix}"
+    told = []
+    for line in lines:
+        mark, fix = ("ok", "") if line.ok else ("no", f"  -> {line.fix}")
+        told.append(f"[{mark}] {line.name:<{width}}  {line.seen}{fix}")
+    return "\n".join(told)

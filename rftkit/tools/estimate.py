@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def measure(settings: Settings) -> Times:
             marks = [time.perf_counter()]
             evaluate_run(few, model, processor, tests)
         seconds = time.perf_counter() - marks[-1]
-    evaluation = seconds * _items(settings) / _items(few)
+    asked, measured = (sum(map(len, test_splits(run).values())) for run in (settings, few))
+    evaluation = seconds * asked / measured
     if len(marks) == 1:
         return Times(None, 0.0, evaluation)
     step = (marks[-1] - marks[1]) / (len(marks) - 2)
@@ -66,20 +68,16 @@ def few_of(settings: Settings) -> Settings:
     )
 
 
-def _items(settings: Settings) -> int:
-    return sum(len(examples) for examples in test_splits(settings).values())
-
-
-def why_not_measured(found: Estimate) -> str | None:
-    """Why a run of this estimate cannot be tried here; None if it can. No model is downloaded for it."""
+def why_not_measured(model: str, found: Estimate) -> str | None:
+    """Why a run of this model and estimate cannot be tried here; None if it can. No model is downloaded for it."""
     if found.free is None:
         return "there is no GPU here"
     if found.device == "cpu" and found.parameters > MADE_FOR_A_GPU:
         return "a model of this size is for a GPU"
     if not found.fits:
         return "the run does not fit"
-    if not is_at_hand(found.model):
-        return f"the model is not on this machine (rftkit run fetches it): hf download {found.model}"
+    if not is_at_hand(model):
+        return f"the model is not on this machine (rftkit run fetches it): hf download {model}"
     return None
 
 
@@ -94,12 +92,13 @@ def report(settings: Settings, examples: Sequence[Example], with_time: bool = Tr
     not measured."""
     settings = with_steps(settings, len(examples))
     found = estimate(settings, examples)
-    no_time = why_not_measured(found) if with_time else "--no-time"
+    no_time = why_not_measured(settings.model, found) if with_time else "--no-time"
     times = None
     if no_time is None:
         print(f"measuring the time: {STEPS} steps and a part of the evaluation ...", file=sys.stderr)
         times = asdict(measure(settings))
-    return asdict(found) | {"time": times, "no_time": no_time}
+    asked = {name: getattr(settings, name) for name in ("profile", "method", "dataset", "model", "steps")}
+    return asked | asdict(found) | {"time": times, "no_time": no_time}
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -121,22 +120,12 @@ def as_text(found: dict[str, Any]) -> str:
         lines.append("on a GPU, which such a model is for: --device cuda")
     if found["fixes"]:
         lines.append(f"to need less, {to_need_less(found['fixes'])}")
-    lines.append(_time_line(found))
-    return "\n".join(lines)
-
-
-def _time_line(found: dict[str, Any]) -> str:
     if found["time"] is None:
-        return f"time was not measured: {found['no_time']}"
-    times = Times(**found["time"])
-    evaluation = f"{_duration(times.evaluation)} to evaluate"
-    if times.step is None:
-        return f"time, from a part of the evaluation here: {evaluation}"
-    training = f"{times.step:.3g} s a step, {_duration(times.training)} for {found['steps']} steps"
-    return f"time, from {STEPS} steps and a part of the evaluation here: {training}, {evaluation}"
-
-
-def _duration(value: float) -> str:
-    if value >= 5400:
-        return f"{value / 3600:.1f} h"
-    return f"{value / 60:.1f} min" if value >= 90 else f"{value:.0f} s"
+        lines.append(f"time was not measured: {found['no_time']}")
+        return "\n".join(lines)
+    times = {name: timedelta(seconds=round(seconds or 0)) for name, seconds in found["time"].items()}
+    lines.append("time (h:mm:ss), by proportion from a few real steps and a part of the evaluation here:")
+    if step := found["time"]["step"]:
+        lines.append(f"  {times['training']} for {found['steps']} steps of {step:.3g} s")
+    lines.append(f"  {times['evaluation']} to evaluate")
+    return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from glob import escape
 from pathlib import Path
 
@@ -47,7 +47,14 @@ def export(run: Path, out: Path, *, check: int = 64, device: str | None = None) 
         check: test items a part whose answers are compared; 0: none. In fp32: twice the memory of the model.
         device: where they are computed; picked if None.
     """
-    settings, found = _read_run(run)
+    settings = results.read_settings(run)
+    if not results.is_complete(run):
+        raise UserError(f"the run in '{run}' is not complete: start the same rftkit run again to finish it")
+    if METHODS[settings.method].trainer is None:
+        raise UserError(f"the run in '{run}' trained nothing: there is no adapter to export")
+    if not (run / "adapter" / "adapter_config.json").is_file():
+        raise UserError(f"'{run}' has no adapter: a run of all weights (lora_rank 0) left a whole model in its 'model'")
+    found = results.read_results(run)
     if out.exists() or out.is_symlink():
         raise UserError(f"'{out}' exists: name a folder that does not")
     if out.resolve().is_relative_to(run.resolve()):
@@ -76,17 +83,6 @@ def _partial(out: Path) -> Path:
     return partial
 
 
-def _read_run(run: Path) -> tuple[Settings, Run]:
-    settings = results.read_settings(run)
-    if not results.is_complete(run):
-        raise UserError(f"the run in '{run}' is not complete: start the same rftkit run again to finish it")
-    if METHODS[settings.method].trainer is None:
-        raise UserError(f"the run in '{run}' trained nothing: there is no adapter to export")
-    if not (run / "adapter" / "adapter_config.json").is_file():
-        raise UserError(f"'{run}' has no adapter: a run of all weights (lora_rank 0) left a whole model in its 'model'")
-    return settings, results.read_results(run)
-
-
 def _merge(settings: Settings, adapter: Path, folder: Path) -> None:
     """Write the merged model, and its processor in the form that plain transformers and other tools read."""
     model, processor = load(settings.model, adapter=str(adapter), device="cpu", dtype=torch.bfloat16)
@@ -104,11 +100,11 @@ def _merge(settings: Settings, adapter: Path, folder: Path) -> None:
 
 
 def _compare(settings: Settings, run: Path, merged: Path, count: int, device: str) -> Agreement:
-    asked = [(part, example) for part, examples in test_splits(settings).items() for example in examples[:count]]
+    parts = {part: examples[:count] for part, examples in test_splits(settings).items()}
+    examples = [example for part in parts.values() for example in part]
     mode = METHODS[settings.method].mode
 
     def answers(model, processor) -> list[str]:
-        examples = [example for _, example in asked]
         said = generate(model.eval(), processor, examples, mode, **generation_options(settings, mode))
         return [answer.texts[0] for answer in said]
 
@@ -120,11 +116,12 @@ def _compare(settings: Settings, run: Path, merged: Path, count: int, device: st
     plain = AutoModelForImageTextToText.from_pretrained(merged, dtype=torch.float32, device_map=device)
     ours = answers(plain, load_processor(str(merged)))
     same = sum(a == b for a, b in zip(ours, adapter, strict=True))
-    if not (run / results.PREDICTIONS).is_file():
-        return Agreement(len(ours), same, None)
-    written = results.read_predictions(run)
-    own = written[written["mode"] == mode].set_index(["split", "id"])["completion"]
-    as_run = sum(own.get((part, example.id)) == text for (part, example), text in zip(asked, ours, strict=True))
+    as_run = None
+    if (run / results.PREDICTIONS).is_file():
+        written = results.read_predictions(run)
+        own = written[written["mode"] == mode].set_index(["split", "id"])["completion"]
+        ids = [(part, example.id) for part, examples in parts.items() for example in examples]
+        as_run = int((own.reindex(ids) == ours).sum())
     return Agreement(len(ours), same, as_run)
 
 
@@ -132,10 +129,12 @@ def as_text(agreement: Agreement | None, settings: Settings) -> str:
     """What was compared, for people: a line each."""
     if agreement is None:
         return "answers were not compared (--check 0)"
-    n, same = agreement.n, agreement.adapter
-    lines = [f"same greedy answers as the adapter on the unquantised base, in fp32: {same} of {n} ({same / n:.1%})"]
+    n = agreement.n
+    same = f"{agreement.adapter} of {n} ({agreement.adapter / n:.1%})"
+    lines = [f"same greedy answers as the adapter on the unquantised base, in fp32: {same}"]
     if agreement.run is not None:
-        share, kind = agreement.run / n, "the NF4 run" if settings.quantize else "the run"
+        share = agreement.run / n
+        kind = "the NF4 run" if settings.quantize else "the run"
         lines.append(f"same greedy answers as {kind} wrote down: {agreement.run} of {n} ({share:.1%})")
         if share < LEAST_AGREEMENT:
             lines.append(f"below {LEAST_AGREEMENT:.0%}: evaluate the exported model again before you quote the run")
@@ -148,11 +147,9 @@ def model_card(settings: Settings, found: Run, agreement: Agreement | None) -> s
     dataset = results.data_title(settings.dataset, settings.eval_dataset)
     tags = ["rftkit", settings.method]
     head = {"library_name": "transformers", "pipeline_tag": "image-text-to-text", "base_model": base, "tags": tags}
-    facts = {"method": settings.method, "dataset": dataset}
-    facts |= {name: getattr(settings, name) for name in ("protocol", "profile", "seed")}
-    facts |= {name: getattr(found, name) for name in ("data_sha256", "config_sha256", "git_revision", "versions")}
+    facts = {name: getattr(found, name) for name in ("data_sha256", "config_sha256", "git_revision", "versions")}
     tested = settings.eval_dataset and short_name(settings.eval_dataset)
-    config = vars(settings) | {"model": base, "dataset": short_name(settings.dataset), "eval_dataset": tested}
+    config = asdict(settings) | {"model": base, "dataset": short_name(settings.dataset), "eval_dataset": tested}
     rows = "\n".join(
         f"| {part} | {row.n} | {row.accuracy:.3f} | {row.ci_low:.3f} to {row.ci_high:.3f} |"
         for part, row in found.parts.items()
@@ -175,9 +172,5 @@ Accuracy of the run (greedy, rule `{settings.scoring}`, 0-1, 95 % Wilson interva
 {as_text(agreement, settings)}
 
 ```yaml
-{yaml.safe_dump(facts, sort_keys=False)}```
-
-All settings:
-```yaml
-{yaml.safe_dump(config, sort_keys=False)}```
+{yaml.safe_dump(config | facts, sort_keys=False)}```
 """

@@ -1,9 +1,7 @@
 """`rftkit rescore`: published predictions scored by our rules, so that a difference in results can be placed.
 
 The authors' files (github.com/minglllli/CLS-RL, src/eval) are `{"accuracy": ..., "results": [...]}`; a bare list and
-JSON lines are read too. An item has the completion, the right answer and perhaps whether they counted it right:
-`model_output`, `ground_truth`, `correct`, `extracted_answer` for classification, `response`, `ground_truth`, `correct`,
-`model_answer`, `options` for CV-Bench. `KEYS` has the names that are understood.
+JSON lines are read too.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from tqdm.auto import tqdm
 
 from rftkit.common.errors import UserError
@@ -23,6 +22,7 @@ from rftkit.rewards import score
 from rftkit.tasks.example import Example
 from rftkit.tasks.outside.real_sets import chosen_by_letter
 
+# The names under which an item has a completion, the right answer, and so on.
 KEYS = {
     "output": ("model_output", "response", "output", "completion"),
     "answer": ("ground_truth", "answer", "label"),
@@ -32,7 +32,6 @@ KEYS = {
 }
 BLANK = re.compile(r"[ \t\r\n]*")
 SHOWN = 3  # differences of each kind
-HEADS = ("right", "accuracy", "agrees", "theirs only", "ours only", "read otherwise")
 
 
 @dataclass(frozen=True)
@@ -45,23 +44,10 @@ class Prediction:
     read: str | None  # the answer that they read in the completion
 
 
-@dataclass(frozen=True)
-class RuleComparison:
-    """One rule beside the published score: accuracies 0-1, and the numbers of the items that differ."""
-
-    rule: str
-    right: int
-    theirs_only: tuple[int, ...]
-    ours_only: tuple[int, ...]
-    read_otherwise: int  # items in which we read another answer than they
-
-
 def read_predictions(path: Path) -> list[Prediction]:
     """The predictions of a file; UserError in one line if it is none."""
     try:
         content = _values(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"cannot read predictions from '{path}': {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"cannot read predictions from '{path}': it is not UTF-8 text; they must be JSON") from None
     except (ValueError, RecursionError) as error:
@@ -109,59 +95,52 @@ def _prediction(item: Any, name: str, number: int) -> Prediction:
 
 def mode_of(predictions: list[Prediction]) -> str:
     """The mode that most completions look like."""
-    modes = Counter(_mode_like(prediction.output) for prediction in predictions)
+    modes = Counter()
+    for prediction in predictions:
+        tagged = "thinking" if "<answer>" in prediction.output else "no_thinking"
+        modes["think_after_answer" if "<reason>" in prediction.output else tagged] += 1
     return modes.most_common(1)[0][0]
 
 
-def _mode_like(completion: str) -> str:
-    if "<reason>" in completion:
-        return "think_after_answer"
-    return "thinking" if "<answer>" in completion else "no_thinking"
+def rescore(predictions: list[Prediction], mode: str) -> pd.DataFrame:
+    """Each item by each rule beside the published score: `strict`, `lenient`, `authors`; with options `choice_letter`.
 
-
-def rescore(predictions: list[Prediction], mode: str) -> list[RuleComparison]:
-    """Each rule beside the published score: `strict`, `lenient`, `authors`; with options `choice_letter` too."""
+    Columns: rule, item (its number), and whether it is right, whether that agrees with those who published it or only
+    one of both counts it right, and whether we read another answer in it than they.
+    """
     get_mode(mode)
-    lettered = all(prediction.example.choices for prediction in predictions)
-    rules = ["strict", "lenient", "authors"] + ["choice_letter"] * lettered
-    return [_compared(predictions, mode, rule) for rule in rules]
-
-
-def _compared(predictions: list[Prediction], mode: str, rule: str) -> RuleComparison:
-    right = read_otherwise = 0
-    theirs_only, ours_only = [], []
-    for number, prediction in enumerate(tqdm(predictions, desc=rule, leave=False)):
-        ours = score(prediction.output, prediction.example, mode, rule)
-        is_right = bool(ours.accuracy)
-        right += is_right
-        if prediction.correct is not None and prediction.correct != is_right:
-            (theirs_only if prediction.correct else ours_only).append(number)
-        read_otherwise += prediction.read is not None and (ours.parsed or "").strip() != prediction.read.strip()
-    return RuleComparison(rule, right, tuple(theirs_only), tuple(ours_only), read_otherwise)
-
-
-def as_text(predictions: list[Prediction], mode: str, comparisons: list[RuleComparison]) -> str:
-    """The table of comparisons, and for each rule a few items in which it differs from the published score."""
-    told = [p.correct for p in predictions if p.correct is not None]
-    theirs = f"{100 * sum(told) / len(told):.2f} % right as published" if told else "no published score"
-    lines = [f"{len(predictions)} predictions, mode {mode}, {theirs}"]
-    lines.append(f"{'rule':<15}" + "".join(f"{head:>16}" for head in HEADS))
-    for rule in comparisons:
-        theirs_only, ours_only = len(rule.theirs_only), len(rule.ours_only)
-        accuracy = f"{100 * rule.right / len(predictions):.2f} %"
-        agreed = len(told) - theirs_only - ours_only
-        cells = (rule.right, accuracy, agreed, theirs_only, ours_only, rule.read_otherwise)
-        lines.append(f"{rule.rule:<15}" + "".join(f"{cell:>16}" for cell in cells))
-    for rule in comparisons:
-        for kind, numbers in (("theirs only", rule.theirs_only), ("ours only", rule.ours_only)):
-            for number in numbers[:SHOWN]:
-                output, answer = predictions[number].output, predictions[number].example.answer
-                lines.append(f"{rule.rule}, {kind}, item {number}: {output[-160:]!r} for {answer!r:.80}")
-    return "\n".join(lines)
+    rules = ["strict", "lenient", "authors"]
+    if all(prediction.example.choices for prediction in predictions):
+        rules.append("choice_letter")
+    rows = []
+    for rule in rules:
+        for number, prediction in enumerate(tqdm(predictions, desc=rule, leave=False)):
+            ours = score(prediction.output, prediction.example, mode, rule)
+            right, read = bool(ours.accuracy), (ours.parsed or "").strip()
+            row = {"rule": rule, "item": number, "right": right, "agrees": prediction.correct == right}
+            row["theirs only"] = prediction.correct is True and not right
+            row["ours only"] = prediction.correct is False and right
+            row["read otherwise"] = prediction.read is not None and read != prediction.read.strip()
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def rescore_file(path: Path, mode: str | None) -> str:
-    """The text of `as_text` for a file; the mode is guessed from the completions' tags if it is None."""
+    """For people: sums of `rescore` by rule, and a few of the items in which a rule differs from the published score.
+
+    The mode is guessed from the completions' tags if it is None.
+    """
     predictions = read_predictions(path)
     mode = mode or mode_of(predictions)
-    return as_text(predictions, mode, rescore(predictions, mode))
+    told = [p.correct for p in predictions if p.correct is not None]
+    theirs = f"{100 * sum(told) / len(told):.2f} % right as published" if told else "no published score"
+    items = rescore(predictions, mode)
+    table = items.drop(columns="item").groupby("rule", sort=False, as_index=False).sum()
+    table.insert(2, "accuracy", (100 * table["right"] / len(predictions)).map("{:.2f} %".format))
+    lines = [f"{len(predictions)} predictions, mode {mode}, {theirs}", table.to_string(index=False)]
+    for rule, of_rule in items.groupby("rule", sort=False):
+        for kind in ("theirs only", "ours only"):
+            for number in of_rule["item"][of_rule[kind]][:SHOWN]:
+                output, answer = predictions[number].output, predictions[number].example.answer
+                lines.append(f"{rule}, {kind}, item {number}: {output[-160:]!r} for {answer!r:.80}")
+    return "\n".join(lines)

@@ -2,169 +2,100 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import tempfile
-import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from datasets import Image as ImageFeature
 from torch.nn.functional import pad
 from tqdm.auto import tqdm
-from transformers import GenerationConfig
-from trl import GRPOConfig, GRPOTrainer
 
-from rftkit.common.errors import UserError, within
+from rftkit.common.checked import checked
 from rftkit.common.pool import pool
 from rftkit.evaluate import encode
-from rftkit.models import load, lora_config, quieten
 from rftkit.runs.fingerprint import versions
 from rftkit.shared_prefix.generation import generate_forked
 from rftkit.tasks.classification import question
 from rftkit.tasks.example import Example
 from rftkit.tasks.worlds import get_world
-from rftkit.tools.bench.models import PRESETS, flop_bound, save_model
-from rftkit.tools.bench.timed import PHASES, OurTrainer, StockTrainer, Timed, peak_resident
-from rftkit.trainer import training_rows
+from rftkit.tools.bench.trainers import (
+    COUNTS,
+    KINDS,
+    PHASES,
+    PRESETS,
+    SEED,
+    TOKENS,
+    Options,
+    Timed,
+    make_trainer,
+    peak_of_two_steps,
+    save_model,
+)
 
-TOKENS = {"no_thinking": 8, "thinking": 64, "think_after_answer": 64}  # of each completion
-KINDS = {"stock": StockTrainer, "ours": OurTrainer}
 CHOICES = 24  # in a question
-SEED = 0
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is measured. `pairs` counts timed pairs of steps, after one that warms up."""
-
-    preset: str = "nano-m"
-    mode: str = "no_thinking"
-    group: int = 8
-    pairs: int = 5
-    quantize: bool = False
-    device: str = "cpu"
-
-    @property
-    def tokens(self) -> int:
-        return TOKENS[self.mode]
 
 
 def prompts(options: Options, steps: int) -> list[Example]:
     """Emoji questions with 24 choices, other ones for each step; pictures scaled to the preset's side."""
     preset, world, rng = PRESETS[options.preset], get_world("emoji"), random.Random(SEED)
+    share = CHOICES / len(world.base)
     found = []
     for number in range(steps * preset.prompts):
         drawing = world.drawings(world.base[number % len(world.base)], "pretrain", 1, number)[0]
         drawing = replace(drawing, image=drawing.image.resize((preset.side, preset.side)))
-        share = CHOICES / len(world.base)
         found.append(question(drawing, world, world.base, share, rng, "bench", f"bench-{number}"))
     return found
 
 
-def reward(completions, **_) -> list[float]:
-    """A reward that differs from text to text, so that every group teaches something."""
-    return [zlib.crc32(completion[0]["content"].encode()) % 1000 / 1000 for completion in completions]
-
-
-def _whole(model, options: Options) -> dict[str, Any]:
-    """Generation settings: completions of one length, without the tokens of pictures, which random weights may say."""
-    pictures = [model.config.image_token_id, model.config.video_token_id]
-    return {"min_new_tokens": options.tokens, "suppress_tokens": pictures}
-
-
-def make_trainer(kind: type, options: Options, folder: str, examples: list[Example]) -> GRPOTrainer:
-    """A trainer of a preset, its model loaded from `folder`; LoRA, SGD, no checkpointing, completions of one length."""
-    preset = PRESETS[options.preset]
-    model, processor = load(folder, quantize=options.quantize, device=options.device)
-    torch.manual_seed(SEED)  # of the adapter
-    arguments = GRPOConfig(
-        output_dir=str(Path(folder) / "unused"), max_steps=1, learning_rate=1e-2, optim="sgd", seed=SEED,
-        lr_scheduler_type="constant", report_to=[], save_strategy="no", disable_tqdm=True, shuffle_dataset=False,
-        per_device_train_batch_size=preset.prompts * options.group, num_generations=options.group,
-        max_completion_length=options.tokens, gradient_checkpointing=False, use_cpu=options.device == "cpu",
-        bf16=options.device != "cpu", dataloader_pin_memory=options.device != "cpu", logging_steps=1000,
-        generation_kwargs=_whole(model, options),
-    )  # fmt: skip
-    rows = training_rows(examples, options.mode, None)
-    if kind is OurTrainer:
-        rows = rows.cast_column("images", [ImageFeature(decode=False)])
-    return kind(
-        model=model, reward_funcs=reward, args=arguments, train_dataset=rows, processing_class=processor,
-        peft_config=lora_config(16),
-    )  # fmt: skip
-
-
-def peak_bytes(kind: str, options: Options, folder: str) -> int:
-    """Peak memory of two steps of one trainer in a process of its own: resident on a CPU, allocated on a GPU."""
-    quieten()
-    trainer = make_trainer(KINDS[kind], options, folder, prompts(options, 2))
-    on_gpu = options.device != "cpu"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-    for step in range(2):
-        trainer.one_step(step, PRESETS[options.preset].prompts, SEED)
-    return torch.cuda.max_memory_allocated() if on_gpu else peak_resident()
-
-
-def bench(options: Options, progress: bool = True) -> dict[str, Any]:
-    """Measure a preset and return what `rftkit bench --json` prints."""
-    check(options)
-    size, threads = PRESETS[options.preset].prompts, torch.get_num_threads()
+def bench(progress: bool = True, **given: Any) -> dict[str, Any]:
+    """Measure a preset, `given` fields of `Options`, and return what `rftkit bench --json` prints."""
+    options = checked(Options, given)
+    size = PRESETS[options.preset].prompts
+    threads = torch.get_num_threads()
+    examples = prompts(options, options.pairs + 1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_model(options.preset, Path(temporary))
-        peaks = {kind: _elsewhere(peak_bytes, kind, options, folder) for kind in KINDS}
-        examples = prompts(options, options.pairs + 1)
-        trainers = {name: make_trainer(kind, options, folder, examples) for name, kind in KINDS.items()}
+        peaks = {kind: _elsewhere(peak_of_two_steps, kind, options, folder, examples) for kind in KINDS}
+        trainers = {kind: make_trainer(kind, options, folder, examples) for kind in KINDS}
         equality = _equality_before(trainers, options, examples[:size])
-        measured = _steps(trainers, options.pairs + 1, size, progress)
+        rows: dict[str, list[dict]] = {kind: [] for kind in KINDS}
+        for step in tqdm(range(options.pairs + 1), desc="pairs", disable=not progress):
+            for kind in sorted(KINDS, reverse=step % 2 == 1):  # each goes first as often as the other
+                rows[kind].append(trainers[kind].one_step(step, size))
         equality |= _equality_after(*trainers.values())
-        bound = _bound(trainers["stock"], options, examples[0])
+        stock = trainers["stock"]
+        one = encode(stock.processing_class, examples[:1], options.mode)
+        bound = flop_bound(
+            stock.model.get_base_model(),
+            size=options.group,
+            prompt=one["input_ids"].shape[1],
+            length=TOKENS[options.mode],
+            patches=len(one["pixel_values"]),
+            every_position=options.device == "cpu",
+        )
+    steps = {kind: pd.DataFrame(rows[kind][1:]) for kind in KINDS}  # without the one that warms up
+    ratios = steps["stock"][PHASES] / steps["ours"][PHASES]  # a row a pair of steps
+    ratio = ratios.agg(["median", "min", "max"]).round(3).to_dict()
+    summaries = {}
+    for kind, table in steps.items():
+        seconds = table[PHASES].median().round(4).add_suffix("_s").to_dict()
+        summaries[kind] = seconds | {"peak_bytes": peaks[kind]} | table[COUNTS].iloc[-1].astype(int).to_dict()
     return asdict(options) | {
         "device": f"cpu, {threads} threads" if options.device == "cpu" else torch.cuda.get_device_name(),
         "prompts_per_step": size,
-        "completion_tokens": options.tokens,
+        "completion_tokens": TOKENS[options.mode],
         "threads": threads,
         "versions": versions(),
-        **{name: _summary(rows, peaks[name]) for name, rows in measured.items()},
-        "ratio": _ratios(measured, peaks),
+        **summaries,
+        "ratio": ratio | {"peak_bytes": round(peaks["stock"] / peaks["ours"], 3)},
         "flop_bound": bound,
         "equality": equality,
     }
-
-
-def _steps(trainers: dict[str, Timed], count: int, size: int, progress: bool) -> dict[str, pd.DataFrame]:
-    """What so many steps of each trainer in turn took, a row a step; the first warms up and is left out."""
-    rows: dict[str, list[dict]] = {name: [] for name in trainers}
-    for step in tqdm(range(count), desc="pairs", disable=not progress):
-        for name in sorted(trainers, reverse=step % 2 == 1):  # each goes first as often as the other
-            rows[name].append(trainers[name].one_step(step, size, SEED))
-    return {name: pd.DataFrame(rows[name][1:]) for name in trainers}
-
-
-def _bound(trainer: GRPOTrainer, options: Options, example: Example) -> dict[str, float]:
-    """`flop_bound` of the lengths that this measurement has."""
-    batch = encode(trainer.processing_class, [example], options.mode)
-    prompt, patches = batch["input_ids"].shape[1], len(batch["pixel_values"])
-    model, every_position = trainer.model.get_base_model(), options.device == "cpu"
-    return flop_bound(model, options.group, prompt, options.tokens, patches, every_position)
-
-
-def check(options: Options) -> None:
-    """Refuse what cannot be measured."""
-    if options.preset not in PRESETS:
-        raise UserError(f"unknown preset '{options.preset}': choose one of {', '.join(PRESETS)}")
-    if options.mode not in TOKENS:
-        raise UserError(f"unknown mode '{options.mode}': choose one of {', '.join(TOKENS)}")
-    within("--group", options.group, 2, 1024)
-    within("--pairs", options.pairs, 1, 10**4)
-    if options.device not in ("cpu", "cuda") or (options.device == "cuda" and not torch.cuda.is_available()):
-        raise UserError(f"no device '{options.device}' here: choose cpu, or cuda where torch finds a GPU")
-    if options.device == "cpu" and PRESETS[options.preset].needs_gpu:
-        raise UserError(f"preset '{options.preset}' needs a GPU: on this machine choose nano-s, nano-m or cpu-100m")
 
 
 def _elsewhere(function: Callable, *arguments) -> Any:
@@ -172,25 +103,13 @@ def _elsewhere(function: Callable, *arguments) -> Any:
         return workers.submit(function, *arguments).result()
 
 
-def _summary(rows: pd.DataFrame, peak: int) -> dict[str, float]:
-    seconds = rows[PHASES].median().round(4).add_suffix("_s").to_dict()
-    counts = {name: int(rows[name].iloc[-1]) for name in ("vision_rows", "lm_tokens")}
-    return seconds | {"peak_bytes": peak} | counts
-
-
-def _ratios(measured: dict[str, pd.DataFrame], peaks: dict[str, int]) -> dict[str, Any]:
-    ratios = measured["stock"][PHASES] / measured["ours"][PHASES]  # a row a pair of steps
-    spread = ratios.agg(["median", "min", "max"]).round(3).to_dict()
-    return spread | {"peak_bytes": round(peaks["stock"] / peaks["ours"], 3)}
-
-
 @torch.no_grad()
-def _equality_before(trainers: dict[str, GRPOTrainer], options: Options, examples: list[Example]) -> dict[str, Any]:
+def _equality_before(trainers: dict[str, Timed], options: Options, examples: list[Example]) -> dict[str, Any]:
     """The same log-probs of the same completions, and the same greedy completions, by both trainers."""
-    stock, width = trainers["stock"], options.tokens
+    stock, width = trainers["stock"], TOKENS[options.mode]
     model, processor = stock.model.eval(), stock.processing_class
-    config = GenerationConfig(max_new_tokens=width, do_sample=False, **_whole(model, options),
-                              pad_token_id=processor.tokenizer.pad_token_id)  # fmt: skip
+    config = copy.deepcopy(stock.generation_config)
+    config.do_sample = False
     batch = encode(processor, examples, options.mode).to(model.device)
     vision = {name: value for name, value in batch.items() if name not in ("input_ids", "attention_mask")}
 
@@ -198,7 +117,7 @@ def _equality_before(trainers: dict[str, GRPOTrainer], options: Options, example
         return generate_forked(model, batch["input_ids"], batch["attention_mask"], vision, size, config)
 
     identical = torch.equal(model.generate(**batch, generation_config=config), forked(1))
-    config.do_sample, config.top_k = True, 0
+    config.do_sample = True
     torch.manual_seed(SEED)
     ids = forked(options.group)  # [prompts x group, prompt and completion tokens]
     copies = encode(processor, [example for example in examples for _ in range(options.group)], options.mode)
@@ -208,7 +127,6 @@ def _equality_before(trainers: dict[str, GRPOTrainer], options: Options, example
     pictures = {name: copies[name] for name in ("pixel_values", "image_grid_thw")} | {"num_images": [1] * len(ids)}
     found = []
     for trainer in trainers.values():
-        trainer.start()
         trainer.model.train()
         log_probs = trainer._get_per_token_logps_and_entropies
         found.append(log_probs(trainer.model, ids, mask, width, mm_token_type_ids=types, **pictures)[0])
@@ -219,7 +137,7 @@ def _equality_before(trainers: dict[str, GRPOTrainer], options: Options, example
     }
 
 
-def _equality_after(stock: GRPOTrainer, ours: GRPOTrainer) -> dict[str, float]:
+def _equality_after(stock: Timed, ours: Timed) -> dict[str, float]:
     """How far the trained weights are from each other, and how far from where LoRA's B started: zero."""
     pairs = [(a, b) for a, b in zip(stock.model.parameters(), ours.model.parameters(), strict=True) if a.requires_grad]
     moved = [p for name, p in stock.model.named_parameters() if "lora_B" in name]
@@ -229,20 +147,59 @@ def _equality_after(stock: GRPOTrainer, ours: GRPOTrainer) -> dict[str, float]:
     }
 
 
+def flop_bound(model, size: int, prompt: int, length: int, patches: int, every_position: bool) -> dict[str, float]:
+    """How much faster the step and the update could be by the floating-point operations alone.
+
+    Language model: 2 operations a weight and token and 4 x width a layer and pair of tokens that attend; forward, and
+    as much again backward to the activations (LoRA: the weights themselves are frozen). Vision: forward only; in stock
+    TRL G times in sampling and again in the update, in ours once a group for both.
+
+    Args:
+        size: completions a group (G).
+        prompt, length: tokens of a prompt and of a completion.
+        patches: of a prompt's pictures.
+        every_position: stock TRL's head runs on every position (on a CPU), not on completion tokens only as ours.
+    """
+    text, tower = model.config.get_text_config(), model.model.visual
+    # From the shapes: quantised weights are stored two a byte.
+    hidden, width = text.hidden_size, text.hidden_size * text.num_hidden_layers
+    keys = text.num_key_value_heads * (hidden // text.num_attention_heads)
+    weights = text.num_hidden_layers * (2 * hidden * (hidden + keys) + 3 * hidden * text.intermediate_size)
+    head = text.vocab_size * hidden
+
+    def language(tokens: int, pairs: int, scored: int) -> float:
+        return 2 * weights * tokens + 4 * width * pairs + 2 * head * scored
+
+    blocks = sum(p.numel() for p in tower.blocks.parameters()) + tower.patch_embed.proj.weight.numel()
+    merger = sum(p.numel() for p in tower.merger.parameters()) // tower.config.spatial_merge_size**2
+    look = 2 * (blocks + merger) * patches + 4 * tower.config.depth * tower.config.embed_dim * patches**2
+
+    whole, packed = prompt + length, prompt - 1 + size * (length + 1)
+    packed_pairs = prompt**2 // 2 + size * (length + 1) * (prompt + length // 2)
+    stock = size * language(whole, whole**2 // 2, whole if every_position else length)
+    ours = language(packed, packed_pairs, size * length)
+    prefill = language(prompt, prompt**2 // 2, 1)
+    decode = size * language(length, length * (prompt + length // 2), length)
+    update, our_update = size * look + 2 * stock, 2 * ours
+    sampling, our_sampling = size * (look + prefill) + decode, look + prefill + decode
+    return {
+        "step": round((sampling + update) / (our_sampling + our_update), 3),
+        "update": round(update / our_update, 3),
+    }
+
+
 def as_text(report: dict[str, Any]) -> str:
     """The report for people: a row a phase."""
-    stock, ours, ratio = report["stock"], report["ours"], report["ratio"]
-    lines = [
-        f"{report['preset']}, {report['mode']}, G={report['group']}, {report['device']}",
-        f"{'':<10}{'stock':>10}{'ours':>10}{'ratio':>8}   min-max",
-    ]
+    stock, ours, ratio, bound = report["stock"], report["ours"], report["ratio"], report["flop_bound"]
+    rows = {}
     for phase in PHASES:
-        seconds = f"{stock[f'{phase}_s']:>9.3f}s{ours[f'{phase}_s']:>9.3f}s"
-        spread = f"{ratio[phase]['min']:.2f}-{ratio[phase]['max']:.2f}"
-        lines.append(f"{phase:<10}{seconds}{ratio[phase]['median']:>7.2f}x   {spread}")
-    peaks = f"{stock['peak_bytes'] / 2**20:>7.0f}MiB{ours['peak_bytes'] / 2**20:>7.0f}MiB"
-    lines.append(f"{'peak':<10}{peaks}{ratio['peak_bytes']:>7.2f}x")
-    bound = report["flop_bound"]
-    lines.append(f"operations alone would allow {bound['step']:.2f}x a step, {bound['update']:.2f}x an update")
-    lines.append(", ".join(f"{name} {value}" for name, value in report["equality"].items()))
-    return "\n".join(lines)
+        seconds = [f"{side[f'{phase}_s']:.3f} s" for side in (stock, ours)]
+        spread = "{median:.2f}x {min:.2f}-{max:.2f}".format(**ratio[phase])
+        rows[phase] = [*seconds, *spread.split()]
+    peaks = [f"{side['peak_bytes'] / 2**20:.0f} MiB" for side in (stock, ours)]
+    rows["peak"] = [*peaks, f"{ratio['peak_bytes']:.2f}x", ""]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["stock", "ours", "ratio", "min-max"])
+    return f"""{report["preset"]}, {report["mode"]}, G={report["group"]}, {report["device"]}
+{table.to_string()}
+operations alone would allow {bound["step"]:.2f}x a step, {bound["update"]:.2f}x an update
+{", ".join(f"{name} {value}" for name, value in report["equality"].items())}"""
