@@ -26,7 +26,7 @@ from rftkit.common.errors import UserError
 from rftkit.report import tables
 from rftkit.report.figures import accuracy_figure, claims_figure, dose_figure
 from rftkit.runs.archive import write_archive
-from rftkit.runs.collect import Methods, Sections, all_runs, families, is_headline, load_runs, others, short_names
+from rftkit.runs.collect import Methods, Sections, all_runs, families, is_headline, load_runs, model_names, others
 from rftkit.runs.folder import write_atomically
 
 HEADING = "# rftkit report"
@@ -72,11 +72,10 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
 
 def _sections(sections: Sections, folder: Path) -> tuple[list[str], dict[str, float], list[str]]:
     """What is said of each section, the mean accuracies by PLACE/METHOD/RULE/PART, and what could not be made."""
-    together, short = families(sections), short_names(run.model for run in all_runs(sections))
-    every = together | sections
+    together, short = families(sections), model_names(sections)
+    several = {section: methods for section, methods in together.items() if section not in sections}
     parts, numbers, failed = [], {}, []
-    for section in sorted(every, key=sections.__contains__):  # first what several start models did together
-        methods = every[section]
+    for section, methods in (several | sections).items():
         names = section.profile, section.dataset, ", ".join(short[model] for model in section.models)
         try:
             rows = method_rows(methods)

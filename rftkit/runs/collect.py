@@ -195,6 +195,11 @@ def short_names(models: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def model_names(sections: Sections) -> dict[str, str]:
+    """`short_names` of all start models."""
+    return short_names(run.model for run in all_runs(sections))
+
+
 def others(places: Sequence[Path], sections: Sections) -> tuple[int, list[Path]]:
     """How many complete runs under some folders do not count (`load_runs`), and the folders of those not archived."""
     counted = all_runs(sections)
