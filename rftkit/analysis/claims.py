@@ -85,23 +85,17 @@ def decide(methods: Methods) -> list[Comparison]:
     Accuracy is strict; an untrained model's run is paired with each of its seeds. `verdict` says whether the difference
     is in the paper's direction; `paper` has its difference with Qwen2-VL-2B, if it has one.
     """
-    rows, signs = [], []
+    rows, verdicts = [], []
     for claim in read_claims()["primary"]:
         measure = claim["measure"]
         if found := compared(claim, methods).get(measure):
             paper = paper_difference(claim, methods)
             paper = {column: value for column, value in paper.items() if column == NAMES.get(measure, measure)}
             rows.append(Comparison.of(found, claim=claim["name"], measure=measure, paper=paper))
-            signs.append(1 if claim["paper"] == "above" else -1)
-    correct(rows)
-    for row, sign in zip(rows, signs, strict=True):
-        row.verdict = undecided(row) or direction(row, sign)
+            above = claim["paper"] == "above"
+            verdicts.append(("same direction", "opposite") if above else ("opposite", "same direction"))
+    correct(rows, verdicts)
     return rows
-
-
-def direction(row: Comparison, paper: float) -> str:
-    """Whether a decided row has the sign of the paper's difference."""
-    return "same direction" if (row.difference[0] > 0) == (paper > 0) else "opposite"
 
 
 def dose_rows(sections: Sections) -> list[Comparison]:
@@ -121,18 +115,23 @@ def _spreads(comparisons: int) -> float:
     return NormalDist().inv_cdf(1 - LEVEL / 2 / comparisons) + NormalDist().inv_cdf(POWER)
 
 
-def correct(rows: Sequence[Comparison]) -> None:
-    """Correct the rows of a table for how many they are: `p` by Holm, `smallest` by Holm's strictest."""
-    for row, p in zip(rows, holm([row.p for row in rows]), strict=True):
+def correct(rows: Sequence[Comparison], verdicts: Sequence[tuple[str, str]]) -> None:
+    """Correct the rows of a table for how many they are: `p` by Holm, `smallest` by Holm's strictest.
+
+    Args:
+        verdicts: what each row says if it is decided, with the first method ahead, and with the second.
+    """
+    fewest = read_claims()["fewest_runs"]
+    corrected = holm([row.p for row in rows])
+    for row, p, (first_ahead, second_ahead) in zip(rows, corrected, verdicts, strict=True):
         row.p = p
         row.smallest *= _spreads(len(rows)) / _spreads(1)
-
-
-def undecided(row: Comparison) -> str | None:
-    """The words for a corrected row that says neither the one nor the other; None if it does."""
-    if len(row.runs) < read_claims()["fewest_runs"]:
-        return "too few seeds"
-    return "undecided" if row.p > LEVEL else None
+        if len(row.runs) < fewest:
+            row.verdict = "too few seeds"
+        elif p > LEVEL:
+            row.verdict = "undecided"
+        else:
+            row.verdict = first_ahead if row.difference[0] > 0 else second_ahead
 
 
 def paper_difference(claim: dict[str, Any], methods: Methods) -> dict[str, float]:

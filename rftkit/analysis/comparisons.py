@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
-from rftkit.analysis.claims import Comparison, Difference, compared, correct, paper_difference, undecided
+from rftkit.analysis.claims import Comparison, Difference, compared, correct, paper_difference
 from rftkit.analysis.paper import paper_size_difference
 from rftkit.runs.collect import Section, Sections, families, model_names, recipe_of
 from rftkit.settings import METHODS, read_claims
@@ -31,10 +31,8 @@ def set_rows(sections: Sections) -> dict[str, list[Comparison]]:
                 row.beside = {part: found[part].interval for part in parts}
                 row.smallest_beside = {part: found[part].smallest for part in parts}
                 rows.append(row)
-        correct(rows)
-        for row in rows:
-            ahead = comparison["first" if row.difference[0] > 0 else "second"]
-            row.verdict = undecided(row) or f"{METHODS[ahead].title} ahead"
+        first, second = METHODS[comparison["first"]].title, METHODS[comparison["second"]].title
+        correct(rows, [(f"{first} ahead", f"{second} ahead")] * len(rows))
         if rows:
             tables[comparison["name"]] = rows
     return tables

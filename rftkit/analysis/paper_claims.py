@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rftkit.analysis.claims import NAMES, Comparison, Difference, compared, decide, direction
+from rftkit.analysis.claims import NAMES, Comparison, Difference, compared, decide
 from rftkit.analysis.comparisons import set_rows, size_rows
 from rftkit.analysis.cross_set import gains_elsewhere
 from rftkit.analysis.paper import paper_sets, paper_tables
@@ -109,7 +109,8 @@ def _set_by_set(by_set: dict[str, list[Comparison]]) -> Rows:
                 found.difference, found.smallest = row.beside[part], row.smallest_beside[part]
                 found.by, found.verdict = ALONE, ""
             elif row.verdict.endswith(" ahead"):
-                found.verdict = direction(row, row.paper[column])
+                same = (row.difference[0] > 0) == (row.paper[column] > 0)
+                found.verdict = "same direction" if same else "opposite"
             if part is None or part in row.beside:
                 yield found
 

@@ -59,7 +59,11 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
             parts += _compared(across, sections, folder)
         except UserError as error:
             failed.append(f"{across.title}: {error}")
-    parts += _not_counted(places, sections)
+    count, folders = others(places, sections)
+    if count:
+        why = "older of the same model and seed, or of other settings or test items than most"
+        named = [f"- `{folder}`" for folder in folders[:NAMED]] + ["- ..."] * (len(folders) > NAMED)
+        parts += [f"Not counted (runs: {count}): {why}.", *named, ""]
     text = "\n".join([*parts, *(f"**Not reported: {line}**\n" for line in failed)])
     whole = f"{HEADING}\n\n{tables.LEGEND}\n\n{text}"
     write_atomically(path, whole)
@@ -87,13 +91,6 @@ def _sections(sections: Sections, folder: Path) -> tuple[list[str], dict[str, fl
         except UserError as error:
             failed.append(f"{section.dataset}, {names[-1]}, profile {section.profile}: {error}")
     return parts, numbers, failed
-
-
-def _not_counted(places: Sequence[Path], sections: Sections) -> list[str]:
-    count, folders = others(places, sections)
-    why = "older of the same model and seed, or of other settings or test items than most"
-    named = [f"`{folder}`" for folder in folders[:NAMED]] + ["..."] * (len(folders) > NAMED)
-    return ["\n- ".join([f"Not counted (runs: {count}): {why}.", *named]) + "\n"] if count else []
 
 
 class Across(NamedTuple):

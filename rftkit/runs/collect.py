@@ -130,34 +130,32 @@ def families(sections: Sections) -> Sections:
 
 def by_dose(sections: Sections) -> list[tuple[str, dict[float, Methods]]]:
     """Where models that differ in their share of answers not as asked (`vague`) ran: profile, set and size, and the
-    methods by that share, each with the runs of those start models and seeds that all shares have."""
-    recipes = {run.model: recipe_of(run.model) for run in all_runs(sections)}
+    methods by that share. Of trained models only the runs whose start model (by the seed that it was made with) and
+    seed all shares have."""
+    recipes = {run.model: recipe_of(run.model, own=True) for run in all_runs(sections)}
+
+    def vague(run: Run) -> float:
+        return recipes[run.model]["vague"]
 
     def but_for_dose(run: Run) -> tuple[str, str]:
-        section, made = _section_of(run), recipes[run.model]
+        section, made = _section_of(run), recipe_of(run.model)
         title = f"{section.profile}, {section.dataset}, size {made.get('size')}"
         return title, json.dumps(made | {"vague": None})
+
+    def place(run: Run) -> tuple[str, int | None, int]:
+        return run.label, recipes[run.model].get("seed"), run.seed
 
     found = []
     made_known = [run for run in all_runs(sections) if recipes[run.model]]
     for (title, _), runs in _grouped(made_known, but_for_dose).items():
-        by_vague = _grouped(runs, lambda run: recipes[run.model]["vague"])
-        if len(by_vague) > 1:
-            found.append((title, _common(dict(sorted(by_vague.items())))))
+        shares, common = sorted(set(map(vague, runs))), []
+        for of_place in _grouped(runs, place).values():
+            if of_place[0].method == "zero_shot" or len(set(map(vague, of_place))) == len(shares):
+                common += of_place
+        by_vague = _grouped(common, vague)
+        if len(shares) > 1:
+            found.append((title, {share: _by_method(by_vague.get(share, [])) for share in shares}))
     return found
-
-
-def _common(by_vague: dict[float, list[Run]]) -> dict[float, Methods]:
-    """Of trained models the runs whose start model (by the seed that it was made with) and seed all shares have."""
-
-    def place(run: Run) -> tuple[str, int | None, int]:
-        return run.label, recipe_of(run.model, own=True).get("seed"), run.seed
-
-    in_all = set.intersection(*({place(run) for run in runs} for runs in by_vague.values()))
-    return {
-        vague: _by_method(run for run in runs if run.method == "zero_shot" or place(run) in in_all)
-        for vague, runs in by_vague.items()
-    }
 
 
 def is_headline(section: Section, together: Sections) -> bool:
