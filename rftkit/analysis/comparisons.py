@@ -27,7 +27,8 @@ def set_rows(sections: Sections) -> dict[str, list[Comparison]]:
             if found := compared(comparison, methods):
                 *parts, overall = found
                 row = _row(section, names, found[overall], comparison["name"])
-                row.measure, row.paper = overall, paper_difference(comparison, methods)
+                row.profile, row.dataset, row.measure = section.profile, section.dataset, overall
+                row.paper = paper_difference(comparison, methods)
                 row.beside = {part: found[part].interval for part in parts}
                 row.smallest_beside = {part: found[part].smallest for part in parts}
                 rows.append(row)
@@ -41,7 +42,7 @@ def set_rows(sections: Sections) -> dict[str, list[Comparison]]:
 def _row(section: Section, names: dict[str, str], found: Difference, claim: str) -> Comparison:
     models = ", ".join(names[model] for model in section.models)
     place = f"{section.dataset}, {models}, profile {section.profile}"
-    return Comparison.of(found, claim=claim, place=place, profile=section.profile, dataset=section.dataset)
+    return Comparison.of(found, claim=claim, place=place)
 
 
 def kind_rows(sections: Sections) -> list[Comparison]:
