@@ -15,7 +15,7 @@ from rftkit.common.errors import UserError
 from rftkit.common.statistics import proportion
 from rftkit.report.pages import write_report
 from rftkit.report.tables import claims_table, dose_table, kinds_table, markdown, methods_table, sets_table
-from rftkit.runs.collect import families, load_runs, others, pooled, recipe_of, short_names
+from rftkit.runs.collect import families, load_runs, others, recipe_of, short_names
 from rftkit.runs.folder import write_results
 from rftkit.runs.record import Run
 from rftkit.settings import Settings, read_claims
@@ -185,15 +185,16 @@ def test_base_models_are_pooled_and_untrained_runs_stand_for_their_own_seeds(tmp
         for seed in range(2):
             make_run(tmp_path / f"{model}-{seed}", "sft", seed, "no_thinking", [1, right, 0, 0], [0] * 4, model=model)
     sections = load_runs(tmp_path)
-    (key,) = together = pooled(sections)
-    assert key == ("nano", "shapes", ("one", "two")) and len(together[key]["sft"]) == 4
+    together = families(sections)
+    key = ("nano", "shapes", ("one", "two"))
+    assert set(together) == {key, ("nano", "shapes", ("third",))} and len(together[key]["sft"]) == 4
     (row,) = decide(together[key])
     assert row.runs == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
     assert row.difference[0] == 0.125 and row.difference[1] == 0  # one base gains a quarter, one nothing
     text, _ = write_report(tmp_path)
     assert text.count("claim of the paper") == 1 and "| rl |  | base +12.5" in text and "4 on 2 bases" in text
-    assert pooled({key: methods for key, methods in sections.items() if key.models != ("two",)}) == {}
-    assert families(families(sections)) == families(sections)
+    apart = {key: methods for key, methods in sections.items() if key.models != ("two",)}
+    assert families(apart) == apart and families(together) == together
 
 
 def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, monkeypatch):
@@ -203,6 +204,7 @@ def test_effects_are_tabled_against_the_share_of_answers_not_as_asked(tmp_path, 
     for number, (base, vague, right) in enumerate(((0, 0.5, 0), (1, 0.5, 0), (0, 1.0, 1))):
         model = tmp_path / f"model-{number}"
         model.mkdir()
+        (model / "config.json").write_text("{}")
         (model / "recipe.json").write_text(json.dumps({"seed": base, "vague": vague, "size": "s"}))
         for seed in range(3):
             make_run(
@@ -250,6 +252,7 @@ def test_a_larger_model_profits_more_by_the_difference_of_differences(tmp_path):
     for name, size, thinking in (("small", 10**6, 0), ("large", 4 * 10**6, 1), ("other", 8 * 10**6, 0)):
         model = tmp_path / name
         model.mkdir()
+        (model / "config.json").write_text("{}")
         recipe = {"size": name, "seed": 0, "start": None, "vague": float(name == "other"), "parameters": size}
         (model / "recipe.json").write_text(json.dumps(recipe))
         for seed in range(3):
@@ -304,6 +307,9 @@ def test_what_the_papers_larger_model_gains_more_by_thinking(task, protocol, poi
 
 @pytest.mark.parametrize("recipe", ["", "[]", "{}", '{"vague": 1'])
 def test_a_model_whose_recipe_cannot_be_read_is_a_family_of_its_own(tmp_path, recipe):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "recipe.json").write_text('{"vague": 0.5, "seed": 0}')
+    assert recipe_of(str(tmp_path)) == {"vague": 0.5}
     (tmp_path / "recipe.json").write_text(recipe)
     assert recipe_of(str(tmp_path)) is None and recipe_of("someone/model") is None
 

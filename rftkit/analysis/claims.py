@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from rftkit.analysis.paper import paper_numbers
 from rftkit.common.errors import UserError
 from rftkit.common.statistics import holm, interval, resample, two_sided
-from rftkit.runs.collect import Methods, Sections, by_dose, short_names
+from rftkit.runs.collect import Methods, Sections, by_dose, model_names
 from rftkit.runs.folder import read_answers, same_tests
 from rftkit.runs.record import Run
 from rftkit.settings import METHODS, read_claims
@@ -41,7 +41,8 @@ class Difference:
 
     @property
     def smallest(self) -> float:
-        return smallest_seen(self.draws)
+        """What this design would see in POWER of all repetitions, as one comparison alone."""
+        return _spreads(1) * float(self.draws.std())
 
 
 @dataclass(kw_only=True)
@@ -84,37 +85,29 @@ def decide(methods: Methods) -> list[Comparison]:
     Accuracy is strict; an untrained model's run is paired with each of its seeds. `verdict` says whether the difference
     is in the paper's direction; `paper` has its difference with Qwen2-VL-2B, if it has one.
     """
-    rows, above = [], {}
+    rows, verdicts = [], []
     for claim in read_claims()["primary"]:
         measure = claim["measure"]
         if found := compared(claim, methods).get(measure):
-            paper = paper_difference(methods[claim["first"]], methods[claim["second"]])
+            paper = paper_difference(claim, methods)
             paper = {column: value for column, value in paper.items() if column == NAMES.get(measure, measure)}
             rows.append(Comparison.of(found, claim=claim["name"], measure=measure, paper=paper))
-            above[claim["name"]] = claim["paper"] == "above"
-    correct(rows)
-    for row in rows:
-        same = (row.difference[0] > 0) == above[row.claim]
-        row.verdict = undecided(row) or ("same direction" if same else "opposite")
+            above = claim["paper"] == "above"
+            verdicts.append(("same direction", "opposite") if above else ("opposite", "same direction"))
+    correct(rows, verdicts)
     return rows
 
 
 def dose_rows(sections: Sections) -> list[Comparison]:
     """The primary comparisons (`decide`) by the share of answers not as asked that start models were taught; `place` is
     what these have in common."""
-    short = short_names(model for section in sections for model in section.models)
-    rows = []
+    names, rows = model_names(sections), []
     for models, doses in by_dose(sections):
         for vague, methods in doses.items():
             for row in decide(methods):
-                runs = [(short[model], seed) for model, seed in row.runs]
+                runs = [(names[model], seed) for model, seed in row.runs]
                 rows.append(replace(row, place=models, vague=vague, runs=runs))
     return rows
-
-
-def smallest_seen(draws: np.ndarray) -> float:
-    """The difference that the design of these draws would see in POWER of all repetitions, as one comparison alone."""
-    return _spreads(1) * float(draws.std())
 
 
 def _spreads(comparisons: int) -> float:
@@ -122,84 +115,70 @@ def _spreads(comparisons: int) -> float:
     return NormalDist().inv_cdf(1 - LEVEL / 2 / comparisons) + NormalDist().inv_cdf(POWER)
 
 
-def correct(rows: Sequence[Comparison]) -> None:
-    """Correct the rows of a table for how many they are: `p` by Holm, `smallest` by Holm's strictest."""
-    for row, p in zip(rows, holm([row.p for row in rows]), strict=True):
+def correct(rows: Sequence[Comparison], verdicts: Sequence[tuple[str, str]]) -> None:
+    """Correct the rows of a table for how many they are: `p` by Holm, `smallest` by Holm's strictest.
+
+    Args:
+        verdicts: what each row says if it is decided, with the first method ahead, and with the second.
+    """
+    fewest = read_claims()["fewest_runs"]
+    corrected = holm([row.p for row in rows])
+    for row, p, (first_ahead, second_ahead) in zip(rows, corrected, verdicts, strict=True):
         row.p = p
         row.smallest *= _spreads(len(rows)) / _spreads(1)
+        if len(row.runs) < fewest:
+            row.verdict = "too few seeds"
+        elif p > LEVEL:
+            row.verdict = "undecided"
+        else:
+            row.verdict = first_ahead if row.difference[0] > 0 else second_ahead
 
 
-def undecided(row: Comparison) -> str | None:
-    """The words for a corrected row that says neither the one nor the other; None if it does."""
-    if len(row.runs) < read_claims()["fewest_runs"]:
-        return "too few seeds"
-    return "undecided" if row.p > LEVEL else None
-
-
-def paper_difference(first: list[Run], second: list[Run]) -> dict[str, float]:
-    """The paper's accuracy of these runs' method minus that of those (-1..1), with Qwen2-VL-2B, by column."""
-    one, other = (paper_numbers(run.task, run.protocol, METHODS[run.method].paper) for run in (first[0], second[0]))
-    return {column: (value - other[column]) / 100 for column, value in one.items() if column in other}
+def paper_difference(claim: dict[str, Any], methods: Methods) -> dict[str, float]:
+    """The paper's difference (-1..1) of the methods of a comparison, with Qwen2-VL-2B, by column."""
+    runs = methods[claim["first"]][0], methods[claim["second"]][0]
+    first, second = (paper_numbers(run.task, run.protocol, METHODS[run.method].paper) for run in runs)
+    return {column: (value - second[column]) / 100 for column, value in first.items() if column in second}
 
 
 def compared(
     claim: dict[str, Any], methods: Methods, part_of: Callable[[str], str] | None = None
 ) -> dict[str, Difference]:
-    """What `paired` says of a comparison of `data/claims.yaml`; nothing where runs are missing."""
-    first, second = methods.get(claim["first"], []), methods.get(claim["second"], [])
-    return paired(first, second, claim.get("second_mode"), part_of)
-
-
-def paired(
-    first: list[Run],
-    second: list[Run],
-    second_mode: str | None = None,
-    part_of: Callable[[str], str] | None = None,
-) -> dict[str, Difference]:
     """The difference of two methods' accuracy by measure (a part; last `h` or `mean`), by the rule of their task.
 
     Args:
-        first, second: runs; one of an untrained model stands for each of its seeds.
-        second_mode: in place of the second method's own.
+        claim: the labels of the `first` and the `second`, and the latter's `second_mode` if it is not its own. A run of
+            an untrained model stands for each of its seeds.
         part_of: the part an item's id belongs to, in place of the run's own parts.
 
     Returns:
         nothing if they have no start model and seed in common.
     """
-    both = _in_both(first, second)
+    first, second = methods.get(claim["first"]), methods.get(claim["second"])
+    if not first or not second:
+        return {}
+    ones, others = _by_pair(first, second), _by_pair(second, first)
+    both = sorted(ones.keys() & others.keys())
     if not both:
         return {}
     answers = []
-    for runs, mode in ((first, first[0].mode), (second, second_mode or second[0].mode)):
-        table = read_answers(_chosen(runs, both), mode, TASK_RULES[runs[0].task])
+    for runs, mode in ((ones, first[0].mode), (others, claim.get("second_mode") or second[0].mode)):
+        table = read_answers([runs[pair] for pair in both], mode, TASK_RULES[first[0].task])
         answers.append(table.assign(split=table["id"].map(part_of)) if part_of else table)
     items = [set(table[["split", "id"]].drop_duplicates().itertuples(index=False)) for table in answers]
     if items[0] != items[1] or not same_tests(*first, *second):
         raise UserError("two methods were tested on different items and cannot be compared: report their runs apart")
-    ones, others = map(resample, answers)
+    accuracy, other = map(resample, answers)
     return {
-        measure: Difference(both, mean - others[measure][0], draws - others[measure][1])
-        for measure, (mean, draws) in ones.items()
+        measure: Difference(both, mean - other[measure][0], draws - other[measure][1])
+        for measure, (mean, draws) in accuracy.items()
     }
 
 
-def _learns(runs: list[Run]) -> bool:
-    return METHODS[runs[0].method].trainer is not None
-
-
-def _in_both(first: list[Run], second: list[Run]) -> list[Pair]:
-    """Start models and seeds that two methods have in common; an untrained model has the seeds of the other."""
-    if not first or not second:
-        return []
-    trained = [{run.pair for run in runs} for runs in (first, second) if _learns(runs)]
-    pairs = set.intersection(*trained) if trained else {run.pair for run in first}
-    models = {run.model for run in first} & {run.model for run in second}
-    return sorted(pair for pair in pairs if pair[0] in models)
-
-
-def _chosen(runs: list[Run], both: list[Pair]) -> list[Run]:
-    """The runs of these start models and seeds; the run of an untrained model once for each of its seeds."""
-    if _learns(runs):
-        return [run for run in runs if run.pair in both]
+def _by_pair(runs: list[Run], beside: list[Run]) -> dict[Pair, Run]:
+    """Runs by start model and seed; one of an untrained model for each seed that a trained method has beside it."""
+    trained, trained_beside = (METHODS[of[0].method].trainer is not None for of in (runs, beside))
+    if trained or not trained_beside:
+        return {run.pair: run for run in runs}
     untrained = {run.model: run for run in runs}
-    return [replace(untrained[model], seed=seed) for model, seed in both]
+    return {run.pair: replace(untrained[run.model], seed=run.seed) for run in beside if run.model in untrained}

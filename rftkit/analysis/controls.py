@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
-from rftkit.analysis.claims import Comparison, Interval, compared, paired
+from rftkit.analysis.claims import Comparison, Interval, compared
 from rftkit.analysis.methods import measured
 from rftkit.runs.collect import Methods
 from rftkit.runs.folder import answers_of
@@ -51,11 +50,11 @@ def control_differences(methods: Methods) -> list[Comparison]:
     start models and seeds."""
     rows = []
     for label, runs in methods.items():
-        plain = methods.get(runs[0].method, []) if runs and runs[0].control else []
-        if plain and (found := paired(runs, plain)):
-            measure, overall = list(found.items())[-1]
+        minus_itself = {"first": label, "second": runs[0].method} if runs and runs[0].control else {}
+        if minus_itself and (found := compared(minus_itself, methods)):
+            *_, measure = found
             beside = {measure: difference.interval for measure, difference in found.items()}
-            rows.append(Comparison.of(overall, claim=label, measure=measure, beside=beside))
+            rows.append(Comparison.of(found[measure], claim=label, measure=measure, beside=beside))
     return rows
 
 
@@ -130,8 +129,8 @@ def _answers(runs: list[Run]) -> pd.DataFrame:
 def front(points: pd.DataFrame) -> pd.DataFrame:
     """Of points with `base` and `new` accuracy those that no other point beats on both, by rising `base`."""
     ordered = points.sort_values(["base", "new"], ascending=False)
-    best = np.maximum.accumulate(np.concatenate([[-np.inf], ordered["new"].to_numpy()]))[:-1]
-    return ordered[ordered["new"].to_numpy() > best].iloc[::-1]
+    best_before = ordered["new"].cummax().shift(fill_value=-1.0)
+    return ordered[ordered["new"] > best_before].iloc[::-1]
 
 
 def selection_points(table: pd.DataFrame, rule: str = "strict") -> pd.DataFrame:

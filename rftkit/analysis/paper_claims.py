@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from rftkit.analysis.claims import NAMES, Comparison, Difference, decide, paired
+from rftkit.analysis.claims import NAMES, Comparison, Difference, compared, decide
 from rftkit.analysis.comparisons import set_rows, size_rows
 from rftkit.analysis.cross_set import gains_elsewhere
 from rftkit.analysis.paper import paper_sets, paper_tables
-from rftkit.analysis.thinking import Thoughts, read_thoughts
+from rftkit.analysis.thinking import read_thoughts
 from rftkit.common.paths import LOGS
 from rftkit.common.statistics import bootstrap
 from rftkit.runs.collect import PROTOCOL_TITLES, Sections, families, is_headline
@@ -49,7 +49,10 @@ def claim_rows(sections: Sections, places: Sequence[Path]) -> list[Comparison]:
         for name, rows in set_rows(sections).items()
     }
     rows = [*_headline(headline), *_set_by_set(by_set), *_sft_ahead(by_set), *_sizes(sections), *_times(ours)]
-    rows += [*_dpo(headline), *_free_lunch(_folders(places)), *_thoughts(_folders(places))]
+    # Folders that hold runs of PROFILES, or what is archived of them.
+    found = {folder.resolve() for place in places for folder in (place, *place.rglob("*/"))}
+    folders = sorted(folder for folder in found if folder.name in PROFILES or folder.is_relative_to(LOGS))
+    rows += [*_dpo(headline), *_free_lunch(folders), *_thoughts(folders)]
     for row in rows:
         row.verdict = row.verdict or _verdict(row)
     return rows
@@ -163,17 +166,11 @@ def _dpo(headline: Sections) -> Rows:
     kinds = {"dpo": ("own", "DPO model negatives"), "dpo_random": ("random", "DPO random negatives")}
     for section, methods in headline.items():
         for control, (kind, name) in kinds.items():
-            found = paired(methods.get(f"sft+{control}", []), methods.get("cls_rl", []))
+            found = compared({"first": f"sft+{control}", "second": "cls_rl"}, methods)
             if "h" in found:
                 paper = {"aircraft, few-shot": (table[name][0] - table["Thinking-RFT"][0]) / 100}
                 claim, place = f"DPO with {kind} wrong answers, minus thinking RL", f"{section.dataset} (H)"
                 yield Comparison.of(found["h"], claim=claim, place=place, paper=paper, by=ALONE)
-
-
-def _folders(places: Sequence[Path]) -> list[Path]:
-    """Folders under some places that hold runs of PROFILES, or what is archived of them."""
-    found = {folder.resolve() for place in places for folder in (place, *place.rglob("*/"))}
-    return sorted(folder for folder in found if folder.name in PROFILES or folder.is_relative_to(LOGS))
 
 
 def _free_lunch(folders: Sequence[Path]) -> Rows:
@@ -193,22 +190,18 @@ def _free_lunch(folders: Sequence[Path]) -> Rows:
 
 def _thoughts(folders: Sequence[Path]) -> Rows:
     """What notebook 06 counted: whether Adaptive-Thinking thinks, thoughts emptied, thoughts and answers at odds."""
-    for folder in folders:
-        for found in read_thoughts(folder):
-            if _is_ours(found.profile, {model for model, _ in found.runs}):
-                yield from _of_thoughts(found)
-
-
-def _of_thoughts(found: Thoughts) -> Rows:
     emptied, chosen = paper_tables()["thinking_model_with_empty_think_tag"], paper_tables()["adaptive_response_type"]
-    for column in THOUGHTS.get(found.dataset, ()):
-        says = {column: chosen["percent_with_thinking"]["2B"][column] / 100}
-        claim = "Adaptive-Thinking thinks in so many test answers"
-        yield _counted(claim, found.dataset, says, found.thinks, unit="%", runs=found.runs)
-        at = emptied["columns"].index(column)
-        paper = {column: (emptied["2B"]["empty think tag"][at] - emptied["2B"]["with thinking"][at]) / 100}
-        claim = "A model trained to think, its thoughts emptied: the difference"
-        yield _counted(claim, found.dataset, paper, found.emptied, runs=found.runs)
-    if found.at_odds is not None:
-        claim = "Answers at odds with their own thoughts: accuracy, minus the average"
-        yield _counted(claim, found.dataset, {"figure 2": "below"}, found.at_odds, runs=found.runs)
+    with_tag, without = emptied["2B"]["with thinking"], emptied["2B"]["empty think tag"]
+    written = [found for folder in folders for found in read_thoughts(folder)]
+    for found in (found for found in written if _is_ours(found.profile, {model for model, _ in found.runs})):
+        for column in THOUGHTS.get(found.dataset, ()):
+            says = {column: chosen["percent_with_thinking"]["2B"][column] / 100}
+            claim = "Adaptive-Thinking thinks in so many test answers"
+            yield _counted(claim, found.dataset, says, found.thinks, unit="%", runs=found.runs)
+            at = emptied["columns"].index(column)
+            paper = {column: (without[at] - with_tag[at]) / 100}
+            claim = "A model trained to think, its thoughts emptied: the difference"
+            yield _counted(claim, found.dataset, paper, found.emptied, runs=found.runs)
+        if found.at_odds is not None:
+            claim = "Answers at odds with their own thoughts: accuracy, minus the average"
+            yield _counted(claim, found.dataset, {"figure 2": "below"}, found.at_odds, runs=found.runs)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +19,7 @@ from rftkit.prompts import thought_of
 from rftkit.rewards import score
 from rftkit.run import generation_options, load_run, test_splits
 from rftkit.runs.collect import short_names
-from rftkit.runs.folder import read_predictions, read_settings, write_atomically
+from rftkit.runs.folder import answers_of, read_settings, write_atomically
 from rftkit.runs.log import COMPLETIONS
 from rftkit.runs.record import Run
 from rftkit.settings import METHODS
@@ -39,6 +38,9 @@ class Thoughts:
     emptied: float  # what emptying its thoughts does to a trained model's accuracy, the mean over start models
     at_odds: float | None  # accuracy of answers at odds with their thoughts minus that of all; None: there are none
     tables: dict[str, list[dict[str, float | str | None]]]  # what the notebook shows, row by row
+
+
+THOUGHTS = TypeAdapter(Thoughts)
 
 
 def write_thoughts(
@@ -64,15 +66,14 @@ def write_thoughts(
         thinks=float(answers.get(True, 0) / answers.sum()),
         emptied=float((effects["empty"] - effects["own"])["after training"].mean()),
         at_odds=None if at_odds.empty else float(at_odds.iloc[0]),
-        tables={name: _rows(table) for name, table in tables.items()},
+        tables={
+            name: json.loads(table.round(4).reset_index().to_json(orient="records"))  # NaN as null
+            for name, table in tables.items()
+        },
     )
     path = first.folder.parent / f"thoughts-{found.dataset}-{model}.json"
-    write_atomically(path, json.dumps(asdict(found), indent=1))
+    write_atomically(path, THOUGHTS.dump_json(found, indent=1).decode())
     return path
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return json.loads(table.round(4).reset_index().to_json(orient="records"))  # NaN as null
 
 
 def read_thoughts(folder: Path) -> list[Thoughts]:
@@ -80,7 +81,7 @@ def read_thoughts(folder: Path) -> list[Thoughts]:
     found = []
     for path in sorted(folder.glob("thoughts-*.json")):
         try:
-            found.append(TypeAdapter(Thoughts).validate_json(path.read_bytes()))
+            found.append(THOUGHTS.validate_json(path.read_bytes()))
         except ValueError as error:
             raise UserError(f"'{path}' is not what notebook 06 writes: remove it and run the notebook again") from error
     return found
@@ -88,7 +89,7 @@ def read_thoughts(folder: Path) -> list[Thoughts]:
 
 def _answers(runs: Sequence[Run]) -> pd.DataFrame:
     """The test answers of a method's runs in its own mode."""
-    table = pd.concat([read_predictions(run.folder) for run in runs])
+    table = pd.concat([answers_of(run) for run in runs])
     return table[table["mode"] == runs[0].mode]
 
 
@@ -157,7 +158,11 @@ def interventions(
     own = [thought_of(text) or "" for text in said]
     thoughts = {"own": own, "empty": [""] * len(examples), "swapped": _swapped(examples, own)}
     if all(example.steps for example in examples):
-        thoughts["true"] = [_true_thought(example) for example in examples]
+        # As the bundled models were taught to write them: two facts of a thing, or all steps to an answer.
+        thoughts["true"] = [
+            " and ".join(example.steps[:2]) if example.task == "classification" else ", ".join(example.steps)
+            for example in examples
+        ]
     found = {"free": free}
     for name, given in thoughts.items():
         begun = [f"<think> {thought} </think> <answer>".replace("  ", " ") for thought in given]
@@ -165,21 +170,11 @@ def interventions(
     return found
 
 
-def _true_thought(example: Example) -> str:
-    """True steps as the bundled models were taught to write them: two facts of a thing, or all steps to an answer."""
-    return " and ".join(example.steps[:2]) if example.task == "classification" else ", ".join(example.steps)
-
-
 def _swapped(examples: Sequence[Example], thoughts: list[str]) -> list[str]:
     """For each example the thought of the next one of its kind, the first behind the last."""
-    kinds = defaultdict(list)
-    for place, example in enumerate(examples):
-        kinds["" if example.task == "classification" else example.id.rpartition("-")[0]].append(place)
-    swapped = list(thoughts)
-    for places in kinds.values():
-        for place, following in zip(places, places[1:] + places[:1], strict=True):
-            swapped[place] = thoughts[following]
-    return swapped
+    kinds = ["" if example.task == "classification" else example.id.rpartition("-")[0] for example in examples]
+    of_kind = pd.Series(thoughts).groupby(kinds)
+    return of_kind.shift(-1).fillna(of_kind.transform("first")).tolist()
 
 
 def agreement(runs: Sequence[Run], rule: str) -> pd.DataFrame:

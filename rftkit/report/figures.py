@@ -112,16 +112,28 @@ def training_figure(tables: dict[str, pd.DataFrame], columns: Sequence[str] = ("
     return figure
 
 
+def _lines(panels: dict[str, dict[str, pd.Series]], x: str, y: str, form: str = "o-") -> Figure:
+    """Lines against their index, a panel a title."""
+    figure, axes = _panels(len(panels), (max(6, 4.2 * len(panels)), 3), x, y, sharey=True)
+    for panel, (title, lines) in zip(axes, panels.items(), strict=True):
+        for name, line in lines.items():
+            panel.plot(line, form, ms=3, color=COLOURS.get(name), label=name)
+        panel.set_title(title, fontsize=10)
+    axes[-1].legend(fontsize=8, **BESIDE)
+    return figure
+
+
 def curve_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     """Strict accuracy on held-out items of base and new classes against steps, a panel a run."""
-    figure, panels = _panels(len(tables), (4.2 * len(tables), 3), "step", "strict accuracy, %", sharey=True)
-    for axes, (name, table) in zip(panels, tables.items(), strict=True):
-        for half, part in table.groupby("half"):
-            axes.plot(part["step"], 100 * part["strict"], "o-", ms=3, color=COLOURS[half], label=half)
-        axes.set_title(name, fontsize=10)
-        axes.set_ylim(0, 100)
-    panels[0].legend(fontsize=8)
+    panels = {name: _by_half(table.set_index("step")) for name, table in tables.items()}
+    figure = _lines(panels, "step", "strict accuracy, %")
+    plt.setp(figure.axes, ylim=(0, 100))
     return figure
+
+
+def _by_half(curve: pd.DataFrame) -> dict[str, pd.Series]:
+    """Strict accuracy in per cent of base and new classes."""
+    return {half: 100 * part["strict"] for half, part in curve.groupby("half")}
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
@@ -152,28 +164,24 @@ def examples_figure(examples: Sequence[Example], texts: Sequence[str] | None = N
 
 def convergence_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     """Accuracy reward of runs against steps and against seconds, each a mean of eight steps."""
-    figure, (by_step, by_time) = _panels(2, (8.4, 3), "step", "accuracy reward", sharey=True, layout="tight")
+    by_step, by_time = {}, {}
     for name, table in tables.items():
-        reward = _smooth(table["accuracy_reward"])
-        by_step.plot(table["step"], reward, label=name)
-        by_time.plot(table["step_seconds"].cumsum(), reward, label=name)
-    by_time.set_xlabel("seconds of training")
-    by_step.legend(fontsize=8)
-    return figure
+        by_step[name] = _smooth(table.set_index("step")["accuracy_reward"])
+        by_time[name] = _smooth(table.set_index(table["step_seconds"].cumsum())["accuracy_reward"])
+    panels = {"by step": by_step, "by seconds of training": by_time}
+    return _lines(panels, "", "accuracy reward", form="-")
 
 
 def budget_figure(folders: dict[str, Path]) -> Figure:
     """Strict accuracy on held-out base and new items of runs against seconds of training, evaluation not counted."""
-    figure, panels = _panels(2, (9, 3.2), "seconds of training", "strict accuracy, %", sharey=True)
-    for axes, half in zip(panels, ("base", "new"), strict=True):
-        for title, folder in folders.items():
-            curve, seconds = read_curve(folder), read_metrics(folder).set_index("step")["step_seconds"].cumsum()
-            part = curve[curve["half"] == half]
-            spent = [seconds.get(step, 0.0) for step in part["step"]]
-            axes.plot(spent, 100 * part["strict"], "o-", ms=3, label=title)
-        axes.set_title(f"{half} classes", fontsize=10)
-    panels[1].legend(fontsize=8, **BESIDE)
-    return figure
+    base, new = {}, {}
+    for title, folder in folders.items():
+        curve, seconds = read_curve(folder), read_metrics(folder).set_index("step")["step_seconds"].cumsum()
+        spent = curve["step"].map(seconds).fillna(0.0)  # nothing before the first step
+        halves = _by_half(curve.set_index(spent))
+        base[title], new[title] = halves["base"], halves["new"]
+    panels = {"base classes": base, "new classes": new}
+    return _lines(panels, "seconds of training", "strict accuracy, %")
 
 
 def matrix_figure(tables: dict[str, pd.DataFrame], label: str) -> Figure:
@@ -194,11 +202,7 @@ def matrix_figure(tables: dict[str, pd.DataFrame], label: str) -> Figure:
 
 def lines_figure(lines: pd.DataFrame, x: str, y: str) -> Figure:
     """A line for each column, against the index."""
-    figure, (axes,) = _panels(1, (6, 3.2), x, y)
-    for name, line in lines.items():
-        axes.plot(line.dropna(), "o-", ms=3, label=name)
-    axes.legend(fontsize=8, **BESIDE)
-    return figure
+    return _lines({"": {name: line.dropna() for name, line in lines.items()}}, x, y)
 
 
 def mask_figure(mask) -> Figure:

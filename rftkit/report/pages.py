@@ -8,14 +8,16 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from zlib import crc32
 
 import mistune
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from rftkit.analysis.claims import decide, dose_rows
+from rftkit.analysis.claims import Comparison, decide, dose_rows
 from rftkit.analysis.comparisons import kind_rows, set_rows, size_rows
 from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows
 from rftkit.analysis.methods import MethodRow, method_rows
@@ -24,7 +26,7 @@ from rftkit.common.errors import UserError
 from rftkit.report import tables
 from rftkit.report.figures import accuracy_figure, claims_figure, dose_figure
 from rftkit.runs.archive import write_archive
-from rftkit.runs.collect import Methods, Section, Sections, is_headline, load_runs, others, pooled, short_names
+from rftkit.runs.collect import Methods, Sections, all_runs, families, is_headline, load_runs, model_names, others
 from rftkit.runs.folder import write_atomically
 
 HEADING = "# rftkit report"
@@ -45,19 +47,23 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     places = [places] if isinstance(places, Path) else list(places)
     sections = load_runs(*places)
     if keep:
-        write_archive([run for methods in sections.values() for runs in methods.values() for run in runs], keep)
+        write_archive(all_runs(sections), keep)
     folder = out or Path(os.path.commonpath([place.resolve() for place in places]))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.md"
     if path.exists() and not path.read_bytes().startswith(HEADING.encode()):
         raise UserError(f"'{path}' is not a report's: move it, or name another --out")
     parts, numbers, failed = _sections(sections, folder)
-    for title, make in ACROSS.items():
+    for across in _across(places):
         try:
-            parts += [f"## {title}\n", *found] if (found := make(sections, folder, places)) else []
+            parts += _compared(across, sections, folder)
         except UserError as error:
-            failed.append(f"{title}: {error}")
-    parts += _not_counted(places, sections)
+            failed.append(f"{across.title}: {error}")
+    count, folders = others(places, sections)
+    if count:
+        why = "older of the same model and seed, or of other settings or test items than most"
+        named = [f"- `{folder}`" for folder in folders[:NAMED]] + ["- ..."] * (len(folders) > NAMED)
+        parts += [f"Not counted (runs: {count}): {why}.", *named, ""]
     text = "\n".join([*parts, *(f"**Not reported: {line}**\n" for line in failed)])
     whole = f"{HEADING}\n\n{tables.LEGEND}\n\n{text}"
     write_atomically(path, whole)
@@ -70,121 +76,108 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
 
 def _sections(sections: Sections, folder: Path) -> tuple[list[str], dict[str, float], list[str]]:
     """What is said of each section, the mean accuracies by PLACE/METHOD/RULE/PART, and what could not be made."""
-    together, short = pooled(sections), short_names(model for section in sections for model in section.models)
+    together, short = families(sections), model_names(sections)
+    several = {section: methods for section, methods in together.items() if section not in sections}
     parts, numbers, failed = [], {}, []
-    for section, methods in (together | sections).items():
-        models = ", ".join(short[model] for model in section.models)
+    for section, methods in (several | sections).items():
+        names = section.profile, section.dataset, ", ".join(short[model] for model in section.models)
         try:
             rows = method_rows(methods)
-            parts += _section(section, models, methods, rows, is_headline(section, together), folder)
-            numbers |= _numbers(f"{section.profile}/{section.dataset}/{models}", rows)
+            parts += _section(names, methods, rows, is_headline(section, together), folder)
+            for row in rows:
+                place = "/".join((*names, row.label))
+                for rule, by_part in row.accuracy.items():
+                    numbers |= {f"{place}/{rule}/{part}": mean for part, (mean, _, _) in by_part.items()}
         except UserError as error:
-            failed.append(f"{section.dataset}, {models}, profile {section.profile}: {error}")
+            failed.append(f"{section.dataset}, {names[-1]}, profile {section.profile}: {error}")
     return parts, numbers, failed
 
 
-def _numbers(place: str, rows: list[MethodRow]) -> dict[str, float]:
-    numbers = {}
-    for row in rows:
-        for rule, by_part in row.accuracy.items():
-            numbers |= {f"{place}/{row.label}/{rule}/{part}": mean for part, (mean, _, _) in by_part.items()}
-    return numbers
+class Across(NamedTuple):
+    """What is compared across sections."""
+
+    title: str
+    name: str  # of its files
+    rows: Callable[[Sections], list[Comparison] | dict[str, list[Comparison]]]  # of one table, or of several by name
+    table: Callable[[list[Comparison]], DataFrame]
+    figure: Callable[[list[Comparison]], Figure] | None = None
+    before: str = ""  # a line above the table
+    after: str = ""  # and one below
 
 
-def _not_counted(places: Sequence[Path], sections: Sections) -> list[str]:
-    count, folders = others(places, sections)
-    if not count:
+def _across(places: Sequence[Path]) -> list[Across]:
+    """What a report compares across sections.
+
+    Args:
+        places: where the runs are.
+    """
+    claims = partial(claim_rows, places=places)
+    counted = "*same side*, *other side*: counted, not decided."
+    minus = "Thinking before the answer, minus not thinking:"
+    return [
+        Across("Claims of the paper with a number", "claims", claims, tables.paper_claims_table, after=counted),
+        Across("Set by set", "sets", _several_sets, tables.sets_table, claims_figure),
+        Across("Kind by kind", "kinds", kind_rows, tables.kinds_table, before=minus),
+        Across("Do larger models profit more from thinking?", "sizes", size_rows, tables.size_table),
+        Across("Effect against dose", "doses", dose_rows, tables.dose_table, dose_figure),
+    ]
+
+
+def _several_sets(sections: Sections) -> dict[str, list[Comparison]]:
+    """The tables of `set_rows`; none if each is of one set and one kind of models."""
+    by_comparison = set_rows(sections)
+    return by_comparison if max(map(len, by_comparison.values()), default=0) > 1 else {}
+
+
+def _compared(across: Across, sections: Sections, folder: Path) -> list[str]:
+    """The text of tables, whose rows are written for `claims.read_rows`; nothing without rows."""
+    found = across.rows(sections)
+    if not found:
         return []
-    why = "older of the same model and seed, or of other settings or test items than most"
-    named = [f"`{folder}`" for folder in folders[:NAMED]] + ["..."] * (len(folders) > NAMED)
-    return ["\n- ".join([f"Not counted (runs: {count}): {why}.", *named]) + "\n"]
-
-
-def _table(folder: Path, name: str, rows: list, table: Callable[[list], DataFrame], around: str = "{}\n") -> list[str]:
-    """The text of a table, whose rows are written for `claims.read_rows`; nothing without rows."""
-    if not rows:
-        return []
-    write_atomically(folder / f"report-{name}.json", json.dumps(rows, indent=1, default=asdict))
-    return [around.format(tables.markdown(table(rows)))]
-
-
-def _claims(sections: Sections, folder: Path, places: Sequence[Path]) -> list[str]:
-    around = "{}\n\n*same side*, *other side*: counted, not decided.\n"
-    return _table(folder, "claims", claim_rows(sections, places), tables.paper_claims_table, around)
-
-
-def _set_by_set(sections: Sections, folder: Path, _) -> list[str]:
-    """The tables of `comparisons.set_rows`, if there are several sets or kinds of models."""
-    by_comparison, parts = set_rows(sections), []
-    if max(map(len, by_comparison.values()), default=0) < 2:
-        return []
-    for name, rows in by_comparison.items():
-        figure = _figure("sets", name.lower())
-        _save(claims_figure(rows), folder / figure)
-        parts.append(f"### {name}\n\n{tables.markdown(tables.sets_table(rows))}\n\n![{name}]({figure})\n")
-    write_atomically(folder / "report-sets.json", json.dumps(by_comparison, indent=1, default=asdict))
+    parts = [f"## {across.title}\n"]
+    for name, rows in found.items() if isinstance(found, dict) else [("", found)]:
+        figure = ""
+        if across.figure:
+            figure = _figure(across.figure(rows), name or across.name, folder, across.name, name.lower())
+        parts += [f"### {name}\n"] if name else []
+        parts += _table(rows, across.table, across.before, figure, across.after)
+    write_atomically(folder / f"report-{across.name}.json", json.dumps(found, indent=1, default=asdict))
     return parts
 
 
-def _kind_by_kind(sections: Sections, folder: Path, _) -> list[str]:
-    around = "Thinking before the answer, minus not thinking:\n\n{}\n"
-    return _table(folder, "kinds", kind_rows(sections), tables.kinds_table, around)
-
-
-def _sizes(sections: Sections, folder: Path, _) -> list[str]:
-    return _table(folder, "sizes", size_rows(sections), tables.size_table)
-
-
-def _doses(sections: Sections, folder: Path, _) -> list[str]:
-    if rows := dose_rows(sections):
-        _save(dose_figure(rows), folder / "report-doses.png")
-    return _table(folder, "doses", rows, tables.dose_table, "{}\n\n![doses](report-doses.png)\n")
-
-
-# What is compared across sections: what makes its tables, and its figures into a folder, of runs in some places.
-ACROSS = {
-    "Claims of the paper with a number": _claims,
-    "Set by set": _set_by_set,
-    "Kind by kind": _kind_by_kind,
-    "Do larger models profit more from thinking?": _sizes,
-    "Effect against dose": _doses,
-}
+def _table(rows: list, table: Callable, before: str = "", figure: str = "", after: str = "") -> list[str]:
+    """A table and what stands around it; nothing without rows."""
+    parts = (before, tables.markdown(table(rows)), figure, after) if rows else ()
+    return [f"{part}\n" for part in parts if part]
 
 
 def _section(
-    section: Section, models: str, methods: Methods, rows: list[MethodRow], headline: bool, folder: Path
+    names: tuple[str, str, str], methods: Methods, rows: list[MethodRow], headline: bool, folder: Path
 ) -> list[str]:
-    """The tables of a section; its figures go into the folder."""
-    parts = [f"## {section.dataset}, {models}, profile {section.profile}\n"]
-    figure = _figure(section.profile, f"{section.dataset}-{models}")
+    """The tables of a section, named by profile, set and models; its figures go into the folder."""
+    profile, dataset, models = names
+    parts = [f"## {dataset}, {models}, profile {profile}\n"]
     # Controls stand beside their methods, if these ran.
     if plain := [row for row in rows if "+" not in row.label or row.label.partition("+")[0] not in methods]:
-        _save(accuracy_figure(plain), folder / figure)
-        parts.append(f"{tables.markdown(tables.methods_table(plain))}\n\n![{section.dataset}]({figure})\n")
+        figure = _figure(accuracy_figure(plain), dataset, folder, *names)
+        parts += _table(plain, tables.methods_table, figure=figure)
     if headline and (decided := decide(methods)):
-        claims = figure.replace("report-", "report-claims-")
-        _save(claims_figure(decided), folder / claims)
-        parts.append(f"{tables.markdown(tables.claims_table(decided))}\n\n![claims]({claims})\n")
-    found = {"Controls, minus the method itself:": (tables.controls_table, control_differences(methods))}
+        figure = _figure(claims_figure(decided), "claims", folder, "claims", *names)
+        parts += _table(decided, tables.claims_table, figure=figure)
+    parts += _table(control_differences(methods), tables.controls_table, "Controls, minus the method itself:")
     if headline:
         title = "The claims with controls in place (*: of two trained methods one has it):"
-        found[title] = tables.claims_with_controls_table, claims_with_controls(methods)
-    found["Elicited or learnt?"] = tables.elicitation_table, elicitation_rows(methods)
-    for title, (table, compared) in found.items():
-        if compared:
-            parts.append(f"{title}\n\n{tables.markdown(table(compared))}\n")
-    return parts
+        parts += _table(claims_with_controls(methods), tables.claims_with_controls_table, title)
+    return parts + _table(elicitation_rows(methods), tables.elicitation_table, "Elicited or learnt?")
 
 
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-
-
-def _figure(*parts: str) -> str:
-    """The file name of a figure; what has no ASCII letters is told apart by a digest."""
-    name = "-".join(("report", *parts))
+def _figure(figure: Figure, title: str, folder: Path, *names: str) -> str:
+    """Save a figure, and show it in Markdown. Of its file's name what has no ASCII letters becomes a digest."""
+    name = "-".join(filter(None, ("report", *names)))
     digest = "" if name.isascii() else f"-{crc32(name.encode()):08x}"
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name) + f"{digest}.png"
+    file = re.sub(r"[^A-Za-z0-9._]+", "-", name) + f"{digest}.png"
+    figure.savefig(folder / file, dpi=110, bbox_inches="tight")
+    return f"![{title}]({file})"
 
 
 def as_html(text: str, folder: Path) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,10 +48,8 @@ def load_runs(*places: Path) -> Sections:
         if not place.is_dir():
             raise UserError(f"no folder '{place}': give the --out of a study")
     dated = [found for place in reversed(places) for found in _runs_under(place)]
-    by_method: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
-    for _, run in sorted(dated, key=lambda found: found[0]):
-        section = _section_of(run)
-        by_method[section.profile, section.dataset, run.label].append(run)
+    runs = [run for _, run in sorted(dated, key=lambda found: found[0])]
+    by_method = _grouped(runs, lambda run: (run.profile, _section_of(run).dataset, run.label))
     sections = by_section(run for _, runs in sorted(by_method.items()) for run in _that_count(runs))
     if not sections:
         named = ", ".join(f"'{place}'" for place in places)
@@ -61,17 +59,24 @@ def load_runs(*places: Path) -> Sections:
 
 def by_section(runs: Iterable[Run]) -> Sections:
     """Runs by section and method, those of each start model by themselves."""
-    found = defaultdict(list)
-    for run in runs:
-        found[_section_of(run)].append(run)
+    found = _grouped(runs, _section_of)
     return {section: _by_method(found[section]) for section in sorted(found)}
 
 
-def _by_method(runs: Iterable[Run]) -> Methods:
-    methods = defaultdict(list)
+def all_runs(sections: Sections) -> list[Run]:
+    """The runs of all sections and methods, in their order."""
+    return [run for methods in sections.values() for runs in methods.values() for run in runs]
+
+
+def _grouped(runs: Iterable[Run], key: Callable[[Run], Any]) -> dict[Any, list[Run]]:
+    groups = defaultdict(list)
     for run in runs:
-        methods[run.label].append(run)
-    return dict(methods)
+        groups[key(run)].append(run)
+    return dict(groups)
+
+
+def _by_method(runs: Iterable[Run]) -> Methods:
+    return _grouped(runs, lambda run: run.label)
 
 
 def _section_of(run: Run) -> Section:
@@ -88,11 +93,9 @@ def _that_count(runs: list[Run]) -> list[Run]:
 
 def _as_most(runs: list[Run], name: str) -> list[Run]:
     """The runs, oldest first, whose value of `name` most models and seeds have, or none; of equals the later begun."""
-    pairs: dict[str, set] = defaultdict(set)
-    for run in runs:
-        if getattr(run, name) is not None:
-            pairs[getattr(run, name)].add(run.pair)
-    usual = max(reversed(pairs), key=lambda value: len(pairs[value]), default=None)
+    said = _grouped(runs, attrgetter(name))
+    known = [value for value in reversed(said) if value is not None]
+    usual = max(known, key=lambda value: len({run.pair for run in said[value]}), default=None)
     return [run for run in runs if getattr(run, name) in (None, usual)]
 
 
@@ -109,20 +112,17 @@ def _folders_under(place: Path) -> list[Path]:
     return [folder for folder in folders if "selection" not in folder.relative_to(place).parts]
 
 
-def pooled(sections: Sections) -> Sections:
-    """Sections of several start models of one kind on one set, put together."""
-    return {section: methods for section, methods in families(sections).items() if section not in sections}
-
-
 def families(sections: Sections) -> Sections:
     """Sections with those of the design's start models (`data/claims.yaml`) put together, and those of other models of
     one recipe."""
-    bases, found = set(read_claims()["design"]["bases"]), defaultdict(list)
-    for (profile, dataset, models), methods in sections.items():
-        family = "design" if set(models) <= bases else json.dumps(recipe_of(models[0]) or models)
-        found[profile, dataset, family] += chain(*methods.values())
+    bases = read_claims()["design"]["bases"]
+
+    def family(run: Run) -> tuple[str, str, str]:
+        made = "design" if run.model in bases else json.dumps(recipe_of(run.model) or run.model)
+        return run.profile, _section_of(run).dataset, made
+
     together = {}
-    for (profile, dataset, _), runs in found.items():
+    for (profile, dataset, _), runs in _grouped(all_runs(sections), family).items():
         models = dict.fromkeys(run.model for run in runs)
         together[Section(profile, dataset, tuple(models))] = _by_method(runs)
     return together
@@ -130,30 +130,32 @@ def families(sections: Sections) -> Sections:
 
 def by_dose(sections: Sections) -> list[tuple[str, dict[float, Methods]]]:
     """Where models that differ in their share of answers not as asked (`vague`) ran: profile, set and size, and the
-    methods by that share, each with the runs of those start models and seeds that all shares have."""
-    found: dict = defaultdict(lambda: defaultdict(list))
-    for (profile, dataset, models), methods in sections.items():
-        if made := recipe_of(models[0]):
-            kind = json.dumps(made | {"vague": None})
-            found[profile, dataset, kind][made["vague"]] += chain(*methods.values())
-    return [
-        (f"{profile}, {dataset}, size {json.loads(kind).get('size')}", _common(dict(sorted(by_vague.items()))))
-        for (profile, dataset, kind), by_vague in found.items()
-        if len(by_vague) > 1
-    ]
+    methods by that share. Of trained models only the runs whose start model (by the seed that it was made with) and
+    seed all shares have."""
+    recipes = {run.model: recipe_of(run.model, own=True) for run in all_runs(sections)}
 
+    def vague(run: Run) -> float:
+        return recipes[run.model]["vague"]
 
-def _common(by_vague: dict[float, list[Run]]) -> dict[float, Methods]:
-    """Of trained models the runs whose start model (by the seed that it was made with) and seed all shares have."""
+    def but_for_dose(run: Run) -> tuple[str, str]:
+        section, made = _section_of(run), recipe_of(run.model)
+        title = f"{section.profile}, {section.dataset}, size {made.get('size')}"
+        return title, json.dumps(made | {"vague": None})
 
     def place(run: Run) -> tuple[str, int | None, int]:
-        return run.label, (_recipe(run.model) or {}).get("seed"), run.seed
+        return run.label, recipes[run.model].get("seed"), run.seed
 
-    in_all = set.intersection(*({place(run) for run in runs} for runs in by_vague.values()))
-    return {
-        vague: _by_method(run for run in runs if run.method == "zero_shot" or place(run) in in_all)
-        for vague, runs in by_vague.items()
-    }
+    found = []
+    made_known = [run for run in all_runs(sections) if recipes[run.model]]
+    for (title, _), runs in _grouped(made_known, but_for_dose).items():
+        shares, common = sorted(set(map(vague, runs))), []
+        for of_place in _grouped(runs, place).values():
+            if of_place[0].method == "zero_shot" or len(set(map(vague, of_place))) == len(shares):
+                common += of_place
+        by_vague = _grouped(common, vague)
+        if len(shares) > 1:
+            found.append((title, {share: _by_method(by_vague.get(share, [])) for share in shares}))
+    return found
 
 
 def is_headline(section: Section, together: Sections) -> bool:
@@ -165,18 +167,18 @@ def is_headline(section: Section, together: Sections) -> bool:
     return on_it and own <= set(design["bases"]) and not wider
 
 
-def recipe_of(model: str) -> dict[str, Any] | None:
-    """What a model was made by (`rftkit nano pretrain`), but for what tells start models of one recipe apart; None if
-    that is not known."""
-    made = _recipe(model)
-    return made and {name: made[name] for name in sorted(made.keys() - {"seed", "start"})}
+def recipe_of(model: str, own: bool = False) -> dict[str, Any] | None:
+    """What a model was made by (`rftkit nano pretrain`); None if that is not known.
 
-
-def _recipe(model: str) -> dict[str, Any] | None:
+    Args:
+        own: with what tells start models of one recipe apart.
+    """
     folder, made = model_folder(model) or Path(model), None
     with suppress(OSError, ValueError):
         made = json.loads((folder / "recipe.json").read_text())
-    return made if isinstance(made, dict) and "vague" in made else None
+    if not isinstance(made, dict) or "vague" not in made:
+        return None
+    return {name: made[name] for name in sorted(made) if own or name not in ("seed", "start")}
 
 
 def short_names(models: Iterable[str]) -> dict[str, str]:
@@ -191,12 +193,17 @@ def short_names(models: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def model_names(sections: Sections) -> dict[str, str]:
+    """`short_names` of all start models."""
+    return short_names(run.model for run in all_runs(sections))
+
+
 def others(places: Sequence[Path], sections: Sections) -> tuple[int, list[Path]]:
     """How many complete runs under some folders do not count (`load_runs`), and the folders of those not archived."""
-    counted = [run for methods in sections.values() for runs in methods.values() for run in runs]
+    counted = all_runs(sections)
     archives = {place.resolve() for place in places if is_archive(place)}
-    archived = sum(len(archived_runs(place)) for place in archives)
     every = [folder for place in places if not is_archive(place) for folder in _folders_under(place)]
-    folders = list({folder.resolve(): folder for folder in every}.values())  # one place may lie within another
+    folders = {folder.resolve(): folder for folder in every}  # one place may lie within another
+    count = sum(len(archived_runs(place)) for place in archives) + len(folders) - len(counted)
     shown = {run.folder.resolve() for run in counted if run.folder}
-    return archived + len(folders) - len(counted), [folder for folder in folders if folder.resolve() not in shown]
+    return count, [folder for place, folder in folders.items() if place not in shown]

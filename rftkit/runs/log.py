@@ -127,8 +127,7 @@ class RunLog(TrainerCallback):
 
     def _keep_rollouts(self, step: int) -> None:
         logs = self.trainer._logs
-        count = min(ROLLOUTS_LOGGED, len(logs["completion"]))
-        for place in range(count):
+        for place in range(min(ROLLOUTS_LOGGED, len(logs["completion"]))):
             row = {"step": step, "prompt": completion_text(logs["prompt"][place])}
             row["completion"] = completion_text(logs["completion"][place])
             row |= {name: values[place] for name, values in logs["rewards"].items()}
@@ -144,9 +143,7 @@ class RunLog(TrainerCallback):
 
 
 def _read(path: Path) -> list[dict]:
-    if not path.exists():
-        return []
-    return read_log(path).to_dict("records")
+    return read_log(path).to_dict("records") if path.exists() else []
 
 
 def read_log(path: Path) -> pd.DataFrame:
