@@ -147,7 +147,7 @@ def estimate(json: bool, time: bool, **given: Any) -> str:
     settings = load_settings(**given)
     from rftkit.models import quieten
     from rftkit.run import asked_examples
-    from rftkit.tools.estimate import as_text, report
+    from rftkit.tools.time_estimate import as_text, report
 
     quieten()
     found = report(settings, asked_examples(settings), with_time=time)
@@ -174,7 +174,7 @@ def study(**options: Any) -> int:
 
 
 def report(runs: list[Path], out: Place, against: Place, tolerance: float, keep: Place) -> int:
-    from rftkit.report.earlier import read_baseline, worse
+    from rftkit.report.compare_reports import read_baseline, worse
     from rftkit.report.pages import write_report
 
     # Before the report: the baseline may be the one that it writes over.
@@ -282,7 +282,7 @@ def _add(parsers, name: str, command: Any, text: str, flags: str = "", required:
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
     """A flag for each setting. What is not given is None; texts become numbers where settings are checked."""
-    from rftkit.common.checked import choices
+    from rftkit.common.validation import choices
     from rftkit.settings import FIELDS
 
     for name, field in FIELDS.items():

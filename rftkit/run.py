@@ -19,7 +19,7 @@ from rftkit.common import distributed as processes
 from rftkit.common.errors import UserError, is_out_of_memory
 from rftkit.common.statistics import harmonic_mean, proportion
 from rftkit.evaluate import BaseAnswers, answer_rows, evaluated_modes, pass_at_samples, pass_batch
-from rftkit.memory.estimate import advice, refuse_what_will_not_fit
+from rftkit.memory.peak_memory import advice, refuse_what_will_not_fit
 from rftkit.models import load, load_processor, pick_device, resolve, scale_up
 from rftkit.runs import folder as results
 from rftkit.runs.fingerprint import fingerprint, sha256_examples, sha256_model

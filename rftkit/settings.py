@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, TypeAdapter, ValidationError
 
-from rftkit.common.checked import STRICT, Number, Text, Whole, checked, read_mapping
 from rftkit.common.errors import UserError
 from rftkit.common.paths import BUNDLED, DATA, PROFILES, model_folder, profile_path
+from rftkit.common.validation import STRICT, Number, Text, Whole, checked, read_mapping
 from rftkit.prompts import MODES
 from rftkit.rewards import RULES
 from rftkit.tasks.example import PROTOCOLS, TASK_RULES, ExampleSet

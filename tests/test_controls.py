@@ -19,7 +19,7 @@ from rftkit.rewards import reward_functions
 from rftkit.run import execute, training_examples
 from rftkit.run import test_splits as splits_to_test
 from rftkit.runs.log import RunLog
-from rftkit.runs.record import Measure
+from rftkit.runs.results import Measure
 from rftkit.settings import METHODS, load_settings, read_claims
 from rftkit.shared_prefix.vision import VisionFeatures
 from rftkit.trainer import grpo_trainer

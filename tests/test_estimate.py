@@ -14,12 +14,12 @@ import torch
 from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.common.paths import DATA, ROOT
-from rftkit.memory.estimate import estimate, lengths_of, memory, packed_tokens, refuse_what_will_not_fit
 from rftkit.memory.model_sizes import HUB, read_config, shape_of
+from rftkit.memory.peak_memory import estimate, lengths_of, memory, packed_tokens, refuse_what_will_not_fit
 from rftkit.models import BUNDLED, load
 from rftkit.run import training_examples
 from rftkit.settings import load_settings
-from rftkit.tools.estimate import as_text, few_of, is_at_hand, measure, report, why_not_measured
+from rftkit.tools.time_estimate import as_text, few_of, is_at_hand, measure, report, why_not_measured
 
 # As the hub counts them.
 PARAMETERS = {"Qwen/Qwen2-VL-2B-Instruct": 2_208_985_600, "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
@@ -65,7 +65,7 @@ from rftkit.runs.log import RunLog
 from rftkit.models import load, quieten
 from rftkit.run import training_examples
 from rftkit.settings import load_settings
-from rftkit.tools.estimate import as_text, few_of, is_at_hand, measure, report, why_not_measured
+from rftkit.tools.time_estimate import as_text, few_of, is_at_hand, measure, report, why_not_measured
 from rftkit.trainer import grpo_trainer
 quieten()
 settings = load_settings("nano", "no_thinking_rl", steps=2, micro_batch=512, prompts_per_step=32, num_generations=16)
@@ -135,7 +135,7 @@ def test_tokens_of_a_group_by_hand():
 
 
 def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):
-    monkeypatch.setattr("rftkit.memory.estimate.free_memory", lambda device: 2**30)
+    monkeypatch.setattr("rftkit.memory.peak_memory.free_memory", lambda device: 2**30)
     settings, examples = _run("gpu-2b", "cls_rl", device="cuda")
     with pytest.raises(UserError) as error:
         refuse_what_will_not_fit(settings, examples)
@@ -145,7 +145,7 @@ def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):
     assert "**Out of memory**" in (ROOT / "notebooks" / "GPU.md").read_text()
     refuse_what_will_not_fit(*_run("gpu-2b", "cls_rl", device="cuda", check_memory=False))
     refuse_what_will_not_fit(*_run("gpu-2b", "cls_rl", device="cpu"))
-    monkeypatch.setattr("rftkit.memory.estimate.free_memory", lambda device: 2**40)
+    monkeypatch.setattr("rftkit.memory.peak_memory.free_memory", lambda device: 2**40)
     refuse_what_will_not_fit(settings, examples)
 
 

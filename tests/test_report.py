@@ -17,7 +17,7 @@ from rftkit.report.pages import write_report
 from rftkit.report.tables import claims_table, dose_table, kinds_table, markdown, methods_table, sets_table
 from rftkit.runs.collect import families, load_runs, others, recipe_of, short_names
 from rftkit.runs.folder import write_results
-from rftkit.runs.record import Run
+from rftkit.runs.results import Run
 from rftkit.settings import Settings, read_claims
 
 # The least that a run writes about what came out.

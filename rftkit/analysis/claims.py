@@ -16,7 +16,7 @@ from rftkit.common.errors import UserError
 from rftkit.common.statistics import holm, interval, resample, two_sided
 from rftkit.runs.collect import Methods, Sections, by_dose, model_names
 from rftkit.runs.folder import read_answers, same_tests
-from rftkit.runs.record import Run
+from rftkit.runs.results import Run
 from rftkit.settings import METHODS, read_claims
 from rftkit.tasks.example import TASK_RULES
 

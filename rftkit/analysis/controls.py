@@ -10,7 +10,7 @@ from rftkit.analysis.claims import Comparison, Interval, compared
 from rftkit.analysis.methods import measured
 from rftkit.runs.collect import Methods
 from rftkit.runs.folder import answers_of
-from rftkit.runs.record import Run
+from rftkit.runs.results import Run
 from rftkit.settings import METHODS, read_claims
 from rftkit.tasks.example import TASK_RULES
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from rftkit.evaluate import answer_rows, asked_parts
 from rftkit.run import generation_options, load_run
 from rftkit.runs.folder import read_settings
-from rftkit.runs.record import Run
+from rftkit.runs.results import Run
 from rftkit.settings import METHODS, Settings, room_for_thoughts
 from rftkit.tasks.example import Example
 from rftkit.tasks.registry import open_set

@@ -11,7 +11,7 @@ from rftkit.analysis.paper import paper_numbers, paper_sets
 from rftkit.common.statistics import estimates
 from rftkit.runs.collect import Methods
 from rftkit.runs.folder import read_answers
-from rftkit.runs.record import Run
+from rftkit.runs.results import Run
 from rftkit.settings import METHODS, read_claims
 from rftkit.tasks.example import TASK_RULES
 

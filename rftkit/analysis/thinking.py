@@ -21,7 +21,7 @@ from rftkit.run import generation_options, load_run, test_splits
 from rftkit.runs.collect import short_names
 from rftkit.runs.folder import answers_of, read_settings, write_atomically
 from rftkit.runs.log import COMPLETIONS
-from rftkit.runs.record import Run
+from rftkit.runs.results import Run
 from rftkit.settings import METHODS
 from rftkit.tasks.example import Example
 from rftkit.tasks.registry import short_name

@@ -9,9 +9,9 @@ from functools import cache
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig
 
-from rftkit.common.checked import read_mapping
 from rftkit.common.errors import UserError
 from rftkit.common.paths import DATA
+from rftkit.common.validation import read_mapping
 from rftkit.models import LORA_TARGETS, read
 
 SIZES = read_mapping(DATA / "model_sizes.yaml", "file")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from rftkit.common.errors import UserError
 from rftkit.rewards import RULES
 from rftkit.runs.folder import answers_of
-from rftkit.runs.record import RUN, Run
+from rftkit.runs.results import RUN, Run
 
 RUNS, ANSWERS = "runs.parquet", "answers.parquet"
 COLUMNS = ("split", "mode", "id", "group", *RULES, "likelihood")  # of answers: no texts

@@ -14,7 +14,7 @@ from rftkit.common.errors import UserError
 from rftkit.common.paths import model_folder
 from rftkit.runs.archive import archived_runs, is_archive, read_archive
 from rftkit.runs.folder import PREDICTIONS, RESULTS, complete_runs, data_title, read_results
-from rftkit.runs.record import Run
+from rftkit.runs.results import Run
 from rftkit.settings import read_claims
 
 PROTOCOL_TITLES = {

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from rftkit.common.errors import UserError
 from rftkit.runs.fingerprint import git_revision, kind_sha256, sha256_json, versions
-from rftkit.runs.record import RUN, Run
+from rftkit.runs.results import RUN, Run
 from rftkit.settings import Settings, settings_of
 from rftkit.tasks.registry import short_name
 

@@ -102,7 +102,7 @@ def _device() -> Iterator[Line]:
 
 def _profiles() -> Iterator[Line]:
     """Of a GPU's memory a profile needs the most that `rftkit estimate --device cuda` prints for a method."""
-    from rftkit.memory.estimate import estimate, free_memory
+    from rftkit.memory.peak_memory import estimate, free_memory
     from rftkit.run import asked_examples
     from rftkit.settings import METHODS, load_settings
 

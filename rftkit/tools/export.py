@@ -18,7 +18,7 @@ from rftkit.evaluate import generate
 from rftkit.models import load, load_processor, pick_device, scale_up
 from rftkit.run import generation_options, test_splits
 from rftkit.runs import folder as results
-from rftkit.runs.record import Run
+from rftkit.runs.results import Run
 from rftkit.settings import METHODS, Settings
 from rftkit.tasks.registry import short_name
 

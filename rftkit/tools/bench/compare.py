@@ -15,8 +15,8 @@ import torch
 from torch.nn.functional import pad
 from tqdm.auto import tqdm
 
-from rftkit.common.checked import checked
 from rftkit.common.pool import pool
+from rftkit.common.validation import checked
 from rftkit.evaluate import encode
 from rftkit.runs.fingerprint import versions
 from rftkit.shared_prefix.generation import generate_forked

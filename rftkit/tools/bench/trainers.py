@@ -32,7 +32,7 @@ from transformers import (
 )
 from trl import GRPOConfig, GRPOTrainer
 
-from rftkit.common.checked import STRICT, Whole
+from rftkit.common.validation import STRICT, Whole
 from rftkit.memory.model_sizes import HUB, SIZES
 from rftkit.models import ImageTextProcessor, load, lora_config, quieten, resolve
 from rftkit.nano.build import build_model, build_processor, picture_tokens

@@ -7,12 +7,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from test_report import OUTCOME, some_run
 
-from rftkit.analysis import distance as change
-from rftkit.analysis.distance import mean_changes, parameter_change
+from rftkit.analysis import weight_change as change
+from rftkit.analysis.weight_change import mean_changes, parameter_change
 from rftkit.common.errors import UserError
 from rftkit.models import load
 from rftkit.runs.folder import write_results
-from rftkit.runs.record import Training
+from rftkit.runs.results import Training
 from rftkit.settings import Settings
 
 

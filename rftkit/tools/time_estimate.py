@@ -14,7 +14,7 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
-from rftkit.memory.estimate import Estimate, estimate, to_need_less
+from rftkit.memory.peak_memory import Estimate, estimate, to_need_less
 from rftkit.models import resolve
 from rftkit.run import evaluate_run, execute, load_run, test_splits
 from rftkit.settings import METHODS, Settings, with_steps

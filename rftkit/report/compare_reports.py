@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from rftkit.common.errors import UserError
-from rftkit.runs.record import Share
+from rftkit.runs.results import Share
 
 
 def read_baseline(baseline: Path | None, tolerance: float) -> dict[str, float] | None:

@@ -6,7 +6,7 @@ import pytest
 from test_report import make_run
 
 from rftkit.cli import main
-from rftkit.report.earlier import worse
+from rftkit.report.compare_reports import worse
 from rftkit.runs.collect import load_runs
 
 
