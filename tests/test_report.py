@@ -320,9 +320,13 @@ def test_names_have_as_many_parts_as_tell_them_apart():
     assert short_names(["a/my", "b/my"]) == {"a/my": "a/my", "b/my": "b/my"}
 
 
-def test_a_place_within_another_counts_once(runs):
-    assert others([runs, runs], load_runs(runs)) == others([runs], load_runs(runs))
-    assert others([runs.parent, runs], load_runs(runs.parent, runs)) == others([runs.parent], load_runs(runs.parent))
+def test_a_place_within_another_counts_once(tmp_path):
+    inner = tmp_path / "inner"
+    for number in range(2):  # of one seed: the older does not count
+        make_run(inner / str(number), "sft", 0, "no_thinking", [1, 0], [1, 0])
+    assert others([inner], load_runs(inner))[0] == 1
+    assert others([inner, inner], load_runs(inner)) == others([inner], load_runs(inner))
+    assert others([tmp_path, inner], load_runs(tmp_path, inner)) == others([tmp_path], load_runs(tmp_path))
 
 
 def test_every_set_has_a_figure_of_its_own(tmp_path):

@@ -62,6 +62,7 @@ def study(
         return 0
     for model in {settings.model for settings in missing.values()}:
         load_processor(model)  # one that cannot be had is refused before any work is started
+    (out / Path(profile).stem).mkdir(parents=True, exist_ok=True)  # before the work: nothing may be writable there
     todo = [part for part in parts if part.missing() or not part.executed.exists()]
     make_runs(missing, _series(parts), out, jobs, time_limit)
     failed = {part: f"runs not made: {len(part.missing())}" for part in todo if part.missing()}
