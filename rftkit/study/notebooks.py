@@ -20,7 +20,7 @@ def execute(notebook: Path, parameters: dict[str, Any], executed: Path) -> None:
             kernel_name="python3",
             cwd=notebook.parent,
             progress_bar=False,
-            extra_arguments=["--log-level=ERROR"],  # of the kernel: what it writes would stand among ours
+            extra_arguments=["--log-level=CRITICAL"],  # of the kernel: what it writes would stand among ours
         )
     finally:
         if unfinished.exists():
