@@ -16,7 +16,6 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
 from rftkit.common.errors import UserError
-from rftkit.shared_prefix.draws import quick_draws
 from rftkit.shared_prefix.vision import as_features, pieces, unwrapped
 
 SHARED_PROMPT = "shared_prompt"  # `attention` as transformers knows it
@@ -96,7 +95,7 @@ def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache: 
     """
     cache = prefill(model, ids, mask, vision) if cache is None else cache
     extra = {"mm_token_type_ids": torch.zeros_like(ids).repeat_interleave(copies, 0)} if vision else {}
-    with _attends_by_parts(model, copies), quick_draws():
+    with _attends_by_parts(model, copies):
         return model.generate(
             input_ids=ids.repeat_interleave(copies, 0),
             attention_mask=mask.repeat_interleave(copies, 0),
