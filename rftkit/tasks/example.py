@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ class Example:
     steps: tuple[str, ...] = ()  # true statements that lead to the answer, where they are known
 
 
-class ExampleSet:
+class ExampleSet(ABC):
     """A set of examples. Each kind of source is a subclass; `rftkit.tasks.registry.open_set` makes one from a name."""
 
     name: str  # without the place that it is read from, which may change
@@ -59,6 +60,7 @@ class ExampleSet:
         """The parts that validation looks at: both halves in base-to-new, else one part for all that is trained on."""
         return ("all",)
 
+    @abstractmethod
     def examples(
         self, split: str, part: str, count: int | None, seed: int = 0, protocol: str = "base_to_new"
     ) -> list[Example]:
@@ -67,7 +69,6 @@ class ExampleSet:
         Args:
             split: `shots` (training), `val` (held out for choosing steps and learning rate) or `test`.
         """
-        raise NotImplementedError
 
     def rows(self, split: str) -> Iterable[Example | UserError]:
         """All there is of a split (1,000 examples where it is drawn), and what is wrong with what is no example."""

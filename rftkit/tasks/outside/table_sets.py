@@ -11,6 +11,7 @@ import json
 import logging
 import random
 import sys
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ class Table(ExampleSet):
             raise UserError(f"'{self.given}' has no rows for '{split}', only for {', '.join(self.splits)}")
         return self.splits[split]
 
+    @abstractmethod
     def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterable[Example | UserError]:
         """Rows of a split as examples, or what is wrong with a row; UserError if the table itself cannot be read."""
-        raise NotImplementedError
 
     def examples(
         self, split: str, part: str, count: int | None, seed: int = 0, protocol: str = "base_to_new"
