@@ -97,7 +97,9 @@ def test_seeds_begin_where_they_are_told(mine, capsys):
     command = ["study", "--profile", mine, "--only", "02", "--seeds", "2", "--out", "out", "--dry-run"]
     assert main([*command, "--first-seed", "7"]) == 0
     planned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert ["-s7-" in planned[0], "-s8-" in planned[1], len(planned)] == [True, True, 2]
+    assert [re.search(r"-(\w+)-nano-s-(s\d)-", name).groups() for name in planned] == [
+        ("zero_shot", "s7"), ("cls_rl", "s7"), ("cls_rl", "s8"),
+    ]  # fmt: skip
     assert main([*command, "--first-seed", "-1"]) == 2
     assert "--first-seed must be at least 0" in capsys.readouterr().err
 

@@ -50,8 +50,8 @@ def control_differences(methods: Methods) -> list[Comparison]:
     start models and seeds."""
     rows = []
     for label, runs in methods.items():
-        minus_itself = {"first": label, "second": runs[0].method} if runs and runs[0].control else {}
-        if minus_itself and (found := compared(minus_itself, methods)):
+        as_written = bool(runs and runs[0].control and not runs[0].changed)
+        if as_written and (found := compared({"first": label, "second": runs[0].method}, methods)):
             *_, measure = found
             beside = {measure: difference.interval for measure, difference in found.items()}
             rows.append(Comparison.of(found[measure], claim=label, measure=measure, beside=beside))

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -17,20 +18,20 @@ import mistune
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from rftkit.analysis.claims import Comparison, decide, dose_rows
+from rftkit.analysis.claims import Comparison, decide, dose_rows, without_runs
 from rftkit.analysis.comparisons import kind_rows, set_rows, size_rows
 from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows
-from rftkit.analysis.methods import MethodRow, method_rows
+from rftkit.analysis.methods import MethodRow, method_rows, title_of
 from rftkit.analysis.paper_claims import claim_rows
 from rftkit.common.errors import UserError
 from rftkit.report import tables
 from rftkit.report.figures import accuracy_figure, claims_figure, dose_figure
 from rftkit.runs.archive import write_archive
-from rftkit.runs.collect import Methods, Sections, all_runs, families, is_headline, load_runs, model_names, others
+from rftkit.runs.collect import Methods, Sections, SetAside, all_runs, families, is_headline, model_names, sort_out
 from rftkit.runs.folder import write_atomically
 
 HEADING = "# rftkit report"
-NAMED = 10  # runs that are not counted
+NAMED = 10  # lines about runs that are not counted
 
 
 def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: Path | None = None) -> tuple[str, Path]:
@@ -38,17 +39,19 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
 
     Args:
         places: folders of runs, pooled: several people's seeds count as so many seeds.
-        out: where to write; None: into the folder of the runs, or the one that holds them all.
+        out: where to write; None: into the folder of the runs, or into `report` in the one that holds several.
         keep: a folder to archive these runs in (`rftkit.runs.archive`).
 
     Raises:
         UserError: of parts that could not be made, such as runs tested on different items, once the rest is written.
     """
     places = [places] if isinstance(places, Path) else list(places)
-    sections = load_runs(*places)
+    sections, aside = sort_out(*places)
     if keep:
         write_archive(all_runs(sections), keep)
-    folder = out or Path(os.path.commonpath([place.resolve() for place in places]))
+    folder = out or places[0]
+    if out is None and len(places) > 1:  # in a folder of its own, so that `class/*` never names the report's files
+        folder = Path(os.path.commonpath([place.resolve() for place in places])) / "report"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.md"
     if path.exists() and not path.read_bytes().startswith(HEADING.encode()):
@@ -59,12 +62,7 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
             parts += _compared(across, sections, folder)
         except UserError as error:
             failed.append(f"{across.title}: {error}")
-    count, folders = others(places, sections)
-    if count:
-        why = "older of the same model and seed, or of other settings or test items than most"
-        named = [f"- `{folder}`" for folder in folders[:NAMED]] + ["- ..."] * (len(folders) > NAMED)
-        parts += [f"Not counted (runs: {count}): {why}.", *named, ""]
-    text = "\n".join([*parts, *(f"**Not reported: {line}**\n" for line in failed)])
+    text = "\n".join([*parts, *_not_counted(aside), *(f"**Not reported: {line}**\n" for line in failed)])
     whole = f"{HEADING}\n\n{tables.LEGEND}\n\n{text}"
     write_atomically(path, whole)
     write_atomically(path.with_suffix(".html"), as_html(whole, folder))
@@ -72,6 +70,23 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     if failed:
         raise UserError("; ".join(failed) + f"; the rest is in {path}")
     return text, path
+
+
+def _not_counted(aside: Sequence[SetAside]) -> list[str]:
+    """Which runs were set aside, and for which others."""
+    if not aside:
+        return []
+    methods = defaultdict(list)  # by where they are and why they are set aside
+    for one in aside:
+        run, other = one.run, one.instead
+        twice = f"seed {run.seed} from {Path(run.model).name}: `{other.source}` counts, not " if other else ""
+        why = "" if other else ": other settings or test items than most"
+        methods[f"- {twice}`{run.source}`{why}"].append(title_of(run.label))
+    lines = [f"{line} ({', '.join(dict.fromkeys(titles))})" for line, titles in methods.items()]
+    first = (
+        f"Not counted (runs: {len(aside)}). Of one seed one run counts: people who pool runs need seeds of their own"
+    )
+    return [f"{first} (`--first-seed`).", *lines[:NAMED], *["- ..."] * (len(lines) > NAMED), ""]
 
 
 def _sections(sections: Sections, folder: Path) -> tuple[list[str], dict[str, float], list[str]]:
@@ -164,6 +179,8 @@ def _section(
     if headline and (decided := decide(methods)):
         figure = _figure(claims_figure(decided), "claims", folder, "claims", *names)
         parts += _table(decided, tables.claims_table, figure=figure)
+    if headline and (lacking := without_runs(methods, decide(methods))):
+        parts.append(f"Not decided, for want of runs: {'; '.join(lacking)}.\n")
     parts += _table(control_differences(methods), tables.controls_table, "Controls, minus the method itself:")
     if headline:
         title = "The claims with controls in place (*: of two trained methods one has it):"
