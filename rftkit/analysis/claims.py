@@ -108,9 +108,8 @@ def without_runs(methods: Methods, decided: Sequence[Comparison]) -> list[str]:
         sides = claim["first"], claim["second"]
         lacking = [METHODS[side].title for side in sides if not methods.get(side)]
         if claim["name"] not in made and len(lacking) < 2:
-            lines.append(
-                f"{claim['name']} (no runs of {lacking[0]})" if lacking else f"{claim['name']} (no seed in common)"
-            )
+            why = f"no runs of {lacking[0]}" if lacking else "no seed in common"
+            lines.append(f"{claim['name']} ({why})")
     return lines
 
 

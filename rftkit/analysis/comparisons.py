@@ -99,9 +99,8 @@ def _by_size(sections: Sections, comparison: dict[str, Any]) -> list[dict[int, t
     bases = set(read_claims()["design"]["bases"])
     found: dict = defaultdict(dict)
     # The design's start models last: they stand for their size, whatever else was made by their recipe.
-    for section, methods in sorted(
-        families(that_decide(sections)).items(), key=lambda item: set(item[0].models) <= bases
-    ):
+    together = families(that_decide(sections))
+    for section, methods in sorted(together.items(), key=lambda item: set(item[0].models) <= bases):
         made = recipe_of(section.models[0]) or {}
         if "parameters" in made and (differences := compared(comparison, methods)):
             recipe = json.dumps({key: value for key, value in made.items() if key not in ("size", "parameters")})

@@ -55,9 +55,7 @@ def _row(runs: list[Run]) -> MethodRow:
         passed={part: measured(runs, part, "pass@8", first.mode) for part in first.parts},
         tokens=float(np.mean([run.completion_length for run in runs])),
         seconds=float(np.mean(trained)) if trained else 0.0,
-        paper={}
-        if first.control or first.changed
-        else paper_numbers(first.task, first.protocol, METHODS[first.method].paper),
+        paper=paper_numbers(first.task, first.protocol, METHODS[first.method].paper) if first.as_written else {},
         paper_sets=paper_sets(first.task, first.protocol),
     )
 

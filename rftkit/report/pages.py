@@ -83,9 +83,7 @@ def _not_counted(aside: Sequence[SetAside]) -> list[str]:
         why = "" if other else ": other settings or test items than most"
         methods[f"- {twice}`{run.source}`{why}"].append(title_of(run.label))
     lines = [f"{line} ({', '.join(dict.fromkeys(titles))})" for line, titles in methods.items()]
-    first = (
-        f"Not counted (runs: {len(aside)}). Of one seed one run counts: people who pool runs need seeds of their own"
-    )
+    first = f"Not counted (runs: {len(aside)}). Of a seed one run counts: each person needs others"
     return [f"{first} (`--first-seed`).", *lines[:NAMED], *["- ..."] * (len(lines) > NAMED), ""]
 
 

@@ -89,6 +89,11 @@ class Run:
         return f"{label}, {self.changed}" if self.changed else label
 
     @property
+    def as_written(self) -> bool:
+        """Whether it is its method as the profile has it."""
+        return not self.control and not self.changed
+
+    @property
     def pair(self) -> tuple[str, int]:
         """Start model and seed, by which runs of two methods are paired."""
         return self.model, self.seed
