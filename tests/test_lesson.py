@@ -10,7 +10,7 @@ from rftkit import lesson
 from rftkit.common.paths import NOTEBOOKS
 from rftkit.models import load
 from rftkit.prompts import MODES
-from rftkit.report.figures import LivePlot
+from rftkit.report.curves import LivePlot
 from rftkit.rewards import score
 from rftkit.run import training_examples
 from rftkit.runs.log import RunLog
@@ -98,7 +98,7 @@ def test_live_plots_take_a_fortieth_of_the_time(monkeypatch):
             clock[0] += 0.5  # the picture is made here
             shown.append(clock[0])
 
-    monkeypatch.setattr("rftkit.report.figures.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rftkit.report.curves.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("IPython.display.display", lambda figure, display_id: Handle())
     live = LivePlot(["loss"], every=3.0)
     rows = []

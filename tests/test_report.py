@@ -109,6 +109,8 @@ def test_write_report_leaves_text_and_figure(runs):
     assert path.read_text().endswith(text)
     assert list(runs.glob("report-*.png"))
     page = path.with_suffix(".html").read_text()
+    headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+    assert headings and [f">{title}</a>" in page for title in headings] == [True] * len(headings)  # its contents
     assert page.count("<table>") == text.count("| --- |\n") and 'src="data:image/png;base64,' in page
     assert 'src="report' not in page  # one file, nothing beside it
 

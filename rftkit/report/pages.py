@@ -16,6 +16,7 @@ from zlib import crc32
 
 import mistune
 from matplotlib.figure import Figure
+from mistune.toc import add_toc_hook, render_toc_ul
 from pandas import DataFrame
 
 from rftkit.analysis.claims import Comparison, decide, dose_rows, without_runs
@@ -171,7 +172,8 @@ def _section(
     profile, dataset, models = names
     parts = [f"## {dataset}, {models}, profile {profile}\n"]
     # Controls stand beside their methods, if these ran.
-    if plain := [row for row in rows if "+" not in row.label or row.label.partition("+")[0] not in methods]:
+    plain = [row for row in rows if "+" not in row.label or row.label.partition("+")[0] not in methods]
+    if plain:
         figure = _figure(accuracy_figure(plain), dataset, folder, *names)
         parts += _table(plain, tables.methods_table, figure=figure)
     if headline and (decided := decide(methods)):
@@ -183,7 +185,8 @@ def _section(
     if headline:
         title = "The claims with controls in place (*: of two trained methods one has it):"
         parts += _table(claims_with_controls(methods), tables.claims_with_controls_table, title)
-    return parts + _table(elicitation_rows(methods), tables.elicitation_table, "Elicited or learnt?")
+    parts += _table(elicitation_rows(methods), tables.elicitation_table, "Elicited or learnt?")
+    return parts + _table(plain, tables.long_methods_table, "All numbers of the first table:")
 
 
 def _figure(figure: Figure, title: str, folder: Path, *names: str) -> str:
@@ -196,8 +199,11 @@ def _figure(figure: Figure, title: str, folder: Path, *names: str) -> str:
 
 
 def as_html(text: str, folder: Path) -> str:
-    """A Markdown report as one HTML page, its figures inside."""
-    body = mistune.create_markdown(plugins=["table"])(text)
+    """A Markdown report as one HTML page, with a list of its parts, its figures inside."""
+    page = mistune.create_markdown(plugins=["table"])
+    add_toc_hook(page, min_level=2, max_level=3)
+    body, state = page.parse(text)
+    body = body.replace("</h1>", f"</h1>\n<nav>{render_toc_ul(state.env['toc_items'])}</nav>", 1)
 
     def inside(found: re.Match) -> str:
         return f'src="data:image/png;base64,{b64encode((folder / found[1]).read_bytes()).decode()}"'
