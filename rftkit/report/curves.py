@@ -11,9 +11,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rftkit.analysis.methods import title_of
 from rftkit.common.paths import LOGS
 from rftkit.report.figures import COLOURS, MARKERS, panels
-from rftkit.runs.folder import CURVE, METRICS
+from rftkit.runs.changed import as_set
+from rftkit.runs.folder import CURVE, METRICS, read_results
 from rftkit.settings import METHODS
 
 # What the columns of `metrics.csv` are, and their units.
@@ -45,6 +47,18 @@ def archived_logs(dataset: str) -> dict[str, Path]:
     """Folders of the archived runs on a set whose curves the kit brings, by method, in the order of METHODS."""
     folders = {method: LOGS / f"{dataset}-{method}" for method in METHODS}
     return {method: folder for method, folder in folders.items() if (folder / METRICS).is_file()}
+
+
+def by_method(folders: Sequence[Path]) -> dict[str, Path]:
+    """The first run folder of each method, or METHOD+CONTROL."""
+    return {read_results(folder).label: folder for folder in reversed(folders)}
+
+
+def with_titles(folders: Sequence[Path], file: str) -> dict[str, Path]:
+    """Those run folders that have a file, by method, and by seed if there are several."""
+    runs = [as_set(read_results(folder)) for folder in folders if (folder / file).is_file()]
+    several = len({run.seed for run in runs}) > 1
+    return {title_of(run.label) + (f", seed {run.seed}" if several else ""): run.folder for run in runs}
 
 
 def training_figure(tables: dict[str, pd.DataFrame], columns: Sequence[str] = ("reward", "loss")) -> Figure:
@@ -95,6 +109,17 @@ def curve_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     figure = _lines(by_run, "optimizer step", "held-out items right, %")
     plt.setp(figure.axes, ylim=(0, 100))
     return figure
+
+
+def run_curves(folders: Sequence[Path], columns: Sequence[str]) -> Figure:
+    """Columns of `metrics.csv` step by step, of those runs that were trained."""
+    return training_figure({title: read_metrics(run) for title, run in with_titles(folders, METRICS).items()}, columns)
+
+
+def accuracy_curves(folders: Sequence[Path]) -> Figure | str:
+    """Accuracy on held-out items while runs were trained, or why there is none."""
+    tables = {title: read_curve(run) for title, run in with_titles(folders, CURVE).items()}
+    return curve_figure(tables) if tables else "no curve: eval_every is 0 in this profile"
 
 
 def _by_half(curve: pd.DataFrame) -> dict[str, pd.Series]:

@@ -99,6 +99,22 @@ def long_methods_table(rows: list[MethodRow]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+def knows_table(rows: list[MethodRow]) -> pd.DataFrame:
+    """A method and part a row: how often the likeliest choice is right, and what is said (by the rule of training)."""
+    table = []
+    for row in rows:
+        rule, *_ = row.accuracy
+        for part, knows in row.likelihood.items():
+            says = _percent(row.accuracy[rule][part][0])
+            table.append({"method": row.title, "part": part, "knows": _percent(knows), "says": says})
+    return pd.DataFrame(table)
+
+
+def changes_table(changes: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """A method a row, a column a part of the model (`weight_change.mean_changes`), in per cent."""
+    return (100 * pd.DataFrame(changes).rename(columns=title_of).T).round(2)
+
+
 def _table(rows: Sequence[Any], columns: dict[str, Callable[[Any], str]]) -> pd.DataFrame:
     return pd.DataFrame({title: [cell(row) for row in rows] for title, cell in columns.items()})
 

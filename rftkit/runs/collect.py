@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rftkit.common.errors import UserError
-from rftkit.common.paths import model_folder
+from rftkit.common.paths import KEPT, model_folder
 from rftkit.runs.archive import is_archive, read_archive
 from rftkit.runs.changed import as_set
 from rftkit.runs.folder import PREDICTIONS, RESULTS, complete_runs, data_title, read_results
@@ -86,8 +86,14 @@ def by_section(runs: Iterable[Run]) -> Sections:
     return {section: _by_method(found[section]) for section in sorted(found)}
 
 
-def all_runs(sections: Sections) -> list[Run]:
-    """The runs of all sections and methods, in their order."""
+def archived_methods(dataset: str) -> Methods:
+    """The runs of the archived study on a set, by method; none if it has none there."""
+    found = families(load_runs(KEPT)).items()
+    return next((methods for section, methods in found if section.dataset == dataset), {})
+
+
+def all_runs(sections: Mapping[Any, Methods]) -> list[Run]:
+    """The runs of all sections (or sets) and methods, in their order."""
     return [run for methods in sections.values() for runs in methods.values() for run in runs]
 
 
