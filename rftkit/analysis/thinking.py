@@ -39,7 +39,7 @@ class Thoughts:
     thinks: float  # the share of Adaptive-Thinking's test answers with a thought
     emptied: float  # what emptying its thoughts does to a trained model's accuracy, the mean over start models
     at_odds: float | None  # accuracy of answers at odds with their thoughts minus that of all; None: there are none
-    tables: dict[str, list[dict[str, float | str | None]]]  # what the notebook shows, row by row
+    tables: dict[str, list[dict[str, int | float | str | None]]]  # what the notebook shows, row by row
 
 
 THOUGHTS = TypeAdapter(Thoughts)
