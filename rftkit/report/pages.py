@@ -25,6 +25,7 @@ from rftkit.analysis.controls import claims_with_controls, control_differences, 
 from rftkit.analysis.methods import MethodRow, method_rows, title_of
 from rftkit.analysis.paper_claims import claim_rows
 from rftkit.common.errors import UserError
+from rftkit.common.progress import ticking
 from rftkit.report import tables
 from rftkit.report.figures import accuracy_figure, claims_figure, dose_figure
 from rftkit.runs.archive import write_archive
@@ -32,6 +33,7 @@ from rftkit.runs.collect import Methods, Sections, SetAside, all_runs, families,
 from rftkit.runs.folder import write_atomically
 
 HEADING = "# rftkit report"
+Tell = Callable[[str], object]  # says what is being done
 NAMED = 10  # lines about runs that are not counted
 
 
@@ -47,6 +49,11 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         UserError: of parts that could not be made, such as runs tested on different items, once the rest is written.
     """
     places = [places] if isinstance(places, Path) else list(places)
+    with ticking(desc="report: reading runs", bar_format="{desc} ({elapsed})", leave=False) as bar:
+        return _write(places, out, keep, lambda doing: bar.set_description_str(f"report: {doing}"))
+
+
+def _write(places: list[Path], out: Path | None, keep: Path | None, tell: Tell) -> tuple[str, Path]:
     sections, aside = sort_out(*places)
     if keep:
         write_archive(all_runs(sections), keep)
@@ -57,13 +64,15 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     path = folder / "report.md"
     if path.exists() and not path.read_bytes().startswith(HEADING.encode()):
         raise UserError(f"'{path}' is not a report's: move it, or name another --out")
-    parts, numbers, failed = _sections(sections, folder)
+    parts, numbers, failed = _sections(sections, folder, tell)
     for across in _across(places):
+        tell(across.title)
         try:
             parts += _compared(across, sections, folder)
         except UserError as error:
             failed.append(f"{across.title}: {error}")
     text = "\n".join([*parts, *_not_counted(aside), *(f"**Not reported: {line}**\n" for line in failed)])
+    tell("writing")
     whole = f"{HEADING}\n\n{tables.LEGEND}\n\n{text}"
     write_atomically(path, whole)
     write_atomically(path.with_suffix(".html"), as_html(whole, folder))
@@ -88,7 +97,7 @@ def _not_counted(aside: Sequence[SetAside]) -> list[str]:
     return [f"{first} (`--first-seed`).", *lines[:NAMED], *["- ..."] * (len(lines) > NAMED), ""]
 
 
-def _sections(sections: Sections, folder: Path) -> tuple[list[str], dict[str, float], list[str]]:
+def _sections(sections: Sections, folder: Path, tell: Tell) -> tuple[list[str], dict[str, float], list[str]]:
     """What is said of each section, the mean accuracies by PLACE/METHOD/RULE/PART, and what could not be made."""
     together, short = families(sections), model_names(sections)
     several = {section: methods for section, methods in together.items() if section not in sections}
@@ -96,8 +105,9 @@ def _sections(sections: Sections, folder: Path) -> tuple[list[str], dict[str, fl
     for section, methods in (several | sections).items():
         names = section.profile, section.dataset, ", ".join(short[model] for model in section.models)
         try:
+            tell(f"{names[1]}, {names[2]}: methods")
             rows = method_rows(methods)
-            parts += _section(names, methods, rows, is_headline(section, together), folder)
+            parts += _section(names, methods, rows, is_headline(section, together), folder, tell)
             for row in rows:
                 place = "/".join((*names, row.label))
                 for rule, by_part in row.accuracy.items():
@@ -166,7 +176,7 @@ def _table(rows: list, table: Callable, before: str = "", figure: str = "", afte
 
 
 def _section(
-    names: tuple[str, str, str], methods: Methods, rows: list[MethodRow], headline: bool, folder: Path
+    names: tuple[str, str, str], methods: Methods, rows: list[MethodRow], headline: bool, folder: Path, tell: Tell
 ) -> list[str]:
     """The tables of a section, named by profile, set and models; its figures go into the folder."""
     profile, dataset, models = names
@@ -176,15 +186,20 @@ def _section(
     if plain:
         figure = _figure(accuracy_figure(plain), dataset, folder, *names)
         parts += _table(plain, tables.methods_table, figure=figure)
-    if headline and (decided := decide(methods)):
+    tell(f"{dataset}, {models}: claims")
+    decided = decide(methods) if headline else []
+    if decided:
         figure = _figure(claims_figure(decided), "claims", folder, "claims", *names)
         parts += _table(decided, tables.claims_table, figure=figure)
-    if headline and (lacking := without_runs(methods, decide(methods))):
+    if headline and (lacking := without_runs(methods, decided)):
         parts.append(f"Not decided, for want of runs: {'; '.join(lacking)}.\n")
+    tell(f"{dataset}, {models}: controls")
     parts += _table(control_differences(methods), tables.controls_table, "Controls, minus the method itself:")
     if headline:
+        tell(f"{dataset}, {models}: claims with controls in place")
         title = "The claims with controls in place (*: of two trained methods one has it):"
         parts += _table(claims_with_controls(methods), tables.claims_with_controls_table, title)
+    tell(f"{dataset}, {models}: elicited or learnt")
     parts += _table(elicitation_rows(methods), tables.elicitation_table, "Elicited or learnt?")
     return parts + _table(plain, tables.long_methods_table, "All numbers of the first table:")
 
