@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-WRAPPERS = (("**", "**"), ("__", "__"), ("`", "`"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
-BRACED = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|textrm|mathrm|mathbf|mathit|rm|bf)\s*\{")
-UPRIGHT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}")
+WRAPPERS = "** **", "* *", "__ __", "` `", "$$ $$", "$ $", "\\( \\)", "\\[ \\]", '" "', "' '", "“ ”"
+BRACED = re.compile(r"\\(?:boxed|fbox|text|textnormal|textbf|textit|textrm|mathrm|mathbf|mathit|rm|bf)\s*\{")
+UPRIGHT = re.compile(r"\\(?:text|textnormal|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}")
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 SIGNS = {
     **dict.fromkeys("−–—‒﹣-", "-"),
@@ -22,7 +22,7 @@ SIGNS = {
     **dict.fromkeys(("^{\\circ}", "^\\circ", "^{∘}", "^∘", "\\degree", "\\circ", "º", "˚"), "°"),
     **dict.fromkeys(("\\dfrac", "\\tfrac", "\\cfrac"), "\\frac "),
     **dict.fromkeys(("\\left", "\\right", "\\bigl", "\\bigr", "\\Bigl", "\\Bigr", "\\big", "\\Big", "\\!"), ""),
-    **dict.fromkeys(("\\,", "\\;", "\\:", "\\ ", "~", "\\quad", "\\qquad", "\\displaystyle", "\u00a0", "\u202f"), " "),
+    **dict.fromkeys(("\\,", "\\;", "\\:", "\\ ", "~", "\\quad", "\\qquad", "\\displaystyle", "\\boxed", "\\fbox", "\u00a0", "\u202f"), " "),
     **dict.fromkeys(("\\{", "\\lbrace"), "⦃"),
     **dict.fromkeys(("\\}", "\\rbrace"), "⦄"),
     **dict.fromkeys(("\\langle", "⟨"), "("),
@@ -31,6 +31,7 @@ SIGNS = {
     **dict.fromkeys(("\\cup", "∪"), "∪"),
     **dict.fromkeys(("\\pm", "±"), "±"),
     **dict.fromkeys(("\\in", "∈"), "∈"),
+    **dict.fromkeys(("\\emptyset", "\\varnothing", "∅"), "∅"),
     **dict.fromkeys(("\\angle", "∠"), "∠"),
     **dict.fromkeys(("π",), "\\pi "),
     **dict.fromkeys(("∞", "\\infin"), "\\infty "),
@@ -57,7 +58,7 @@ def plain(text: str) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    for opening, closing in WRAPPERS:
+    for opening, closing in map(str.split, WRAPPERS):
         inner = text[len(opening) : -len(closing)]
         if text.startswith(opening) and text.endswith(closing) and inner.strip() and opening not in inner:
             return inner
@@ -84,11 +85,12 @@ def same_text(left: str, right: str) -> bool:
 
 def _words(text: str) -> str:
     text = UPRIGHT.sub(r" \1 ", plain(text)).replace("_", " ").casefold()
-    return re.sub(r"\s*([,;:()\[\]])\s*", r"\1", " ".join(text.split()))
+    return re.sub(r"\s*([,;:()\[\]=<>⊥∥])\s*", r"\1", " ".join(text.split()))
 
 
 def one_notation(text: str) -> str:
     """LaTeX or plain mathematics as `expressions.parse` reads it."""
+    text = re.sub(r"(?<!\\)\$([^$]*)(?<!\\)\$", r" \1 ", text)  # mathematics in a text: $28$ percent
     text = UPRIGHT.sub(r" \1 ", text)
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda found: "^{" + found[0].translate(SUPERSCRIPTS) + "}", text)
     text = "".join(_vulgar(sign) for sign in text)
@@ -100,7 +102,9 @@ def one_notation(text: str) -> str:
     text = re.sub(r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{", text)
     text = re.sub(r"(?<![\d.^/])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}", text)
-    return " ".join(text.split())
+    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", "*", text)  # 3x10^8
+    text = re.sub(r"_\{(\w)\}", r"_\1", text)
+    return " ".join(re.sub(r",\s*and\s", ", ", text).split())
 
 
 def _digits(text: str) -> str:

@@ -23,28 +23,37 @@ NAMES = {name: unit for unit, names in UNITS.items() for name in (unit, *names.s
 POWERS = {"square": "2", "squared": "2", "sq": "2", "sq.": "2", "cubic": "3", "cubed": "3", "cu": "3", "cu.": "3"}
 FILLERS = {"old", "long", "of", "per", "each", "/"}
 CURRENCIES = "$€£¥"
+# Words that make another statement of the number before them: 5 or 6, not 5, 5 thousand.
+NO_NOUNS = set(
+    "a an the is are was be it this that and or not no nor but than to from by if how what which who why when where "
+    "minus plus times over less wrong false true except without between about half quarter third dozen hundred "
+    "thousand million billion zero one two three four five six seven eight nine ten eleven twelve".split()
+)
+DERIVED = {"area", "volume", "speed", "velocity", "acceleration", "rate", "density"}  # units made of those given
 AMBIGUOUS = {"in", "am", "pm", "second", "unit", "mole", "us"}  # words of a question that are mostly no units
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a question asks in: the units that it names, and its words."""
+    """What a question asks in: the units that it names, and its nouns."""
 
     units: frozenset[str]
     words: frozenset[str]
+    is_sure: bool = True  # else the units are only mentioned: an area of sides in cm is in cm^2
 
 
 @lru_cache(maxsize=2**12)
 def asked(question: str, unit: str = "") -> Asked:
     """By the set's own `unit`, else "(Unit: years)", else "in cm" and "how many years", else any unit it names."""
-    words = frozenset(_singular(word) for word in re.findall(r"[^\W\d_]+", question.casefold()))
+    words = re.findall(r"[^\W\d_]+", question.casefold())
+    words = frozenset(_singular(word) for word in words if word not in NO_NOUNS)
     stated = [unit] if unit else re.findall(r"\bunits?\s*[:=]\s*([^).;\n]+)", question, re.IGNORECASE)
     if found := {_unit(text) for text in stated} - {None}:
         return Asked(frozenset(found), words)
     phrases = re.findall(r"\b(in|how many|number of)\s+((?:[^\s.,;?!()]+\s*){1,3})", question, re.IGNORECASE)
     if found := {name for word, phrase in phrases for name in _first_units(phrase, word.casefold() != "in")}:
         return Asked(frozenset(found), words)
-    return Asked(frozenset(_named(question)), words)
+    return Asked(frozenset(_named(question)), words, is_sure=False)
 
 
 def unit_of(text: str, question: Asked) -> str | None:
@@ -62,7 +71,9 @@ def fits(gold: str | None, said: str | None, question: Asked) -> bool:
     if gold is not None:
         return False
     if question.units:
-        return said in question.units
+        bases = {*re.split(r"[\d/]+", said)} - {""}
+        is_made = not question.is_sure and question.words & DERIVED and bases <= question.units
+        return said in question.units or bool(is_made)
     return said != "%"  # per cent changes the value: only where it is asked for
 
 
@@ -73,7 +84,8 @@ def is_named(unit: str, question: Asked) -> bool:
 
 def _unit(text: str) -> str | None:
     """A known unit, square, cubic or per another: cm^2 for "square centimetres"."""
-    words = re.sub(r"\bper\b", "/", text.replace("{", "").replace("}", "")).replace("/", " / ").split()
+    text = re.sub(r"\s*\^\s*", "^", re.sub(r"[{}]|degrees? (?=celsius|fahrenheit)", "", text, flags=re.IGNORECASE))
+    words = re.sub(r"\bper\b", "/", text).replace("/", " / ").split()
     power, names = "", []
     for word in words:
         name, _, exponent = word.partition("^")
