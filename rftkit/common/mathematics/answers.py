@@ -13,8 +13,8 @@ from rftkit.common.mathematics.units import Asked, asked
 from rftkit.common.mathematics.values import agreements, exact, same, value
 
 LONGEST = 200  # characters of an answer that is read as mathematics
-MONTHS = "january february march april may june july august september october november december".split()
-ORDER = re.compile(r"\d+(?:-\d+)+|\d+(?:/\d+){2,}")  # of places, a score, a range, 3/4/2020: no differences and quotients
+MONTHS = "january february march april may june july august september october november december"
+ORDER = re.compile(r"\d+(?:-\d+)+|\d+(?:/\d+){2,}")  # places, a score, a range, 3/4/2020: nothing to calculate
 BRACKETS = {"(": ")]", "[": ")]", "⦃": "⦄"}
 COMMAS = {" and ": ",", ";": ","}
 SEPARATORS = ("∪", " or ", ";", ",", " and ", ":")
@@ -70,7 +70,7 @@ def _same(gold: str, said: str, question: Asked, precision: int | None) -> bool:
         return gold.replace(" ", "") == said.replace(" ", "")
     gold_name, gold_rest = _name_and_rest(gold)
     said_name, said_rest = _name_and_rest(said)
-    if gold_name and said_name and gold_name != said_name:
+    if said_name and gold_name != said_name and (gold_name or not _is_in_order(said_name.strip("()").split(","))):
         return False
     if (gold_name or said_name) and not RELATION.search(gold_rest + said_rest):
         return _same(gold_rest, said_rest, question, precision)
@@ -89,13 +89,19 @@ def _name_and_rest(text: str) -> tuple[str, str]:
     return (re.sub(r"[\s{}]|^m(?=.?∠)", "", found["name"]), found["rest"]) if found else ("", text)
 
 
+def _is_in_order(names: list[str]) -> bool:
+    """(7, 6) is x = 7, y = 6 and (x, y) = (7, 6); it is no y = 7, x = 6."""
+    letters = [name for name in names if name.isalpha()]
+    return letters == sorted(letters)
+
+
 def _date(text: str) -> tuple[int, ...] | None:
     """Year (0: none), month and day of 2020-05-01, May 1, 2020 or 1st of May."""
     if found := re.fullmatch(r"(\d{4})-(\d{1,2})-(\d{1,2})", text):
         return tuple(int(part) for part in found.groups())
     words = re.findall(r"[^\W\d]+|\d+", text.casefold())
     numbers = [int(word) for word in words if word.isdecimal()]
-    months = [number for number, month in enumerate(MONTHS, 1) for word in words if _is_month(word, month)]
+    months = [number for number, month in enumerate(MONTHS.split(), 1) for word in words if _is_month(word, month)]
     others = len({*words} - {"st", "nd", "rd", "th", "of", "the"}) - len({*numbers})
     if len(months) != 1 or len(numbers) not in (1, 2) or others != 1:
         return None
@@ -149,8 +155,8 @@ def _same_group(gold: Group, said: Group, question: Asked, precision: int | None
     if {gold.brackets, said.brackets} == {"()", "⦃⦄"}:
         return False
     names = [_name_and_rest(item)[0] for item in said.items]
-    if not any(_name_and_rest(item)[0] for item in gold.items) and {*names} - {names[0]} and names != sorted(names):
-        return False  # (7, 6) is x = 7, y = 6 and no y = 7, x = 6
+    if not any(_name_and_rest(item)[0] for item in gold.items) and not _is_in_order(names):
+        return False
     if "⦃⦄" not in (gold.brackets, said.brackets):
         pairs = zip(gold.items, said.items, strict=True)
         return all(_same(left, right, question, precision) for left, right in pairs)
@@ -164,7 +170,7 @@ def _same_group(gold: Group, said: Group, question: Asked, precision: int | None
 
 
 def _same_relation(gold: str, said: str) -> bool:
-    """Equations that are multiples of each other (in one variable none is solved so), and chains of inequalities read from either end."""
+    """Equations: in one variable the same sides, in more a multiple; chains of inequalities from either end."""
     chains = []
     for text in (gold, said):
         signs = RELATION.findall(text)
@@ -247,7 +253,7 @@ def _same_number(gold: Node, said: Node, text: str, precision: int | None) -> bo
         rounded = Node("number", number=round(right / unit) * unit)
         given = exact(said)
         if given is not None:
-            return abs(given - rounded.number) <= unit / 2
+            return abs(given - rounded.number) < unit / 2
         return abs(value(said) - value(rounded)) < float(unit / 2)
     except Unreadable:
         return False

@@ -7,7 +7,10 @@ import unicodedata
 
 WRAPPERS = "** **", "* *", "__ __", "` `", "$$ $$", "$ $", "\\( \\)", "\\[ \\]", '" "', "' '", "“ ”"
 BRACED = re.compile(r"\\(?:boxed|fbox|text|textnormal|textbf|textit|textrm|mathrm|mathbf|mathit|rm|bf)\s*\{")
-UPRIGHT = re.compile(r"\\(?:text|textnormal|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}")
+UPRIGHT = re.compile(
+    r"\\(?:text|textnormal|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}"
+)
+GREEK = "alpha beta gamma delta epsilon theta lambda mu rho sigma phi phi omega Delta"
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 SIGNS = {
     **dict.fromkeys("−–—‒﹣-", "-"),
@@ -22,7 +25,8 @@ SIGNS = {
     **dict.fromkeys(("^{\\circ}", "^\\circ", "^{∘}", "^∘", "\\degree", "\\circ", "º", "˚"), "°"),
     **dict.fromkeys(("\\dfrac", "\\tfrac", "\\cfrac"), "\\frac "),
     **dict.fromkeys(("\\left", "\\right", "\\bigl", "\\bigr", "\\Bigl", "\\Bigr", "\\big", "\\Big", "\\!"), ""),
-    **dict.fromkeys(("\\,", "\\;", "\\:", "\\ ", "~", "\\quad", "\\qquad", "\\displaystyle", "\\boxed", "\\fbox", "\u00a0", "\u202f"), " "),
+    **dict.fromkeys(("\\,", "\\;", "\\:", "\\ ", "~", "\\quad", "\\qquad", "\u00a0", "\u202f"), " "),
+    **dict.fromkeys(("\\displaystyle", "\\boxed", "\\fbox"), " "),
     **dict.fromkeys(("\\{", "\\lbrace"), "⦃"),
     **dict.fromkeys(("\\}", "\\rbrace"), "⦄"),
     **dict.fromkeys(("\\langle", "⟨"), "("),
@@ -34,6 +38,7 @@ SIGNS = {
     **dict.fromkeys(("\\emptyset", "\\varnothing", "∅"), "∅"),
     **dict.fromkeys(("\\angle", "∠"), "∠"),
     **dict.fromkeys(("π",), "\\pi "),
+    **{sign: f"\\{name} " for sign, name in zip("αβγδεθλμρσφϕωΔ", GREEK.split(), strict=True)},
     **dict.fromkeys(("∞", "\\infin"), "\\infty "),
     **dict.fromkeys(("√",), "\\sqrt "),
     **dict.fromkeys(("\\%",), "%"),
@@ -96,7 +101,7 @@ def one_notation(text: str) -> str:
     text = "".join(_vulgar(sign) for sign in text)
     text = SIGN.sub(lambda found: SIGNS[found[0]], text)
     # Digit groups, 1{,}000 and 1 000; and a decimal comma that LaTeX writes 3{,}5.
-    text = re.sub(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\s)\d{3})+(?![\d,])", lambda found: _digits(found[0]), text)
+    text = re.sub(r"(?<![\d.,])[1-9]\d{0,2}(?:(?:\{,\}|\s)\d{3})+(?![\d,])", lambda found: _digits(found[0]), text)
     text = re.sub(r"(\d)\{,\}(\d)", r"\1.\2", text)
     # \frac12 and \frac{1}2; mixed numbers 2 1/3.
     text = re.sub(r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}", text)
@@ -125,4 +130,4 @@ def without_thousands(text: str) -> str:
         inside = sum(before.count(sign) for sign in "([⦃") - sum(before.count(sign) for sign in ")]⦄")
         return found[0] if inside else found[0].replace(",", "")
 
-    return re.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", joined, text)
+    return re.sub(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])", joined, text)

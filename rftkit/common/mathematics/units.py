@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 
 # A unit and its other names; plurals need no line. Short names keep their case: m is no M.
 UNITS = {
@@ -24,11 +25,13 @@ POWERS = {"square": "2", "squared": "2", "sq": "2", "sq.": "2", "cubic": "3", "c
 FILLERS = {"old", "long", "of", "per", "each", "/"}
 CURRENCIES = "$€£¥"
 # Words that make another statement of the number before them: 5 or 6, not 5, 5 thousand.
-NO_NOUNS = set(
-    "a an the is are was be it this that and or not no nor but than to from by if how what which who why when where "
-    "minus plus times over less wrong false true except without between about half quarter third dozen hundred "
-    "thousand million billion zero one two three four five six seven eight nine ten eleven twelve".split()
+NO_NOUNS = (
+    "a an the is are was were be do does did have has can there it this that and or not no nor but than to from by if "
+    "how what which who why when where minus plus times over less wrong false true except without between about half "
+    "quarter third dozen hundred thousand million billion zero one two three four five six seven eight nine ten eleven "
+    "twelve"
 )
+NO_NOUNS = set(NO_NOUNS.split())
 DERIVED = {"area", "volume", "speed", "velocity", "acceleration", "rate", "density"}  # units made of those given
 AMBIGUOUS = {"in", "am", "pm", "second", "unit", "mole", "us"}  # words of a question that are mostly no units
 
@@ -50,18 +53,19 @@ def asked(question: str, unit: str = "") -> Asked:
     stated = [unit] if unit else re.findall(r"\bunits?\s*[:=]\s*([^).;\n]+)", question, re.IGNORECASE)
     if found := {_unit(text) for text in stated} - {None}:
         return Asked(frozenset(found), words)
-    phrases = re.findall(r"\b(in|how many|number of)\s+((?:[^\s.,;?!()]+\s*){1,3})", question, re.IGNORECASE)
+    phrases = re.findall(r"\b(in|how many|number of)\s+(?=((?:[^\s.,;?!()]+\s*){1,6}))", question, re.IGNORECASE)
     if found := {name for word, phrase in phrases for name in _first_units(phrase, word.casefold() != "in")}:
         return Asked(frozenset(found), words)
     return Asked(frozenset(_named(question)), words, is_sure=False)
 
 
 def unit_of(text: str, question: Asked) -> str | None:
-    """The unit that a whole text is, or the last of its words if the question has them all; else None."""
+    """The unit that a whole text is, or what the question counts, in its words; else None."""
     if found := _unit(text):
         return found
     words = [_singular(word) for word in text.casefold().split()]
-    return words[-1] if words and len(words) <= 4 and question.words.issuperset(words) else None
+    counted = question.units.intersection(words)
+    return min(counted) if counted and len(words) <= 4 and question.words.issuperset(words) else None
 
 
 def fits(gold: str | None, said: str | None, question: Asked) -> bool:
@@ -112,7 +116,9 @@ def _singular(word: str) -> str:
 
 
 def _first_units(phrase: str, counts: bool) -> set[str]:
-    """The unit that a phrase begins with; behind "how many" its words, if none of them is a unit."""
+    """The unit that a phrase begins with; behind "how many" its nouns, if none of them is a unit."""
+    if counts:
+        phrase = " ".join(takewhile(lambda word: word.casefold() not in NO_NOUNS, phrase.split()))
     words = re.sub(r"[⁰¹²³]", lambda found: "^" + str("⁰¹²³".index(found[0])), phrase).split()
     for length in (3, 2, 1):
         if len(words) >= length and (found := _unit(" ".join(words[:length]))):
