@@ -30,7 +30,7 @@ def test_a_report_says_what_it_does(tmp_path, capfd):
         make_run(tmp_path / f"{seed}", "sft", seed, "no_thinking", [1, 0], [1, 0])
     write_report(tmp_path)
     said = capfd.readouterr().err
-    stages = ("reading runs", "shapes, nano-s: methods", "shapes, nano-s: controls", "Set by set", "writing")
+    stages = ("shapes, nano-s: methods", "shapes, nano-s: controls", "Set by set", "Effect against dose")
     places = [said.index(f"report: {stage}") for stage in stages]
     assert places == sorted(places)
 

@@ -81,7 +81,7 @@ def _accuracies(settings: Settings, tests: dict[str, list[list[Example]]], run: 
         if mode != "no_thinking":
             options["max_tokens"] = max(room, room_for_thoughts(data.task))
         together = [example for part in parts for example in part]  # fewer and larger batches
-        answers = answer_rows(network, processor, together, mode, rules=[data.rule], **options)
+        answers = answer_rows(network, processor, together, mode, rules=[data.rule], progress=name, **options)
         right = iter([row[data.rule] for row in answers])
         found[name] = fmean(fmean(islice(right, len(part))) for part in parts)
     return pd.Series(found)

@@ -133,7 +133,7 @@ def before_and_after(runs: Sequence[Run], rule: str, items: int = 200) -> pd.Dat
             settings = read_settings(first[model])
             examples = [example for part in test_splits(settings).values() for example in part[:items]]
             network, processor = load_run(settings, first[model] if when == "after training" else None)
-            options = generation_options(settings, "thinking")
+            options = generation_options(settings, "thinking") | {"progress": f"{name} {when}"}
             found[when, name] = interventions(network, processor, examples, rule, **options)
     return pd.DataFrame(found).T.rename_axis(["when", "model"])
 

@@ -49,11 +49,6 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         UserError: of parts that could not be made, such as runs tested on different items, once the rest is written.
     """
     places = [places] if isinstance(places, Path) else list(places)
-    with ticking(desc="report: reading runs", bar_format="{desc} ({elapsed})", leave=False) as bar:
-        return _write(places, out, keep, lambda doing: bar.set_description_str(f"report: {doing}"))
-
-
-def _write(places: list[Path], out: Path | None, keep: Path | None, tell: Tell) -> tuple[str, Path]:
     sections, aside = sort_out(*places)
     if keep:
         write_archive(all_runs(sections), keep)
@@ -64,15 +59,11 @@ def _write(places: list[Path], out: Path | None, keep: Path | None, tell: Tell) 
     path = folder / "report.md"
     if path.exists() and not path.read_bytes().startswith(HEADING.encode()):
         raise UserError(f"'{path}' is not a report's: move it, or name another --out")
-    parts, numbers, failed = _sections(sections, folder, tell)
-    for across in _across(places):
-        tell(across.title)
-        try:
-            parts += _compared(across, sections, folder)
-        except UserError as error:
-            failed.append(f"{across.title}: {error}")
+    with ticking(desc="report", bar_format="{desc} ({elapsed})", leave=False) as bar:
+        parts, numbers, failed = _parts(
+            sections, places, folder, lambda doing: bar.set_description_str(f"report: {doing}")
+        )
     text = "\n".join([*parts, *_not_counted(aside), *(f"**Not reported: {line}**\n" for line in failed)])
-    tell("writing")
     whole = f"{HEADING}\n\n{tables.LEGEND}\n\n{text}"
     write_atomically(path, whole)
     write_atomically(path.with_suffix(".html"), as_html(whole, folder))
@@ -80,6 +71,20 @@ def _write(places: list[Path], out: Path | None, keep: Path | None, tell: Tell) 
     if failed:
         raise UserError("; ".join(failed) + f"; the rest is in {path}")
     return text, path
+
+
+def _parts(
+    sections: Sections, places: Sequence[Path], folder: Path, tell: Tell
+) -> tuple[list[str], dict[str, float], list[str]]:
+    """What is said of sections and across them, mean accuracies by PLACE/METHOD/RULE/PART, and what failed."""
+    parts, numbers, failed = _sections(sections, folder, tell)
+    for across in _across(places):
+        tell(across.title)
+        try:
+            parts += _compared(across, sections, folder)
+        except UserError as error:
+            failed.append(f"{across.title}: {error}")
+    return parts, numbers, failed
 
 
 def _not_counted(aside: Sequence[SetAside]) -> list[str]:

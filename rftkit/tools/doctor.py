@@ -100,21 +100,37 @@ def _device() -> Iterator[Line]:
         yield Line("gpu", False, "none", "the bundled models need none; for gpu-2b use a machine with CUDA")
 
 
-def _profiles() -> Iterator[Line]:
-    """Of a GPU's memory a profile needs the most that `rftkit estimate --device cuda` prints for a method."""
-    from rftkit.memory.peak_memory import estimate, free_memory
+@dataclass(frozen=True)
+class Needs:
+    """What a profile needs, in GiB; of a GPU's memory the most that `rftkit estimate` prints for a method."""
+
+    memory: float
+    kind: str  # memory, or GPU memory
+    disk: int
+
+
+def needs(profile: str) -> Needs:
+    """What a profile of the kit needs: the one source for `rftkit doctor` and the boxes of the notebooks."""
+    if profile in MEMORY:
+        return Needs(MEMORY[profile], "memory", DISK[profile])
+    from rftkit.memory.peak_memory import estimate
     from rftkit.run import asked_examples
     from rftkit.settings import METHODS, load_settings
 
-    for name, disk in DISK.items():
-        if name in MEMORY:
-            memory, kind, free = MEMORY[name], "memory", _free_memory()
-        else:
-            chosen = [load_settings(name, method, device="cuda") for method in METHODS]
-            peak = max(estimate(settings, asked_examples(settings)).memory["total"] for settings in chosen)
-            memory, kind, free = round(peak / GIB, 2), "GPU memory", (free_memory("cuda") or 0) / GIB
-        ok = free >= memory and _free_disk() >= disk
-        yield Line(f"profile {name}", ok, f"needs {memory:g} GiB {kind}, {disk} GiB disk", "see the lines above")
+    chosen = [load_settings(profile, method, device="cuda") for method in METHODS]
+    peak = max(estimate(settings, asked_examples(settings)).memory["total"] for settings in chosen)
+    return Needs(round(peak / GIB, 2), "GPU memory", DISK[profile])
+
+
+def _profiles() -> Iterator[Line]:
+    from rftkit.memory.peak_memory import free_memory
+
+    for name in DISK:
+        need = needs(name)
+        free = _free_memory() if need.kind == "memory" else (free_memory("cuda") or 0) / GIB
+        ok = free >= need.memory and _free_disk() >= need.disk
+        seen = f"needs {need.memory:g} GiB {need.kind}, {need.disk} GiB disk"
+        yield Line(f"profile {name}", ok, seen, "see the lines above")
 
 
 def as_text(lines: list[Line]) -> str:
