@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from rftkit.common.paths import NOTEBOOKS, ROOT
+from rftkit.study.stored import STATIC, sources_digest
 
 CHAPTERS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
@@ -52,12 +53,34 @@ def test_one_cell_is_tagged_parameters_and_holds_literals_only(path):
 
 
 @name
-def test_it_is_stored_clean(path):
+def test_it_is_stored_with_its_outputs(path):
     notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3" and "widgets" not in notebook.metadata
-    for cell in code_cells(path):
-        assert not cell.outputs and cell.execution_count is None
+    cells = code_cells(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert notebook.metadata["executed"]["sources"] == sources_digest(notebook), "run make notebooks"
+    kinds = {kind for cell in cells for output in cell.outputs for kind in output.get("data", {})}
+    assert "image/png" in kinds or path in SOLUTIONS
+    assert kinds <= set(STATIC)
+    assert not {output.output_type for cell in cells for output in cell.outputs} & {"error"}
+    assert not [output for cell in cells for output in cell.outputs if output.get("name") == "stderr"]
+
+
+def test_stored_notebooks_are_small_and_know_no_machine():
+    texts = {path.name: path.read_text() for path in (*CHAPTERS, *SOLUTIONS)}
+    assert sum(path.stat().st_size for path in (*CHAPTERS, *SOLUTIONS)) < 11e6
+    for text in texts.values():
+        assert str(ROOT) not in text and str(Path.home()) + "/" not in text and "site-packages" not in text
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_it_predicts_before_the_run_and_concludes_after_it(path):
+    prose = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+    places = [next(place for place, text in enumerate(prose) if word in text) for word in ("redict", "What came out")]
+    assert places == sorted(places)
+    assert any("$$" in text for text in prose[: places[1]])
+    assert prose[-1].startswith("## What was written where") and any("**4.**" in text for text in prose)
 
 
 @name
