@@ -11,12 +11,16 @@ from rftkit.common.paths import NOTEBOOKS
 SOLUTIONS = {path.name[:2]: path for path in sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))}
 # By notebook and exercise: what somebody may think. Each stands below the solution and takes its place.
 WRONG = {
-    ("00", 1): ["advantages = [2.0] * 4", "advantages = [1.0] * 4"],
+    ("00", 1): ["four_advantages = [2.0] * 4", "four_advantages = [1.0] * 4"],
     ("00", 2): [
         "completion = 'It looks like a bolt.'",
         "completion = '<think> it has straight sides </think> <answer> arrow </answer>'",
     ],
-    ("00", 3): ["def centred(rewards): return (rewards - rewards.mean()) / rewards.std()"],
+    ("00", 3): [
+        "def centred(rewards): return (rewards - rewards.mean()) / rewards.std()",
+        "def centred(rewards): return rewards",
+    ],
+    ("00", 4): ["cold = 1.5", "more_at_cold = True"],
     ("01", 1): [
         "share = learnt['sft'] / (learnt['sft_all'] - learnt['sft'])",
         "share = learnt['sft_all'] / learnt['sft']",
@@ -32,6 +36,7 @@ WRONG = {
         "def forgotten(curve): return curve['strict'].iloc[0] - curve['strict'].iloc[-1]",
         "def forgotten(curve): return 1 - curve['strict'].iloc[-1] / curve['strict'].max()",
     ],
+    ("01", 4): ["rate = settings.learning_rate", "higher = not higher"],
     ("02", 1): [
         "def share_that_teaches_nothing(rewards): return (rewards.std(dim=1) > 0).float().mean()",
         "def share_that_teaches_nothing(rewards): return (rewards.sum(dim=1) == 0).float().mean()",
@@ -43,6 +48,7 @@ WRONG = {
         "def teaches(p, size): return 1 - p**size",
         "def teaches(p, size): return (1 - p**size) * (1 - (1 - p) ** size)",
     ],
+    ("02", 4): ["size = settings.num_generations", "more = not more"],
     ("03", 1): ["completion = 'arrow'", "completion = 'bolt'", "completion = '<answer> arrow </answer>'"],
     ("03", 2): [
         "one_of_four, three_of_four = 0.75, 0.25",
@@ -50,6 +56,7 @@ WRONG = {
         "one_of_four, three_of_four = three_of_four, one_of_four",
     ],
     ("03", 3): ["tokens = 70 + 8 * 3", "tokens = 8 * (70 + 3)", "tokens = 70 + 8 * 4"],
+    ("03", 4): ["cold = 1.0", "lower = not lower"],
     ("04", 1): ["rewards = (1, 1)", "rewards = (0, 0)", "rewards = (1, 2)"],
     ("04", 2): [
         "def first_step(table, level, window=2): return int(table['step'][table['accuracy_reward'] >= level].iloc[0])",
@@ -57,9 +64,11 @@ WRONG = {
         "    return int(table['step'][(table['accuracy_reward'].rolling(window).mean() >= level).idxmax()])",
     ],
     ("04", 3): ["times = 3 / 15", "times = 15 - 3", "times = 1"],
+    ("04", 4): ["method = 'think_after_answer'", "longer = not longer"],
     ("05", 1): ["right = [0.9] * 3", "right = [1 - 0.1 * n for n in (2, 3, 4)]", "right = [0.9, 0.9**2, 0.9**3]"],
     ("05", 2): ["my_guess = [True] * 6", "my_guess = [True] + [False] * 5", "my_guess = [True] * 5 + [False]"],
     ("05", 3): ["guessing = 1 / 4", "guessing = 2 / 3", "guessing = 1 / 2"],
+    ("05", 4): ["room = settings.max_completion_tokens", "fewer = not fewer"],
     ("06", 1): [
         "contrary = '<think> 3 plus 4 is 7 </think> <answer> 7 </answer>'",
         "contrary = '<think> 4 plus 4 is 8 </think> <answer> 8 </answer>'",
@@ -68,6 +77,7 @@ WRONG = {
     ],
     ("06", 2): ["needs_it = True", "reads_it = False", "reads_it, needs_it = needs_it, reads_it"],
     ("06", 3): ["times = 20 - 2", "times = 2 / 20"],
+    ("06", 4): ["hot = 0.5", "more = not more"],
     ("09", 1): [
         "corrected = [0.01 * 3, 0.04 * 3, 0.03 * 3]",
         "corrected = [0.01 * 3, 0.04, 0.03 * 2]",
@@ -80,6 +90,7 @@ WRONG = {
         "mean_difference, share_above = -mean_difference, 0.0",
         "share_above = 0.75",
     ],
+    ("09", 4): ["runs_each = 10", "wider = not wider"],
     ("10", 1): ["in_grpo, in_self_training = 1.0, 0.0", "in_grpo = 1 / 8", "in_self_training = 0.0"],
     ("10", 2): [
         "def my_front(points): return [max(points), max(points, key=lambda point: point[1])]",
@@ -87,6 +98,7 @@ WRONG = {
         "def my_front(points): return [max(points, key=sum)]",
     ],
     ("10", 3): ["learnt_at_most = 85 - 40", "learnt_at_most = 88 - 90", "learnt_at_most = 100 - 88"],
+    ("10", 4): ["seed = settings.seed", "more = not more"],
 }
 
 
