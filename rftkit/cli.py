@@ -48,7 +48,7 @@ FLAGS = {
     "--jobs": {"type": int, "help": "processes at once, which share the cores (and have a GPU each)"},
     "--json": {"action": "store_true", "help": "print JSON, for programs"},
     "--keep": {"type": Path, "metavar": "DIR", "help": "keep these runs small in DIR; --runs DIR reads them"},
-    "--limit": {"type": int, "help": "at most this many items a part"},
+    "--limit": {"dest": "test_items", "type": int, "help": "as --test-items"},
     "--max-pixels": {"type": int, "help": "pixels an image is scaled down to"},
     "--max-tokens": {"type": int, "help": "longest completion; 64 without thinking, 1024 with"},
     "--min-pixels": {"type": int, "help": "pixels an image is scaled up to"},
@@ -72,6 +72,7 @@ FLAGS = {
     "--size": {"default": "s", "help": "s (under 2 M parameters) or m (under 8 M)"},
     "--split": {"help": "a part of a bundled set, such as base, new or all; its usual parts if not given"},
     "--start": {"metavar": "MODEL", "help": "teach it its manners alone: one made with --manner-steps 0"},
+    "--test-items": {"type": int, "help": "test items a part, a plain sample; all (1,000 of a drawn set) if not given"},
     "--time-limit": {"type": float, "metavar": "MINUTES", "help": "stop a run, or a notebook, after so long"},
     "--tolerance": {"type": float, "default": 0.02, "help": "how much worse is no regression, 0-1"},
     "--vague": {"type": float, "default": 0.5, "help": "share of answers that are not as asked, 0-1"},
@@ -239,11 +240,11 @@ def _parser(asked: str = "") -> argparse.ArgumentParser:
     if asked in ("run", "estimate"):
         _add_settings(one_run if asked == "run" else before)
     how = "--batch --max-tokens --quantize --device --json"
-    flags = f"--model --adapter --data --mode --scoring --split --limit --max-pixels --min-pixels {how}"
+    flags = f"--model --adapter --data --mode --scoring --split --test-items --limit --max-pixels --min-pixels {how}"
     text = "a model or adapter on any dataset the kit can read"
     _add(top, "evaluate", evaluate, text, flags, required=("model", "data"), quiet=True, mode="no_thinking")
-    flags = "--profile --only --seeds --first-seed --dataset --models --out --jobs --shard --time-limit --dry-run"
-    _add(top, "study", study, "notebooks x seeds through papermill, then the report", flags)
+    flags = "--profile --only --seeds --first-seed --dataset --models --test-items --out --jobs --shard --time-limit"
+    _add(top, "study", study, "notebooks x seeds through papermill, then the report", f"{flags} --dry-run")
     flags = "--runs --out --against --tolerance --keep"
     _add(top, "report", report, "tables and figures from run folders, beside the paper's", flags, out=None)
     flags = "--preset --mode --group --pairs --quantize --device --json"
@@ -253,7 +254,8 @@ def _parser(asked: str = "") -> argparse.ArgumentParser:
     flags = "--profile --dataset --control --out"
     _add(top, "select", "rftkit.study.select:select", text, flags, quiet=True, dataset="shapes")
     text = "how an untrained model answers: exact, prose, wrong"
-    _add(top, "diagnose", diagnose, text, f"model --data --mode --limit {how}", quiet=True, data="shapes", limit=200)
+    flags = f"model --data --mode --test-items --limit {how}"
+    _add(top, "diagnose", diagnose, text, flags, quiet=True, data="shapes", test_items=200)
     text = "a run's adapter merged into the unquantised base, in bf16"
     _add(top, "export", export, text, "run to --check --device", quiet=True)
     data = top.add_parser("data", help="sets of examples").add_subparsers(required=True, metavar="COMMAND")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from rftkit.shared_prefix.generation import generate_forked, prefill
 from rftkit.shared_prefix.likelihood import log_probs_behind
 from rftkit.shared_prefix.merged_adapter import merged
 from rftkit.shared_prefix.vision import with_features
-from rftkit.tasks.example import Example, ExampleSet
+from rftkit.tasks.example import Example, ExampleSet, tell_what_is_asked
 from rftkit.tasks.images import MAX_PIXELS, open_image
 from rftkit.tasks.registry import open_set
 
@@ -175,21 +174,15 @@ def at_least_one(**options: int | None) -> None:
         within(f"--{name.replace('_', '-')}", value, 1, MAX_PIXELS)
 
 
-def asked_parts(data: ExampleSet, part: str | None = None, limit: int | None = None) -> dict[str, list[Example]]:
+def asked_parts(data: ExampleSet, part: str | None = None, test_items: int | None = None) -> dict[str, list[Example]]:
     """Test examples of a set by part.
 
     Args:
         part: such as `base`, `new` or `all` (None: the set's usual ones); tables and files have `test`.
-        limit: at most this many examples a part (None: `usual_items` of the set).
+        test_items: at most so many examples a part, a plain sample (None: `usual_items` of the set).
     """
-    parts = (part,) if part else data.parts("base_to_new")
-    found = {name: data.examples("test", name, limit or data.usual_items) for name in parts}
-    if limit is None and data.usual_items and not data.bundled:
-        there = {name: len(data.examples("test", name, 10**6)) for name in parts}
-        left_out = [f"{len(found[name])} of {n} ({name})" for name, n in there.items() if n > len(found[name])]
-        if left_out:
-            print(f"{data.spec}: test items asked: {', '.join(left_out)}; a larger --limit asks more", file=sys.stderr)
-    return found
+    parts = (part,) if part else data.parts(data.usual_protocol)
+    return {name: data.examples("test", name, test_items or data.usual_items) for name in parts}
 
 
 def evaluate_data(
@@ -200,7 +193,7 @@ def evaluate_data(
     mode: str = "no_thinking",
     scoring: str | None = None,
     split: str | None = None,
-    limit: int | None = None,
+    test_items: int | None = None,
     batch: int = 64,
     max_tokens: int | None = None,
     max_pixels: int | None = None,
@@ -217,9 +210,10 @@ def evaluate_data(
     asked = open_set(data)
     scoring = scoring or asked.rule
     get_mode(mode), get_rule(scoring)
-    at_least_one(limit=limit, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels)
+    at_least_one(test_items=test_items, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels)
     within("--min-pixels", min_pixels, 1, max_pixels or MAX_PIXELS)
-    splits = asked_parts(asked, split, limit)
+    splits = asked_parts(asked, split, test_items)
+    whole = tell_what_is_asked(asked, splits, test_items, asked.usual_protocol)
     network, processor = load(model, adapter=adapter, quantize=quantize, device=device)
     scale_up(processor, min_pixels)
     tokens = max_tokens or (64 if mode == "no_thinking" else 1024)  # the paper's limit is 1024
@@ -237,6 +231,7 @@ def evaluate_data(
             progress=name if progress else None,
         )
         head = {"split": name, "mode": mode, "scoring": scoring}
+        head |= {"of": whole[name]} if name in whole else {}
         report["eval"][name] = head | proportion(int(sum(row[scoring] for row in rows)), len(rows))
     return report
 

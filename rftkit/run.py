@@ -27,7 +27,7 @@ from rftkit.runs.log import RunLog, training_summary
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
 from rftkit.sft import dpo_trainer, sft_trainer
 from rftkit.tasks.classification import tell_of_other_classes
-from rftkit.tasks.example import Example, ExampleSet
+from rftkit.tasks.example import Example, ExampleSet, tell_what_is_asked
 from rftkit.trainer import CHECKPOINTS, grpo_trainer, last_checkpoint, train
 
 gc.freeze()  # or each full collection goes through all that the libraries above have made
@@ -36,10 +36,11 @@ gc.freeze()  # or each full collection goes through all that the libraries above
 def test_splits(settings: Settings) -> dict[str, list[Example]]:
     """The test examples of a run by part."""
     load = _tests_once if settings.test_set.bundled else _tests
-    return load(settings.test_set, settings.test_items, settings.test_seed, settings.protocol).copy()
+    items = settings.test_items or settings.test_set.usual_items
+    return load(settings.test_set, items, settings.test_seed, settings.protocol).copy()
 
 
-def _tests(data: ExampleSet, items: int, seed: int, protocol: str) -> dict[str, list[Example]]:
+def _tests(data: ExampleSet, items: int | None, seed: int, protocol: str) -> dict[str, list[Example]]:
     return {part: data.examples("test", part, items, seed, protocol) for part in data.parts(protocol)}
 
 
@@ -115,6 +116,7 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     refuse_what_will_not_fit(settings, shots or next(iter(tests.values())))
     if processes.is_main():
         results.write_config(folder, settings)
+        whole = tell_what_is_asked(settings.test_set, tests, settings.test_items, settings.protocol)
         if settings.eval_dataset and METHODS[settings.method].trainer:
             tell_of_other_classes(shots, next(iter(tests.values())))
     device = settings.device or pick_device()
@@ -129,6 +131,7 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     pd.DataFrame(rows).to_parquet(temporary, index=False)
     temporary.replace(folder / results.PREDICTIONS)
     content["tests_sha256"] = sha256_examples(example for part in tests.values() for example in part)
+    content["test_items"] = {part: {"asked": len(tests[part]), "of": count} for part, count in whole.items()}
     content["training"] = training_summary(folder)
     content["seconds"] = round(time.perf_counter() - began, 1)  # of the process that finished the run
     results.write_results(folder, settings, content, data_sha)

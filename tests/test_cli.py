@@ -60,14 +60,14 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("evaluate --model nano-s --data shapes --mode think", "unknown mode 'think': choose one of thinking"),
         ("evaluate --model nano-s --data shapes --scoring loose", "unknown scoring rule 'loose': choose one of strict"),
         ("evaluate --model nano-s --data shapes --split old", "unknown half 'old': choose one of base, new, all"),
-        ("evaluate --model nano-s --data shapes --limit 0", "--limit must be at least 1, not 0"),
+        ("evaluate --model nano-s --data shapes --test-items 0", "--test-items must be at least 1, not 0"),
         ("evaluate --model nano-s --data shapes --batch 0", "--batch must be at least 1, not 0"),
         ("evaluate --model nano-s --data shapes --max-tokens -5", "--max-tokens must be at least 1, not -5"),
         ("evaluate --model nano-s --data shapes --max-pixels 0", "--max-pixels must be at least 1, not 0"),
         ("evaluate --model nano-s --data shapes --device tpu", "unknown device 'tpu': choose one of cpu, cuda"),
         ("evaluate --model nano-s --data shapes --adapter .", "no adapter in '.': the folder has no adapter_config"),
-        ("evaluate --model nano-x --data shapes --limit 1", "no model 'nano-x': name a bundled one"),
-        ("evaluate --model no/such --data shapes --limit 1", "model 'no/such' is not on this machine and HF_HUB"),
+        ("evaluate --model nano-x --data shapes --test-items 1", "no model 'nano-x': name a bundled one"),
+        ("evaluate --model no/such --data shapes --test-items 1", "model 'no/such' is not on this machine and HF_HUB"),
         ("run --method rl", "unknown method 'rl': choose one of zero_shot"),
         ("run --profile nona", "no profile 'nona': choose one of gpu-2b"),
         ("run --dataset shapse", "unknown dataset 'shapse': choose one of digits, emoji, flags"),
@@ -172,7 +172,7 @@ def test_an_adapter_of_another_model_is_one_line(capsys, tmp_path):
     from rftkit.nano.build import build_model
 
     get_peft_model(build_model("m", load_processor("nano-s")), lora_config(4)).save_pretrained(tmp_path / "adapter")
-    command = f"evaluate --model nano-s --data shapes --limit 1 --adapter {tmp_path / 'adapter'}"
+    command = f"evaluate --model nano-s --data shapes --test-items 1 --adapter {tmp_path / 'adapter'}"
     assert "cannot put adapter" in one_line(capsys, *command.split())
     for config in ("{}", '{"peft_type": "MORE"}'):
         (tmp_path / "adapter" / "adapter_config.json").write_text(config)

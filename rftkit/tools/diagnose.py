@@ -56,7 +56,7 @@ def _names(text: str, name: str) -> bool:
 def diagnose(
     model: str,
     data: str,
-    limit: int = 200,
+    test_items: int = 200,
     modes: tuple[str, ...] = tuple(MODES),
     batch: int = 64,
     max_tokens: int | None = None,
@@ -66,15 +66,15 @@ def diagnose(
     """Greedy answers of an untrained model to a set's test items, by habit, in each mode.
 
     Args:
-        limit: items a part of the set.
+        test_items: items a part of the set.
         batch: items in memory at once.
         max_tokens: of a completion; None: 64 without thinking, 1024 with.
     """
-    at_least_one(limit=limit, batch=batch, max_tokens=max_tokens)
+    at_least_one(test_items=test_items, batch=batch, max_tokens=max_tokens)
     for mode in modes:
         get_mode(mode)
     asked = open_set(data)
-    examples = [example for part in asked_parts(asked, None, limit).values() for example in part]
+    examples = [example for part in asked_parts(asked, None, test_items).values() for example in part]
     network, processor = load(model, quantize=quantize, device=device)
     found = []
     for mode in modes:

@@ -11,7 +11,8 @@ from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import opened
 from rftkit.tasks.outside.rows import check_texts, read_images
-from rftkit.tasks.outside.table_sets import Table, is_held_out, sample
+from rftkit.tasks.outside.splits import content, held_out
+from rftkit.tasks.outside.table_sets import Table, sample
 
 FILES = {"train": "train.jsonl", "test": "test.jsonl"}
 
@@ -32,8 +33,7 @@ class JsonlFile(Table):
         return cls(Path(name)) if Path(name).is_file() else None
 
     def read(self, split: str, count: int | None = None, seed: int = 0) -> list[Example | UserError]:
-        """The first lines of the file."""
-        return read_lines(self.file)[:count]
+        return [line for _, line in sample(enumerate(read_lines(self.file)), count, seed)]
 
 
 class JsonlFolder(Table):
@@ -52,15 +52,17 @@ class JsonlFolder(Table):
         return cls(Path(name)) if any((Path(name) / file).exists() for file in FILES.values()) else None
 
     def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
-        lines = enumerate(read_lines(self.folder / FILES[self.stored(split)]))
-        chosen = sample((pair for pair in lines if self._belongs(pair[1], split)), count, seed)
+        lines = read_lines(self.folder / FILES[self.stored(split)])
+        kept = [False] * len(lines) if split == "test" else held_out(map(_keys, lines))
+        belong = (pair for pair, val in zip(enumerate(lines), kept, strict=True) if val == (split == "val"))
+        chosen = sample(belong, count, seed)
         place = {"dataset": self.name, "split": split}
         return (replace(line, **place) if isinstance(line, Example) else line for _, line in chosen)
 
-    def _belongs(self, line: Example | UserError, split: str) -> bool:
-        if isinstance(line, UserError):
-            return split != "val"
-        return split == "test" or is_held_out(line.images[0], self.folder) == (split == "val")
+
+def _keys(line: Example | UserError) -> list[str]:
+    """What keeps lines in one split: their pictures and their group."""
+    return [] if isinstance(line, UserError) else [*map(content, line.images), f"group {line.group}"]
 
 
 def read_lines(path: Path) -> list[Example | UserError]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
+from unicodedata import normalize
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example
@@ -25,9 +26,11 @@ def check_texts(
     for column, text in (("question", question), ("answer", answer)):
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{item}: '{column}' must be a text that is not empty")
+    question, answer = normalize("NFC", question), normalize("NFC", answer)
     if choices is not None:
         if not isinstance(choices, list) or not all(isinstance(c, str) and c.strip() for c in choices):
             raise UserError(f"{item}: 'choices' must be a list of texts")
+        choices = [normalize("NFC", choice) for choice in choices]
         if answer not in choices:
             raise UserError(f"{item}: answer {answer!r:.80} is not among the choices {choices!r:.200}")
         if task != "classification" and len(choices) > len(ascii_uppercase):
@@ -68,7 +71,7 @@ def _image_path(name: Any, folder: Path | None, item: str) -> Path:
         raise UserError(f"{item}: 'image' must be a path")
     folder = folder.resolve()
     try:
-        image = (folder / name).resolve()
+        image = in_either_form(folder, name).resolve()
         is_file = image.is_file()
     except (OSError, ValueError, RuntimeError):  # a name too long, with a null character, a loop of links
         raise UserError(f"{item}: {name!r:.80} is not the name of a file") from None
@@ -77,3 +80,20 @@ def _image_path(name: Any, folder: Path | None, item: str) -> Path:
     if not is_file:
         raise UserError(f"{item}: there is no image {name!r:.80} in the folder '{folder.name}'")
     return image
+
+
+def in_either_form(folder: Path, name: str) -> Path:
+    """The file of this name, in whichever Unicode form the disk has it: macOS writes `é` as two characters."""
+    paths = [folder / name, *(folder / normalize(form, name) for form in ("NFC", "NFD"))]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def same_answers(texts: Iterable[str]) -> str:
+    """Two texts that every rule takes for the same answer, in words; nothing if all can be told apart."""
+    seen: dict[str, str] = {}
+    for text in texts:
+        plain = " ".join(normalize("NFC", text).casefold().split())
+        if plain in seen:
+            return f"'{seen[plain]:.60}' and '{text:.60}'"
+        seen[plain] = text
+    return ""

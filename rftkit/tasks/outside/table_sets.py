@@ -6,22 +6,23 @@ arrow files, what `datasets.save_to_disk` wrote, or JSON files beside their imag
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import random
 import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example, ExampleSet, as_asked
 from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet, Row
-from rftkit.tasks.outside.rows import check_texts, read_images, repeated
+from rftkit.tasks.outside.rows import check_texts, in_either_form, read_images, repeated
+from rftkit.tasks.outside.splits import content, held_out, is_held_out
 
-HELD_OUT = 10  # every tenth training picture is kept for choosing steps and learning rate
+GROUP = "group"  # column: rows with the same one are not independent, and are held out together
 BATCH = 64  # rows read at once
 # JSON files of the `datasets` library that hold no rows.
 DESCRIPTIONS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
@@ -68,6 +69,9 @@ class Table(ExampleSet):
             raise UserError(f"'{self.given}', {split}: {again[0]}")
         return as_asked(good, protocol)
 
+    def size(self, part: str, protocol: str) -> int:
+        return sum(1 for _ in self.rows("test"))
+
     def rows(self, split: str) -> Iterable[Example | UserError]:
         return self.read(split)
 
@@ -79,6 +83,8 @@ class Table(ExampleSet):
 
 class RealTable(Table):
     """One of the paper's sets (`real_sets.py`), from the hub or from a folder."""
+
+    published = True
 
     def __init__(self, name: str, entry: RealSet, folder: Path | None) -> None:
         self.name, self.entry, self.folder = name, entry, folder
@@ -109,28 +115,41 @@ class RealTable(Table):
 
     def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
         rows = _rows(self.given, self.entry, self.folder, self.stored(split))
-        chosen = sample((row for row in rows if split == "test" or self._wanted(row[1], split)), count, seed)
+        if split != "test":
+            rows = self._kept(rows, split == "val")
+        chosen = sample(rows, count, seed)
         return (_example(self.name, self.entry, row, split) for row in chosen)
 
-    def _wanted(self, row: Row, split: str) -> bool:
-        """Whether a training row is one of the paper's, and of this split."""
-        images = row.get(self.entry.image)
-        images = images if isinstance(images, list) else [images]
-        if self.entry.one_image and len(images) != 1:
-            return False
-        return not self.entry.held_out or is_held_out(images[0] if images else None, None) == (split == "val")
+    def _kept(self, rows: Iterable[Numbered], val: bool) -> Iterator[Numbered]:
+        """The training rows that are the paper's, and held out for choosing or not."""
+        rows = filter(self._is_the_papers, rows)
+        if not self.entry.held_out:
+            return rows
+        if self.entry.streamed and self.folder is None:  # one pass, one picture a row: as it would be in a folder
+            return (row for row in rows if is_held_out(_keys(self.entry, row)[0]) == val)
+        first = filter(self._is_the_papers, _rows(self.given, self.entry, self.folder, self.entry.train))
+        kept = held_out(_keys(self.entry, row) for row in first)
+        return (row for row, held in zip(rows, kept, strict=True) if held == val)
+
+    def _is_the_papers(self, numbered: Numbered) -> bool:
+        return not self.entry.one_image or len(_listed(numbered[1].get(self.entry.image))) == 1
 
 
-def is_held_out(image: Any, folder: Path | None) -> bool:
-    """Whether a training picture is kept for choosing: whatever is asked about it."""
-    return _digest(image, folder)[0] % HELD_OUT == 0
+def _listed(images: Any) -> list:
+    return images if isinstance(images, list) else [images]
 
 
-def _digest(image: Any, folder: Path | None) -> bytes:
-    """What a picture is known by: the content that a row holds, or its path in the folder of the images."""
-    image = (image.get("bytes") or image.get("path")) if isinstance(image, dict) else image
-    name = image.relative_to(folder.resolve()).as_posix() if isinstance(image, Path) else image
-    return hashlib.sha256(name if isinstance(name, bytes) else str(name).encode(errors="replace")).digest()
+def _keys(entry: RealSet, numbered: Numbered) -> list[str]:
+    """What keeps rows in one split: the content of their pictures, and their group."""
+    _, row, folder = numbered
+    keys = [f"group {row[GROUP]}"] if row.get(GROUP) is not None else []
+    for image in _listed(row.get(entry.image)):
+        image = (image.get("bytes") or image.get("path")) if isinstance(image, dict) else image
+        if isinstance(image, str) and folder is not None:
+            with suppress(OSError, ValueError):  # a picture that is not there is told of with its row
+                image = content(in_either_form(folder, image))
+        keys.insert(0, content(image) if isinstance(image, bytes) else str(image))
+    return keys
 
 
 def sample(rows: Iterable[tuple], count: int | None, seed: int) -> list[tuple]:
@@ -239,5 +258,6 @@ def _example(known: str, entry: RealSet, numbered: Numbered, split: str) -> Exam
         return error
     if entry.shuffled and choices:
         choices = tuple(random.Random(item).sample(choices, len(choices)))
-    group = _digest(images[0], folder).hex()[:16]  # questions about one picture are not independent
+    # Questions about one picture are not independent.
+    group = content(images[0])[:16] if row.get(GROUP) is None else str(row[GROUP])
     return Example(item, images, question, answer, choices, entry.task, known, split, group)
