@@ -55,7 +55,7 @@ def test_shares_add_up_and_have_samples():
 
 
 def test_the_command_prints_a_table_or_json(capsys):
-    command = ["diagnose", "nano-s", "--data", "shapes", "--mode", "no_thinking", "--test-items", "8", "--device", "cpu"]
+    command = ["diagnose", "nano-s", "--data", "shapes", "--mode", "no_thinking", "--test-items", "8"]
     assert main(command) == 0
     header, row, *_ = capsys.readouterr().out.splitlines()
     assert header.split() == ["items", "exact", "broken", "tags", "prose", "wrong", "vague"]

@@ -177,7 +177,8 @@ def broken_model(folder, name, content):
 @pytest.mark.parametrize(("name", "content", "said"), MODELS)
 def test_broken_models(tmp_path, capsys, name, content, said):
     model = broken_model(tmp_path / "model", name, content)
-    commands = (f"diagnose {model} --data shapes --test-items 1", f"evaluate --model {model} --data shapes --test-items 1",
+    commands = (f"diagnose {model} --data shapes --test-items 1",
+                f"evaluate --model {model} --data shapes --test-items 1",
                 f"run --profile smoke --model {model} --out {tmp_path / 'runs'}")  # fmt: skip
     for command in commands:
         line = one_line(capsys, *command.split())

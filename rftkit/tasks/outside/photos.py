@@ -39,7 +39,7 @@ class PhotoSet(World):
 
     def of(self, label: str, split: str) -> list[Drawing]:
         """The photographs of a class in a split, in the order of their names."""
-        paths = sorted(self.pictures()[SPLITS[split]].get(label, []))
+        paths = sorted(self.pictures().get(SPLITS[split], {}).get(label, []))
         # Names such as image_0001.jpg come again in every class.
         return [Drawing(path, label, (), f"{label}/{path.name}") for path in paths]
 
