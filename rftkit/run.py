@@ -118,7 +118,7 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
         results.write_config(folder, settings)
         whole = tell_what_is_asked(settings.test_set, tests, settings.test_items, settings.protocol)
         if settings.eval_dataset and METHODS[settings.method].trainer:
-            tell_of_other_classes(shots, next(iter(tests.values())))
+            tell_of_other_classes(settings.train_set, shots, next(iter(tests.values())))
     device = settings.device or pick_device()
     model, processor = load(settings.model, quantize=settings.quantize, device=device)
     scale_up(processor, settings.min_pixels)

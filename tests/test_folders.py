@@ -15,6 +15,7 @@ from rftkit.evaluate import asked_parts
 from rftkit.run import execute, training_examples
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
+from rftkit.tasks.outside.photos import read_photos
 from rftkit.tasks.registry import open_set
 
 made = 0
@@ -178,12 +179,33 @@ def test_texts_beside_pictures_are_a_remark(tmp_path, capsys):
     assert check(tmp_path, capsys)[0] == 0
 
 
-def test_nothing_but_what_is_passed_over_is_one_line_that_says_so(tmp_path):
-    photos(tmp_path / "animals" / "cat", 3)
-    with pytest.raises(
-        UserError, match=r"without folders of images \(files passed over: 3 .png in subfolders; folders"
-    ):
-        open_set(str(tmp_path)).examples("test", "all", None)
+def test_a_folder_around_the_folder_of_classes_says_which_to_give(tmp_path):
+    classes(tmp_path / "archive" / "pets", "cat", "dog", each=3)
+    with pytest.raises(UserError, match="no folders of images; give one in it that has, such as '.*archive/pets'$"):
+        open_set(str(tmp_path / "archive")).examples("test", "all", None)
+
+
+def test_links_are_followed_and_those_that_lead_nowhere_or_back_are_told_of(tmp_path, capsys):
+    classes(tmp_path / "pets", "cat", "dog")
+    (tmp_path / "pets" / "hen").symlink_to(photos(tmp_path / "elsewhere", 10))
+    assert counts(tmp_path / "pets")["test"] == {"cat": 3, "dog": 3, "hen": 3}
+    (tmp_path / "pets" / "owl").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "pets" / "cat" / "again").symlink_to(tmp_path / "pets")
+    read_photos.cache_clear()
+    _, _, problems = check(tmp_path / "pets", capsys)
+    assert problems == ["problem: folders without a picture of their own: 'owl'"]
+
+
+@pytest.mark.parametrize(
+    ("beside", "found"),
+    [("train", "problem: folders passed over beside those of the splits: 'hen'"),
+     ("test", "problem: files passed over: 6 .png in subfolders; folders without a picture of their own: 'test'")],
+)  # fmt: skip
+def test_classes_beside_folders_for_splits_are_told_of(tmp_path, beside, found, capsys):
+    classes(tmp_path / beside, "cat", "dog", each=3)
+    classes(tmp_path, "hen", "owl")
+    shutil.rmtree(tmp_path / "owl") if beside == "train" else None
+    assert check(tmp_path, capsys)[2] == [found]
 
 
 @pytest.mark.parametrize("one, other", [("Cat", "cat"), ("cat", "cat "), ("Straße", "STRASSE")])

@@ -75,7 +75,7 @@ def checked(kind: type[T], values: dict[str, Any]) -> T:
 def read_mapping(path: Path, what: str) -> dict[str, Any]:
     """The mapping in a YAML file, not to be changed: it is kept for the next who asks. UserError if there is none."""
     try:
-        content = _parsed(path.read_text())
+        content = _parsed(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{what} '{path}' is not valid YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):

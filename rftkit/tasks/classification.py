@@ -106,8 +106,11 @@ class BundledClasses(ClassSet):
         self.name = self.spec = world.name
 
 
-def tell_of_other_classes(shots: Sequence[Example], tested: Sequence[Example]) -> None:
-    """A line on stderr if classes are tested on that the shots have not; other tasks have none."""
+def tell_of_other_classes(data: ExampleSet, shots: Sequence[Example], tested: Sequence[Example]) -> None:
+    """Where another set is tested on: a line on stderr if that has classes that the shots have not (other tasks have
+    none), and one if files of the trained set, `data`, are passed over."""
+    if data.passed_over:
+        print(f"{data.name}: {data.passed_over}", file=sys.stderr)
     trained = {example.answer for example in shots if example.task == "classification"}
     asked = {example.answer for example in tested if example.task == "classification"}
     if other := sorted(asked - trained):

@@ -29,22 +29,25 @@ UNSPLIT = "all"  # in place of a split: all there is
 
 @dataclass
 class PassedOver:
-    """Files that are not read, by suffix, and folders that are no class for want of pictures."""
+    """Files that are not read, by suffix; folders that are no class for want of pictures; classes beside splits."""
 
     files: Counter[str] = field(default_factory=Counter)
     folders: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
 
     @property
     def has_pictures(self) -> bool:
         """Whether there are, or may be, photographs among it."""
         kinds = {kind.partition(" ")[0] for kind in self.files}
-        return bool(self.folders) or any(kind in SUFFIXES or kind in UNREAD for kind in kinds)
+        return bool(self.folders or self.beside) or any(kind in SUFFIXES or kind in UNREAD for kind in kinds)
 
     def __str__(self) -> str:
-        told = [f"{count} {kind}" for kind, count in sorted(self.files.items())]
-        lines = [f"files passed over: {', '.join(told)}"] if told else []
-        named = ", ".join(f"'{name:.50}'" for name in self.folders)
-        return "; ".join(lines + ([f"folders without a picture of their own: {named:.300}"] if named else []))
+        told = {
+            "files passed over": [f"{count} {kind}" for kind, count in sorted(self.files.items())],
+            "folders without a picture of their own": [f"'{name:.50}'" for name in self.folders],
+            "folders passed over beside those of the splits": [f"'{name:.50}'" for name in self.beside],
+        }
+        return "; ".join(f"{what}: {', '.join(names):.300}" for what, names in told.items() if names)
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,18 @@ def class_folders(folder: Path, question: str) -> Listed:
     places = _split_folders(folder)
     if "test" not in places and "val" in places:
         places["test"] = places.pop("val")
-    if "train" in places or "test" in places:
+    beside = [sub.name for sub in _seen(folder) if _has_pictures(sub)]
+    if "train" in places or ("test" in places and not beside):
         items = {split: classes_in(place, passed) for split, place in places.items()}
-        passed.folders += [f"{sub.name}, beside {' and '.join(places)}" for sub in _seen(folder) if _has_pictures(sub)]
+        passed.beside += beside
     else:
         items = {UNSPLIT: classes_in(folder, passed)}
     return Listed(tuple(sorted({label for part in items.values() for label in part})), items, question, passed)
+
+
+def deeper(folder: Path) -> list[Path]:
+    """The folders in a folder that have folders of pictures in them."""
+    return [sub for sub in _seen(folder) if any(_has_pictures(inner) for inner in _seen(sub)) or _split_folders(sub)]
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:
@@ -95,6 +104,8 @@ def classes_in(folder: Path, passed: PassedOver) -> dict[str, list[Path]]:
                 found.setdefault(normalize("NFC", sub.name), []).extend(pictures)
             else:
                 passed.folders.append(sub.name)
+        elif not sub.exists():  # a link that leads nowhere
+            passed.folders.append(sub.name)
         elif _is_picture(sub):
             passed.files[f"{sub.suffix.lower()} beside the classes"] += 1
     return found
@@ -103,25 +114,25 @@ def classes_in(folder: Path, passed: PassedOver) -> dict[str, list[Path]]:
 def _pictures(folder: Path, passed: PassedOver) -> list[Path]:
     pictures = []
     for path in _seen(folder):
-        if _is_picture(path):
+        if path.is_dir():
+            passed.files.update(f"{_kind(inner)} in subfolders" for inner in _files_below(path))
+        elif _is_picture(path):
             if not path.is_file():
-                raise UserError(f"'{path}' is no file: a folder, or a link that leads nowhere")
+                raise UserError(f"'{path}' is no file: a link that leads nowhere")
             if not is_utf8(path.parent.name + path.name):
                 raise UserError(f"{str(path)!r:.200} is not a name in UTF-8: rename it")
             pictures.append(path)
-        elif path.is_dir():
-            passed.files.update(f"{_kind(inner)} in subfolders" for inner in _files_below(path))
         else:
             passed.files[_kind(path)] += 1
     return pictures
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    for path in _seen(folder):
-        if not path.is_dir():
-            yield path
-        elif not path.is_symlink():  # it may lead back
+    for path in _seen(folder) if not folder.is_symlink() else ():  # a link may lead back
+        if path.is_dir():
             yield from _files_below(path)
+        else:
+            yield path
 
 
 def _seen(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rftkit.common.errors import UserError
 from rftkit.tasks.classification import ClassSet, question
 from rftkit.tasks.example import Example
-from rftkit.tasks.outside.class_folders import UNSPLIT, Listed, PassedOver, class_folders
+from rftkit.tasks.outside.class_folders import UNSPLIT, Listed, PassedOver, class_folders, deeper
 from rftkit.tasks.outside.coop import COOP, QUESTION, coop_file, coop_set
 from rftkit.tasks.outside.rows import CONTROL_TOKEN, is_utf8, same_answers
 from rftkit.tasks.outside.splits import Items, a_fifth, by_chance, by_content
@@ -175,6 +175,8 @@ def _refuse(folder: Path, passed: PassedOver) -> None:
     """UserError on a folder without classes."""
     if of_coop := [f"{name}@{folder}" for name, coop in COOP.items() if (folder / coop.folder).is_dir()]:
         raise UserError(f"'{folder}' has folders of CoOp's sets in it: give one of them as {', '.join(of_coop)}")
+    if inside := deeper(folder):
+        raise UserError(f"'{folder}' has no folders of images; give one in it that has, such as '{inside[0]}'")
     told = f" ({passed})" if str(passed) else ""
     raise UserError(
         f"'{folder}' is a folder without a split_zhou_*.json and without folders of images{told}: give a CoOp folder, "
