@@ -1,5 +1,6 @@
 """Folders of photographs as people have them: what is read of them, what is told of, and what is refused in a line."""
 
+import json
 import random
 import shutil
 import unicodedata
@@ -227,3 +228,14 @@ def test_one_class_in_two_unicode_forms_is_one_class(tmp_path):
     for split, form in zip(("train", "test"), forms, strict=True):
         classes(tmp_path / split, form, "dog", each=4)
     assert counts(tmp_path)["test"] == {"Käfer": 4, "dog": 4}
+
+
+def test_a_split_file_of_another_editor_and_another_disk_is_read(tmp_path):
+    """With a byte order mark, names in one Unicode form in the file and in another on the disk."""
+    composed, apart = "Käfer", unicodedata.normalize("NFD", "Käfer")
+    (old,) = photos(tmp_path / apart, 1).iterdir()
+    old.rename(old.with_name("é.png"))
+    rows = [[f"{composed}/e\u0301.png", 0, apart], [f"{composed}/é.png", 1, "dog"]]
+    split = {"train": rows, "val": rows, "test": rows}
+    (tmp_path / "split_zhou_Mine.json").write_text(json.dumps(split), encoding="utf-8-sig")
+    assert counts(tmp_path)["test"] == {composed: 1, "dog": 1}

@@ -28,8 +28,10 @@ def list_sets() -> str:
     lines += [f"  {name:<16}{len(task.kinds)} kinds on {len(task.levels)} levels" for name, task in DRAWN.items()]
     lines.append("CoOp's sets, as NAME@DIR: DIR has the folders of these files in it, as CoOp lays them out:")
     lines += [f"  {name:<16}{c.folder}/{c.split}, images in {c.folder}/{c.images}" for name, c in COOP.items()]
-    lines.append("yours, by path: a folder with one folder of images a class; one with train.jsonl and test.jsonl; a")
-    lines.append("JSONL file (rftkit evaluate)")
+    lines.append(
+        "yours, by path: a folder with one folder of images a class, or with train, val and test of these; one"
+    )
+    lines.append("with train.jsonl and test.jsonl; a JSONL file (rftkit evaluate)")
     lines.append("real, as hub:NAME or, in a folder, NAME@DIR (trained on / tested on; licence; rule):")
     shots = [name for name in REAL_SETS if "-4shot-" in name]
     lines.append(_entry("NAME-4shot-b2n", REAL_SETS[shots[0]], "afdsafas/NAME-4shot-b2n, and -fewshot"))

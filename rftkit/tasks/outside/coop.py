@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.outside.class_folders import Listed, PassedOver, classes_in
@@ -48,7 +49,7 @@ def _read_split(path: Path, images: Path) -> tuple[tuple[str, ...], Items]:
     """A CoOp split file: `{"train" | "val" | "test": [[path, label number, class name], ...]}`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-        rows = [(split, str(file), int(number), str(name)) for split in SPLITS
+        rows = [(split, str(file), int(number), normalize("NFC", str(name))) for split in SPLITS
                 for file, number, name in content[split]]  # fmt: skip
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"'{path}' is not a CoOp split file ({type(error).__name__}: {error})") from None
@@ -63,7 +64,8 @@ def _read_split(path: Path, images: Path) -> tuple[tuple[str, ...], Items]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        text = normalize("NFC", path.read_text(encoding="utf-8-sig"))
+        return [line.strip() for line in text.split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read '{path}': {error}") from None
 

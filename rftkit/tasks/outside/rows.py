@@ -83,9 +83,13 @@ def _image_path(name: Any, folder: Path | None, item: str) -> Path:
 
 
 def in_either_form(folder: Path, name: str) -> Path:
-    """The file of this name, in whichever Unicode form the disk has it: macOS writes `é` as two characters."""
-    paths = [folder / name, *(folder / normalize(form, name) for form in ("NFC", "NFD"))]
-    return next((path for path in paths if path.is_file()), paths[0])
+    """The file of this name, in whichever Unicode forms the disk has its parts: macOS writes `é` as two characters."""
+    if (folder / name).is_file():
+        return folder / name
+    for part in Path(name).parts:
+        forms = [folder / part, *(folder / normalize(form, part) for form in ("NFC", "NFD"))]
+        folder = next((path for path in forms if path.exists()), forms[0])
+    return folder
 
 
 def same_answers(texts: Iterable[str]) -> str:
