@@ -55,7 +55,7 @@ class VisionOnceSFTTrainer(VisionOnce, SFTTrainer):
 def sft_rows(examples: Sequence[Example], mode: str, max_pixels: int | None) -> Dataset:
     """TRL's prompt-completion columns with images."""
     targets = [[{"role": "assistant", "content": target_completion(e.answer, mode)}] for e in examples]
-    rows = training_rows(examples, mode, max_pixels).remove_columns(["answer", "choices"])
+    rows = training_rows(examples, mode, max_pixels).remove_columns(["answer", "choices", "unit", "precision"])
     return rows.add_column("completion", targets)
 
 

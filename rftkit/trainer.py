@@ -81,7 +81,7 @@ class RFTTrainer(SharedPrefixTrainer):
 
 
 def training_rows(examples: Sequence[Example], mode: str, max_pixels: int | None) -> Dataset:
-    """TRL's columns: prompt (conversation), images, and what the rewards read (answer, choices).
+    """TRL's columns: prompt (conversation), images, and what the rewards read (answer, choices, unit, precision).
 
     A feature for the images keeps them compressed in the table; they are decoded when a row is read.
     """
@@ -90,6 +90,8 @@ def training_rows(examples: Sequence[Example], mode: str, max_pixels: int | None
         "images": [[open_image(image, max_pixels, e.id) for image in e.images] for e in examples],
         "answer": [example.answer for example in examples],
         "choices": [list(example.choices) if example.choices else None for example in examples],
+        "unit": [example.unit for example in examples],
+        "precision": [example.precision for example in examples],
     }
     return Dataset.from_dict(rows).cast_column("images", [ImageFeature()])
 

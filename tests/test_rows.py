@@ -55,6 +55,25 @@ def test_optional_and_odd_values(pictures, values, name, expected):
     assert getattr(example, name) == expected
 
 
+@pytest.mark.parametrize(
+    ("values", "question", "unit", "precision"),
+    [
+        ({"unit": "cm"}, "How long? Answer in cm.", "cm", None),
+        ({"unit": "$", "precision": 2.0}, "How long? Answer in $. Round to 2 decimals.", "$", 2),
+        ({"precision": 1}, "How long? Round to 1 decimal.", "", 1),
+        ({"unit": "cm", "question": "How many cm?"}, "How many cm?", "cm", None),  # said already
+        ({"unit": "m", "question": "How many cm?"}, "How many cm? Answer in m.", "m", None),
+        ({"precision": 1, "question": "Rounded to the nearest tenth, how long?"}, None, "", 1),
+        ({"unit": None, "precision": None}, "How long?", "", None),
+        ({"unit": "cm", "precision": 1, "choices": ["3", "4"]}, "How long?", "", None),  # they have both in them
+    ],
+)
+def test_the_question_says_the_unit_and_the_precision_of_a_row(pictures, values, question, unit, precision):
+    row = {"image": "cat.png", "question": "How long?", "answer": "3"} | values
+    (example,) = read(write(pictures, row))
+    assert (example.question, example.unit, example.precision) == (question or row["question"], unit, precision)
+
+
 def test_choices_may_be_missing(pictures):
     (example,) = read(write(pictures, {key: ROW[key] for key in ("image", "question", "answer")}))
     assert example.choices is None

@@ -48,6 +48,7 @@ def sha256_examples(examples: Iterable[Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         fields = [example.id, example.question, example.answer, example.choices, example.split, example.group]
+        fields += [example.unit, example.precision] if example.unit or example.precision is not None else []
         digest.update(json.dumps(fields).encode())
         for image in example.images:
             content = image.read_bytes() if isinstance(image, Path) else image

@@ -34,6 +34,8 @@ class Example:
     split: str = ""
     group: str = ""  # what intervals are clustered by, such as the drawing an image was made from
     steps: tuple[str, ...] = ()  # true statements that lead to the answer, where they are known
+    unit: str = ""  # that the answer is asked in, such as cm
+    precision: int | None = None  # decimals that the answer is rounded to
 
 
 class ExampleSet(ABC):

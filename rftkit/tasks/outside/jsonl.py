@@ -10,7 +10,7 @@ from pathlib import Path
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import opened
-from rftkit.tasks.outside.rows import check_texts, read_images
+from rftkit.tasks.outside.rows import asked_in, check_texts, read_images
 from rftkit.tasks.outside.table_sets import Table, is_held_out, sample
 
 FILES = {"train": "train.jsonl", "test": "test.jsonl"}
@@ -101,10 +101,12 @@ def _example(line: str, path: Path, number: int) -> Example:
         if column not in row:
             raise UserError(f"{item}: column '{column}' is missing (needed: image, question, answer; choices if any)")
     question, answer, choices = check_texts(row["question"], row["answer"], row.get("choices"), item)
+    question, unit, precision = asked_in(row, question, choices, item)
     images = read_images(row["image"], path.parent, item)
     for image in images:
         with opened(image, item):  # reads the header only
             pass
     name = f"{path.stem}-{number}" if row.get("id") is None else str(row["id"])
     group = name if row.get("group") is None else str(row["group"])
-    return Example(name, images, question, answer, choices, dataset=path.stem, split="test", group=group)
+    where = {"dataset": path.stem, "split": "test", "group": group}
+    return Example(name, images, question, answer, choices, **where, unit=unit, precision=precision)

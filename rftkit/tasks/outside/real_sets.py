@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-Row = dict[str, Any]
+from rftkit.tasks.outside.rows import Row
+
 Texts = tuple[Any, Any, list[Any] | None]  # question, answer and choices as a row has them, not checked yet
 
 
@@ -65,9 +66,7 @@ def by_columns(entry: RealSet, row: Row) -> Texts:
     choices = [_text(choice) for choice in choices or ()]
     if entry.letters and isinstance(answer, str):
         answer = chosen_by_letter(answer, choices)
-    unit = f" (Unit: {row['unit']})" if row.get("unit") else ""  # MathVista asks so
-    question = row[entry.question]
-    return f"{question}{unit}" if isinstance(question, str) else question, answer, choices or None
+    return row[entry.question], answer, choices or None
 
 
 def chosen_by_letter(answer: str, choices: list[Any]) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example
 
+Row = dict[str, Any]
+MOST_DECIMALS = 15  # that a number of double precision has
 CONTROL_TOKEN = re.compile(r"<\|\w+\|>")  # chat templates and image places are written with these
 
 
@@ -38,6 +40,28 @@ def check_texts(
         if not is_utf8(text):  # it would break the tokenizer
             raise UserError(f"{item}: {text!r:.80} has half a character in it")
     return question, answer, None if choices is None else tuple(choices)
+
+
+def asked_in(row: Row, question: str, choices: Any, item: str) -> tuple[str, str, int | None]:
+    """The question with how its answer is to be given, and the `unit` and the `precision` in decimals that a row names.
+
+    UserError naming `item` if they are no text and no small whole number. Choices have both in them.
+    """
+    unit, precision = row.get("unit") or "", row.get("precision")
+    if not isinstance(unit, str) or not is_utf8(unit) or CONTROL_TOKEN.search(unit):
+        raise UserError(f"{item}: 'unit' must be a text such as cm, not {unit!r:.40}")
+    if precision is not None and not (isinstance(precision, int | float) and precision in range(MOST_DECIMALS + 1)):
+        raise UserError(f"{item}: 'precision' must be a number of decimals such as 2, not {precision!r:.40}")
+    if choices:
+        return question, "", None
+    unit, said = unit.strip(), question.rstrip()
+    if unit and not re.search(rf"(?<!\w){re.escape(unit)}(?!\w)", question):
+        said += f" Answer in {unit}."
+    if precision is None:
+        return said, unit, None
+    if not re.search(r"\bround|\bdecimal|\bnearest\b", question, re.IGNORECASE):
+        said += f" Round to {precision:.0f} decimal{'' if precision == 1 else 's'}."
+    return said, unit, int(precision)
 
 
 def repeated(examples: Iterable[Example]) -> list[str]:

@@ -18,8 +18,8 @@ from typing import Any
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example, ExampleSet, as_asked
-from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet, Row
-from rftkit.tasks.outside.rows import check_texts, read_images, repeated
+from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet
+from rftkit.tasks.outside.rows import Row, asked_in, check_texts, read_images, repeated
 
 HELD_OUT = 10  # every tenth training picture is kept for choosing steps and learning rate
 BATCH = 64  # rows read at once
@@ -234,10 +234,12 @@ def _example(known: str, entry: RealSet, numbered: Numbered, split: str) -> Exam
             if column not in row:
                 raise UserError(f"{item}: column '{column}' is missing (there are {', '.join(row) or 'none'})")
         question, answer, choices = check_texts(*entry.read(entry, row), item, entry.task)
+        question, unit, precision = asked_in(row, question, choices, item)
         images = read_images(row[entry.image], folder, item)
     except UserError as error:
         return error
     if entry.shuffled and choices:
         choices = tuple(random.Random(item).sample(choices, len(choices)))
     group = _digest(images[0], folder).hex()[:16]  # questions about one picture are not independent
-    return Example(item, images, question, answer, choices, entry.task, known, split, group)
+    where = {"task": entry.task, "dataset": known, "split": split, "group": group}
+    return Example(item, images, question, answer, choices, **where, unit=unit, precision=precision)
