@@ -22,6 +22,7 @@ from rftkit.evaluate import BaseAnswers, answer_rows, evaluated_modes, pass_at_s
 from rftkit.memory.peak_memory import advice, refuse_what_will_not_fit
 from rftkit.models import load, load_processor, pick_device, resolve, scale_up
 from rftkit.runs import folder as results
+from rftkit.runs.check import check_run, tell_of_no_reward
 from rftkit.runs.fingerprint import fingerprint, sha256_examples, sha256_model
 from rftkit.runs.log import RunLog, training_summary
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
@@ -112,6 +113,7 @@ def _out_of_memory(settings: Settings, folder: Path, shots: list[Example]) -> Us
 
 def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row) -> None:
     began = time.perf_counter()
+    check_run(settings, tests, shots)
     refuse_what_will_not_fit(settings, shots or next(iter(tests.values())))
     if processes.is_main():
         results.write_config(folder, settings)
@@ -132,6 +134,7 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     content["training"] = training_summary(folder)
     content["seconds"] = round(time.perf_counter() - began, 1)  # of the process that finished the run
     results.write_results(folder, settings, content, data_sha)
+    tell_of_no_reward(folder)
 
 
 def with_seeds(profile: str, method: str, seeds: Sequence[int], **overrides: Any) -> list[Settings]:

@@ -106,12 +106,12 @@ class Settings:
     @property
     def train_set(self) -> ExampleSet:
         """The set that is trained on."""
-        return open_set(self.dataset)
+        return open_set(self.dataset, self.task)
 
     @property
     def test_set(self) -> ExampleSet:
         """The set that is tested on: the one that is trained on, if no other is given."""
-        return open_set(self.eval_dataset or self.dataset)
+        return open_set(self.eval_dataset or self.dataset, self.task)
 
     def __post_init__(self) -> None:
         """ValueError on settings that do not go together."""
@@ -267,8 +267,8 @@ def _of_sets(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     asked = {name: given[name] for name in ("task", "dataset", "eval_dataset") if given.get(name) is not None}
     settings_of(asked)  # there is such a task, and the sets are texts
     task = asked.get("task")
-    trained = open_set(asked.get("dataset", Settings.dataset if task in (None, "classification") else task))
-    tested = open_set(asked["eval_dataset"]) if "eval_dataset" in asked else None
+    trained = open_set(asked.get("dataset", Settings.dataset if task in (None, "classification") else task), task)
+    tested = open_set(asked["eval_dataset"], trained.task) if "eval_dataset" in asked else None
     if task not in (None, trained.task):
         raise UserError(f"dataset '{trained.name}' belongs to the task '{trained.task}', not '{task}'")
     if tested and tested.task != trained.task:

@@ -15,6 +15,7 @@ ImageRef = Image.Image | Path | bytes  # a drawn image, or a file or its content
 
 # Each task and the rule (`rftkit.rewards`) that trains and scores it.
 TASK_RULES = {"classification": "strict", "math": "math", "puzzle": "choice_letter", "spatial": "choice_letter"}
+PLACE = "<image>"  # in a question: here stands a picture
 # Of classification: train on base classes and test both halves; the same with the halves swapped; all classes at once;
 # all classes at once without choice lists.
 PROTOCOLS = ("base_to_new", "new_to_base", "few_shot", "open_set")
@@ -22,7 +23,10 @@ PROTOCOLS = ("base_to_new", "new_to_base", "few_shot", "open_set")
 
 @dataclass(frozen=True)
 class Example:
-    """One item. Only `images`, `question` and `choices` ever reach the model."""
+    """One item. Only `images`, `question` and `choices` ever reach the model.
+
+    The last pictures stand where the question has `PLACE`; those without a place stand before it.
+    """
 
     id: str
     images: tuple[ImageRef, ...]
@@ -48,6 +52,10 @@ class ExampleSet(ABC):
     usual_items: int | None = 1000  # test items a part if nobody says how many; None: all
     # What is there to train on, to choose steps with and to test on, and what its source calls these.
     splits: dict[str, str] = {"shots": "train", "val": "val", "test": "test"}
+
+    def as_task(self, task: str | None) -> ExampleSet:
+        """The set as one of a task, where its source leaves the task open; else as it is."""
+        return self
 
     @property
     def rule(self) -> str:

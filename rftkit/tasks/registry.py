@@ -28,18 +28,19 @@ def bundled_sets() -> dict[str, ExampleSet]:
     return {name: BundledClasses(world) for name, world in worlds().items()} | DRAWN
 
 
-def open_set(name: str) -> ExampleSet:
+def open_set(name: str, task: str | None = None) -> ExampleSet:
     """The set that a name stands for; UserError if there is none. Reads no picture and fetches nothing yet.
 
     Args:
         name: a bundled set; `hub:NAME` or `NAME@DIR` for a set of the paper; a folder of photographs; a folder with
             `train.jsonl` or `test.jsonl`; a JSONL file.
+        task: of a set whose files name none; any other keeps its own.
     """
     if name in bundled_sets():
         return bundled_sets()[name]
     for source in SOURCES:
         if found := source.named(name):
-            return found
+            return found.as_task(task)
     raise UserError(
         f"unknown dataset '{name}': choose one of {', '.join(bundled_sets())}, give a folder, a JSONL file, or a real "
         "set as hub:NAME or NAME@DIR (rftkit data list)"

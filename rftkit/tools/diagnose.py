@@ -14,6 +14,7 @@ from rftkit.models import load
 from rftkit.prompts import MODES, get_mode, is_well_formed, parse_answer
 from rftkit.rewards import score
 from rftkit.tasks.example import Example
+from rftkit.tasks.images import check_pictures
 from rftkit.tasks.registry import open_set
 
 HABITS = ("exact", "broken tags", "prose", "wrong", "vague")
@@ -75,6 +76,7 @@ def diagnose(
         get_mode(mode)
     asked = open_set(data)
     examples = [example for part in asked_parts(asked, None, limit).values() for example in part]
+    check_pictures(examples, whole=True)
     network, processor = load(model, quantize=quantize, device=device)
     found = []
     for mode in modes:

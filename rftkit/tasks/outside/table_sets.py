@@ -13,13 +13,14 @@ import random
 import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example, ExampleSet, as_asked
 from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet
-from rftkit.tasks.outside.rows import Row, asked_in, check_texts, read_images, repeated
+from rftkit.tasks.outside.rows import Row, asked_in, check_texts, placed, read_images, repeated, with_headers
 
 HELD_OUT = 10  # every tenth training picture is kept for choosing steps and learning rate
 BATCH = 64  # rows read at once
@@ -33,6 +34,7 @@ class Table(ExampleSet):
 
     given: str  # its name as the user gave it, for messages
     usual_items = None
+    drawn_shots = False  # whether its training rows are few shots of each class, drawn by those who made it
     distinct_ids = True  # whether two rows of a split may not have one id
 
     def stored(self, split: str) -> str:
@@ -72,9 +74,8 @@ class Table(ExampleSet):
         return self.read(split)
 
     def training(self, protocol: str, shots: int, items: int, seed: int) -> list[Example]:
-        """As in `ExampleSet`; a table of classes is taken whole: its shots were drawn by those who made it."""
-        count = None if self.task == "classification" else items
-        return self.examples("shots", "all", count, seed, protocol)
+        """As in `ExampleSet`: a plain sample of `items` rows, or all, where those who made the set drew its shots."""
+        return self.examples("shots", "all", None if self.drawn_shots else items, seed, protocol)
 
 
 class RealTable(Table):
@@ -84,7 +85,7 @@ class RealTable(Table):
         self.name, self.entry, self.folder = name, entry, folder
         self.given = f"hub:{name}" if folder is None else f"{name}@{folder}"
         self.spec = f"hub:{name}" if folder is None else f"{name}@{folder.resolve()}"
-        self.task = entry.task
+        self.task, self.drawn_shots = entry.task, entry.task == "classification"
         stored = {"shots": entry.train, "val": entry.train if entry.held_out else None, "test": entry.test}
         self.splits = {split: source for split, source in stored.items() if source}
 
@@ -110,7 +111,10 @@ class RealTable(Table):
     def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
         rows = _rows(self.given, self.entry, self.folder, self.stored(split))
         chosen = sample((row for row in rows if split == "test" or self._wanted(row[1], split)), count, seed)
-        return (_example(self.name, self.entry, row, split) for row in chosen)
+        rows = (_example(self.name, self.entry, row, split) for row in chosen)
+        return (
+            with_headers(row, f"{self.name}-{split}-{number}") for row, (number, *_) in zip(rows, chosen, strict=True)
+        )
 
     def _wanted(self, row: Row, split: str) -> bool:
         """Whether a training row is one of the paper's, and of this split."""
@@ -147,7 +151,7 @@ def sample(rows: Iterable[tuple], count: int | None, seed: int) -> list[tuple]:
 def _rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> Iterator[Numbered]:
     """The rows of a stored split; the first ones only, where the paper takes no more for training."""
     files = _json_files(folder, entry, stored) if folder else []
-    rows = _json_rows(files, entry) if files else _table_rows(name, entry, folder, stored)
+    rows = _json_rows(files, entry, folder) if files else _table_rows(name, entry, folder, stored)
     for number, (row, images) in enumerate(rows):
         if stored == entry.train and number == entry.first_rows:
             return
@@ -158,22 +162,46 @@ def _json_files(folder: Path, entry: RealSet, stored: str) -> list[Path]:
     """The JSON files with the rows of a stored split; none in a folder with files that hold the images too."""
     if any(path.suffix in (".parquet", ".arrow") for path in (*folder.glob("*"), *folder.glob("*/*"))):
         return []
-    files = sorted([*folder.glob("*.json"), *folder.glob("data/*.json")])
-    return [file for file in files if file.name not in DESCRIPTIONS and (entry.has_one_split or stored in file.stem)]
+    patterns = ("*.json", "*.jsonl", "data/*.json", "data/*.jsonl")
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.name not in DESCRIPTIONS]
+    named = [file for file in files if stored in file.stem]
+    return named or (files if entry.has_one_split else [])
 
 
-def _json_rows(files: list[Path], entry: RealSet) -> Iterator[tuple[Row, Path]]:
-    """The rows of JSON files, a list or an object a line each; their images are beside them."""
+def _json_rows(files: list[Path], entry: RealSet, folder: Path) -> Iterator[tuple[Row, Path]]:
+    """The rows of JSON files; their images are beside them, or in the folder of the set."""
     for file in files:
         try:
-            text = file.read_text(encoding="utf-8-sig")
-            whole = text.lstrip().startswith("[")
-            rows = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
+            rows = json_values(file.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"cannot read '{file}': {str(error)[:200]}") from None
-        images = file.parent / entry.images
-        for row in rows:
-            yield row if isinstance(row, dict) else {}, images if images.is_dir() else file.parent
+        rows = [_with_image(row, entry) if isinstance(row, dict) else {} for row in rows]
+        images = _images_of(rows, entry, file.parent, folder)
+        yield from ((row, images) for row in rows)
+
+
+def _with_image(row: Row, entry: RealSet) -> Row:
+    """A row whose picture is named where the set has it on the hub, whatever its own file calls the path."""
+    return {entry.image: row["image"]} | row if "image" in row else row
+
+
+def json_values(text: str) -> list[Any]:
+    """What a JSON text lists: in a list, in one object by id, or an object a line."""
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    if isinstance(whole, dict) and all(isinstance(value, dict) for value in whole.values()):
+        return list(whole.values())
+    return whole if isinstance(whole, list) else [whole]
+
+
+def _images_of(rows: list[Row], entry: RealSet, beside: Path, folder: Path) -> Path:
+    """The folder that the picture of the first row is in: that of the set's pictures, of its file, or of the set."""
+    image = rows[0].get(entry.image) if rows else None
+    image = image[0] if isinstance(image, list) and image else image
+    places = (beside / entry.images, beside, folder)
+    return next((place for place in places if isinstance(image, str) and isfile(place / image)), beside)
 
 
 def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> Iterator[tuple[Row, Path | None]]:
@@ -235,7 +263,7 @@ def _example(known: str, entry: RealSet, numbered: Numbered, split: str) -> Exam
                 raise UserError(f"{item}: column '{column}' is missing (there are {', '.join(row) or 'none'})")
         question, answer, choices = check_texts(*entry.read(entry, row), item, entry.task)
         question, unit, precision = asked_in(row, question, choices, item)
-        images = read_images(row[entry.image], folder, item)
+        question, images = placed(question, read_images(row[entry.image], folder, item))
     except UserError as error:
         return error
     if entry.shuffled and choices:
