@@ -69,7 +69,9 @@ class Settings:
     shots_seed: Whole | None = Field(None, ge=0, le=SEEDS, description="of shots and choice lists; or the seed itself")
     test_seed: Whole = Field(0, ge=0, le=SEEDS, description="of the test items; keep it to compare runs")
     shots: Whole = Field(4, ge=1, le=MOST, description="classification: training images a class")
-    train_items: Whole = Field(512, ge=1, le=MOST, description="other tasks: training images in all")
+    train_items: Whole = Field(
+        512, ge=1, le=MOST, description="other tasks, tables and JSONL: training examples in all"
+    )
     test_items: Whole = Field(1000, ge=1, le=MOST, description="test images a half, or all if a set has fewer")
     val_items: Whole = Field(200, ge=0, le=MOST, description="held-out base images, for curves and rftkit select")
     pass_items: Whole = Field(100, ge=0, le=MOST, description="test images a half for pass@8, eight samples each")

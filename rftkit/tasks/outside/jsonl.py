@@ -11,7 +11,7 @@ from typing import Any
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import TASK_RULES, Example, ExampleSet
 from rftkit.tasks.outside.rows import asked_in, check_texts, placed, read_images, with_headers
-from rftkit.tasks.outside.table_sets import Table, is_held_out, sample
+from rftkit.tasks.outside.table_sets import Table, is_held_out
 
 FILES = {"train": "train.jsonl", "test": "test.jsonl"}
 A_LINE = '{"image": "cat.jpg", "question": "What is it?", "answer": "cat"}'
@@ -70,7 +70,7 @@ class JsonlFolder(Jsonl):
         file = self.folder / FILES[self.stored(split)]
         lines = (line for line in read_lines(file, self.task) if self._belongs(line[1], split))
         place = {"dataset": self.name, "split": split}
-        for line in sample(lines, count, seed):
+        for line in self.sample(lines, split, count, seed):
             row = checked_line(file, line)
             yield replace(row, **place) if isinstance(row, Example) else row
 

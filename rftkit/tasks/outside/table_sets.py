@@ -7,25 +7,23 @@ arrow files, what `datasets.save_to_disk` wrote, or JSON files beside their imag
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import random
 import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from os.path import isfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example, ExampleSet, as_asked
+from rftkit.tasks.outside.json_files import json_files, json_rows
 from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet
 from rftkit.tasks.outside.rows import Row, asked_in, check_texts, placed, read_images, repeated, with_headers
 
 HELD_OUT = 10  # every tenth training picture is kept for choosing steps and learning rate
 BATCH = 64  # rows read at once
-# JSON files of the `datasets` library that hold no rows.
-DESCRIPTIONS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 Numbered = tuple[int, Row, Path | None]  # a row, its place in its split, and the folder that its images are in
 
 
@@ -77,6 +75,29 @@ class Table(ExampleSet):
         """As in `ExampleSet`: a plain sample of `items` rows, or all, where those who made the set drew its shots."""
         return self.examples("shots", "all", None if self.drawn_shots else items, seed, protocol)
 
+    def sample(self, rows: Iterable[tuple], split: str, count: int | None, seed: int) -> list[tuple]:
+        """Up to `count` rows, each as likely as any other, by their numbers; one pass, so that rows may be streamed.
+
+        If there are more to train on, a line says so, once.
+        """
+        rng, kept, seen = random.Random(seed), [], 0
+        for seen, row in enumerate(rows, 1):
+            if count is None or len(kept) < count:
+                kept.append(row)
+            elif (place := rng.randrange(seen)) < count:
+                kept[place] = row
+        if split == "shots" and seen > len(kept):
+            _tell(
+                f"{self.given}: trained on {len(kept)} of {seen} rows, a plain sample; a larger train_items takes more"
+            )
+        return sorted(kept, key=lambda row: row[0])
+
+
+@cache
+def _tell(line: str) -> None:
+    """A line on stderr, once: a study asks for the examples of many runs."""
+    print(line, file=sys.stderr)
+
 
 class RealTable(Table):
     """One of the paper's sets (`real_sets.py`), from the hub or from a folder."""
@@ -110,7 +131,9 @@ class RealTable(Table):
 
     def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
         rows = _rows(self.given, self.entry, self.folder, self.stored(split))
-        chosen = sample((row for row in rows if split == "test" or self._wanted(row[1], split)), count, seed)
+        chosen = self.sample(
+            (row for row in rows if split == "test" or self._wanted(row[1], split)), split, count, seed
+        )
         rows = (_example(self.name, self.entry, row, split) for row in chosen)
         return (
             with_headers(row, f"{self.name}-{split}-{number}") for row, (number, *_) in zip(rows, chosen, strict=True)
@@ -137,71 +160,14 @@ def _digest(image: Any, folder: Path | None) -> bytes:
     return hashlib.sha256(name if isinstance(name, bytes) else str(name).encode(errors="replace")).digest()
 
 
-def sample(rows: Iterable[tuple], count: int | None, seed: int) -> list[tuple]:
-    """Up to `count` rows, each as likely as any other, by their numbers; one pass, so that rows may be streamed."""
-    rng, kept = random.Random(seed), []
-    for seen, row in enumerate(rows):
-        if count is None or len(kept) < count:
-            kept.append(row)
-        elif (place := rng.randrange(seen + 1)) < count:
-            kept[place] = row
-    return sorted(kept, key=lambda row: row[0])
-
-
 def _rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> Iterator[Numbered]:
     """The rows of a stored split; the first ones only, where the paper takes no more for training."""
-    files = _json_files(folder, entry, stored) if folder else []
-    rows = _json_rows(files, entry, folder) if files else _table_rows(name, entry, folder, stored)
+    files = json_files(folder, entry, stored) if folder else []
+    rows = json_rows(files, entry, folder) if files else _table_rows(name, entry, folder, stored)
     for number, (row, images) in enumerate(rows):
         if stored == entry.train and number == entry.first_rows:
             return
         yield number, row, images
-
-
-def _json_files(folder: Path, entry: RealSet, stored: str) -> list[Path]:
-    """The JSON files with the rows of a stored split; none in a folder with files that hold the images too."""
-    if any(path.suffix in (".parquet", ".arrow") for path in (*folder.glob("*"), *folder.glob("*/*"))):
-        return []
-    patterns = ("*.json", "*.jsonl", "data/*.json", "data/*.jsonl")
-    files = [file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.name not in DESCRIPTIONS]
-    named = [file for file in files if stored in file.stem]
-    return named or (files if entry.has_one_split else [])
-
-
-def _json_rows(files: list[Path], entry: RealSet, folder: Path) -> Iterator[tuple[Row, Path]]:
-    """The rows of JSON files; their images are beside them, or in the folder of the set."""
-    for file in files:
-        try:
-            rows = json_values(file.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"cannot read '{file}': {str(error)[:200]}") from None
-        rows = [_with_image(row, entry) if isinstance(row, dict) else {} for row in rows]
-        images = _images_of(rows, entry, file.parent, folder)
-        yield from ((row, images) for row in rows)
-
-
-def _with_image(row: Row, entry: RealSet) -> Row:
-    """A row whose picture is named where the set has it on the hub, whatever its own file calls the path."""
-    return {entry.image: row["image"]} | row if "image" in row else row
-
-
-def json_values(text: str) -> list[Any]:
-    """What a JSON text lists: in a list, in one object by id, or an object a line."""
-    try:
-        whole = json.loads(text)
-    except ValueError:
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
-    if isinstance(whole, dict) and all(isinstance(value, dict) for value in whole.values()):
-        return list(whole.values())
-    return whole if isinstance(whole, list) else [whole]
-
-
-def _images_of(rows: list[Row], entry: RealSet, beside: Path, folder: Path) -> Path:
-    """The folder that the picture of the first row is in: that of the set's pictures, of its file, or of the set."""
-    image = rows[0].get(entry.image) if rows else None
-    image = image[0] if isinstance(image, list) and image else image
-    places = (beside / entry.images, beside, folder)
-    return next((place for place in places if isinstance(image, str) and isfile(place / image)), beside)
 
 
 def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> Iterator[tuple[Row, Path | None]]:
