@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from rftkit.common.errors import within
 from rftkit.common.statistics import proportion
-from rftkit.models import load, scale_up
+from rftkit.models import check_adapter, load, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
 from rftkit.shared_prefix.generation import generate_forked, prefill
@@ -232,6 +232,8 @@ def evaluate_data(
     get_mode(mode), get_rule(scoring)
     at_least_one(limit=limit, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels)
     within("--min-pixels", min_pixels, 1, max_pixels or MAX_PIXELS)
+    if adapter is not None:
+        check_adapter(adapter, model)
     splits = asked_parts(asked, split, limit)
     check_pictures((example for part in splits.values() for example in part), whole=True)
     network, processor = load(model, adapter=adapter, quantize=quantize, device=device)
