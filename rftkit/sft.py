@@ -20,7 +20,7 @@ from rftkit.common.errors import UserError
 from rftkit.evaluate import PASS_SAMPLES, generate, pass_batch
 from rftkit.models import lora_config
 from rftkit.prompts import target_completion
-from rftkit.rewards import score
+from rftkit.rewards import READ, score
 from rftkit.runs.log import RunLog
 from rftkit.settings import METHODS, Settings, completion_limit
 from rftkit.shared_prefix.trl_patches import labelled_positions_only
@@ -55,7 +55,7 @@ class VisionOnceSFTTrainer(VisionOnce, SFTTrainer):
 def sft_rows(examples: Sequence[Example], mode: str) -> Dataset:
     """TRL's prompt-completion columns with images, as in `training_rows`."""
     targets = [[{"role": "assistant", "content": target_completion(e.answer, mode)}] for e in examples]
-    rows = training_rows(examples, mode).remove_columns(["answer", "choices", "unit", "precision"])
+    rows = training_rows(examples, mode).remove_columns([*READ])
     return rows.add_column("completion", targets)
 
 

@@ -33,7 +33,7 @@ from rftkit.common import distributed as processes
 from rftkit.common.errors import Diverged, UserError
 from rftkit.models import lora_config
 from rftkit.prompts import conversation
-from rftkit.rewards import reward_functions
+from rftkit.rewards import READ, reward_functions
 from rftkit.runs.log import RunLog
 from rftkit.settings import METHODS, Settings, completion_limit
 from rftkit.shared_prefix.sharing import SharedPrefixTrainer
@@ -82,7 +82,7 @@ class RFTTrainer(SharedPrefixTrainer):
 
 
 def training_rows(examples: Sequence[Example], mode: str) -> Dataset:
-    """TRL's columns: prompt (conversation), images, and what the rewards read (answer, choices, unit, precision).
+    """TRL's columns: prompt (conversation), images, and what the rewards read (`rewards.READ`).
 
     Images are numbers here, counted through all examples; `open_late` opens them.
     """
@@ -90,10 +90,7 @@ def training_rows(examples: Sequence[Example], mode: str) -> Dataset:
     rows = {
         "prompt": [conversation(example, mode) for example in examples],
         "images": [[next(numbers) for _ in example.images] for example in examples],
-        "answer": [example.answer for example in examples],
-        "choices": [list(example.choices) if example.choices else None for example in examples],
-        "unit": [example.unit for example in examples],
-        "precision": [example.precision for example in examples],
+        **{name: [getattr(example, name) for example in examples] for name in READ},
     }
     return Dataset.from_dict(rows)
 
