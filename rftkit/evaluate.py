@@ -210,6 +210,7 @@ def evaluate_data(
     data: str,
     *,
     adapter: str | None = None,
+    task: str | None = None,
     mode: str = "no_thinking",
     scoring: str | None = None,
     split: str | None = None,
@@ -227,13 +228,12 @@ def evaluate_data(
     `scoring` is the rule of the set's task if None. Names, numbers, data and pictures are checked before
     the model is loaded.
     """
-    asked = open_set(data)
+    asked = open_set(data, task)
     scoring = scoring or asked.rule
     get_mode(mode), get_rule(scoring)
     at_least_one(limit=limit, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels)
     within("--min-pixels", min_pixels, 1, max_pixels or MAX_PIXELS)
-    if adapter is not None:
-        check_adapter(adapter, model)
+    check_adapter(adapter, model)
     splits = asked_parts(asked, split, limit)
     check_pictures((example for part in splits.values() for example in part), whole=True)
     network, processor = load(model, adapter=adapter, quantize=quantize, device=device)

@@ -124,8 +124,7 @@ def load(
         raise UserError(f"unknown device '{device}': choose one of cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no GPU that torch can use (see rftkit doctor): choose device cpu")
-    if adapter is not None:
-        check_adapter(adapter, name)
+    check_adapter(adapter, name)
     processor = load_processor(name)
     model, info = read(
         AutoModelForImageTextToText.from_pretrained,
@@ -151,8 +150,10 @@ def load(
     return model.eval().requires_grad_(False), processor
 
 
-def check_adapter(adapter: str, name: str) -> None:
+def check_adapter(adapter: str | None, name: str) -> None:
     """UserError if an adapter cannot be put on the model called `name`, from files and shapes: no weight is read."""
+    if adapter is None:
+        return
     for file in ("adapter_config.json", "adapter_model.safetensors"):  # peft would look for them on the hub
         if not (Path(adapter) / file).is_file():
             raise UserError(f"no adapter in '{adapter}': the folder has no {file}")

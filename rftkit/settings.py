@@ -271,10 +271,6 @@ def _of_sets(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     task = asked.get("task")
     trained = open_set(asked.get("dataset", Settings.dataset if task in (None, "classification") else task), task)
     tested = open_set(asked["eval_dataset"], trained.task) if "eval_dataset" in asked else None
-    if task not in (None, trained.task):
-        raise UserError(f"dataset '{trained.name}' belongs to the task '{trained.task}', not '{task}'")
-    if tested and tested.task != trained.task:
-        raise UserError(f"eval_dataset '{tested.name}' belongs to the task '{tested.task}', not '{trained.task}'")
     usual = {"scoring": trained.rule, "max_completion_tokens": room_for_thoughts(trained.task)}
     return usual, {"task": trained.task, "dataset": trained.spec, "eval_dataset": tested and tested.spec}
 

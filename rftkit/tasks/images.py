@@ -69,15 +69,13 @@ def pixels_of(image: ImageRef, max_pixels: int | None = None, item: str = "") ->
     return min(width * height, max_pixels or MAX_PIXELS)
 
 
-def check_pictures(examples: Iterable[Example], whole: bool, item: str | None = None) -> None:
-    """UserError on the first picture that cannot be read: its header, or all of it (`whole`). Nothing is kept.
-
-    It names `item`, or the example if that is None.
-    """
+def check_pictures(examples: Iterable[Example], whole: bool) -> None:
+    """UserError on the first picture that cannot be read: its header, or all of it (`whole`). Nothing is kept."""
+    read = open_image if whole else pixels_of
     for example in tqdm(examples, desc="check pictures", leave=False, delay=2):
         for image in example.images:
             if isinstance(image, Path | bytes):
-                (open_image if whole else pixels_of)(image, item=item or example.id)
+                read(image, item=example.id)
 
 
 def check_size(size: tuple[int, int], name: str, item: str) -> None:

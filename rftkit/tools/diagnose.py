@@ -57,6 +57,7 @@ def _names(text: str, name: str) -> bool:
 def diagnose(
     model: str,
     data: str,
+    task: str | None = None,
     limit: int = 200,
     modes: tuple[str, ...] = tuple(MODES),
     batch: int = 64,
@@ -74,7 +75,7 @@ def diagnose(
     at_least_one(limit=limit, batch=batch, max_tokens=max_tokens)
     for mode in modes:
         get_mode(mode)
-    asked = open_set(data)
+    asked = open_set(data, task)
     examples = [example for part in asked_parts(asked, None, limit).values() for example in part]
     check_pictures(examples, whole=True)
     network, processor = load(model, quantize=quantize, device=device)

@@ -27,7 +27,7 @@ class Jsonl(Table):
         self.task = self.named_task or Jsonl.task
 
     def as_task(self, task: str | None) -> ExampleSet:
-        self.task = self.named_task or task or Jsonl.task
+        self.task = self.named_task or (task if task in TASK_RULES else Jsonl.task)
         return self
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import PLACE, Example, ImageRef
-from rftkit.tasks.images import check_pictures
+from rftkit.tasks.images import pixels_of
 
 Row = dict[str, Any]
 MOST_DECIMALS = 15  # that a number of double precision has
@@ -73,7 +73,8 @@ def asked_in(row: Row, question: str, choices: Any, item: str) -> tuple[str, str
 def with_headers(row: Example | UserError, item: str) -> Example | UserError:
     """A row, or what the headers of its pictures say is wrong with them."""
     try:
-        check_pictures([row] if isinstance(row, Example) else [], whole=False, item=item)
+        for image in row.images if isinstance(row, Example) else ():
+            pixels_of(image, item=item)
     except UserError as error:
         return error
     return row

@@ -234,6 +234,11 @@ def peak_of_two_steps(kind: str, options: Options, folder: str, examples: list[E
         trainer.one_step(step, PRESETS[options.preset].prompts)
     if options.device == "cuda":
         return torch.cuda.max_memory_allocated()
+    return resident_peak()
+
+
+def resident_peak() -> int:
+    """The most bytes of main memory that this process has had."""
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
     import resource
