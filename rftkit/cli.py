@@ -215,10 +215,10 @@ def export(run: Path, to: Path, **options: Any) -> str:
     return f"{as_text(agreement, read_settings(run))}\n{to}"
 
 
-def check_set(name: str, root: str | None) -> int:
+def check_set(name: str, root: str | None, task: str | None) -> int:
     from rftkit.tools.check_data import check_set
 
-    text, problems = check_set(name, root)
+    text, problems = check_set(name, root, task)
     print(text, f"{len(problems)} problems found", sep="\n")
     for problem in problems:
         print(f"problem: {problem}", file=sys.stderr)
@@ -261,7 +261,7 @@ def _parser(asked: str = "") -> argparse.ArgumentParser:
     _add(top, "export", export, "a run's adapter merged into its base, in bf16", "run to --check --device", quiet=True)
     data = top.add_parser("data", help="sets of examples").add_subparsers(required=True, metavar="COMMAND")
     _add(data, "list", "rftkit.tools.check_data:list_sets", "the bundled sets, layouts for yours, the real ones")
-    _add(data, "check", check_set, "counts, classes, a few items and every problem of a set", "name --root")
+    _add(data, "check", check_set, "counts, classes, a few items and every problem of a set", "name --root --task")
     text = "published predictions (JSON) by our rules: where do they differ?"
     _add(top, "rescore", "rftkit.tools.rescore:rescore_file", text, "path --mode").epilog = PREDICTIONS
     nano = top.add_parser("nano", help="make the bundled models").add_subparsers(required=True, metavar="COMMAND")

@@ -165,3 +165,28 @@ def test_a_reward_that_nothing_earned_is_told_at_the_end(tmp_path, capsys, colum
     tell_of_no_reward(tmp_path)
     written = capsys.readouterr().err
     assert (said in written and written.count("\n") == 1) if said else written == ""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:400]), "cannot read image 'c3-test.png'"),
+        (lambda path: Image.new("1", (30_000, 300)).save(path), "image 'c3-test.png' is 30000 x 300 pixels"),
+    ],
+    ids=["truncated", "oversized"],
+)
+def test_a_photograph_of_coops_that_cannot_be_tested_on_is_told_before_the_training(tmp_path, capsys, spoil, said):
+    folder, split = tmp_path / "dtd", {"train": [], "val": [], "test": []}
+    (folder / "images").mkdir(parents=True)
+    for number in range(4):
+        for part, many in (("train", 3), ("val", 1), ("test", 1)):
+            for place in range(many):
+                name = f"c{number}-{part}{place or ''}.png"
+                Image.effect_noise((40, 40), 90).save(folder / "images" / name)
+                split[part].append([name, number, f"class {number}"])
+    (folder / "split_zhou_DescribableTextures.json").write_text(json.dumps(split))
+    spoil(folder / "images" / "c3-test.png")
+    command = f"run --profile smoke --method sft --dataset dtd@{tmp_path} --shots 2 --out {tmp_path / 'runs'}"
+    assert main(command.split()) == 2
+    written = capsys.readouterr().err
+    assert said in written and written.count("\n") == 1 and not [*(tmp_path / "runs").rglob("metrics.csv")]
