@@ -7,7 +7,7 @@ OUT ?= runs
 # What is imported is compiled once, at the end of the set-up: most of what pip would compile never is.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study test lab lock clean
+.PHONY: study test lab notebooks lock clean
 
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11, 5) and sys.exit("Python 3.11.5 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12, say")'
@@ -27,6 +27,9 @@ test: .venv/.ready  ## lint and all tests, every notebook headless included
 
 lab: .venv/.ready  ## JupyterLab on the notebooks
 	$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+
+notebooks: .venv/.ready  ## execute the notebooks with the parameters that stand in them, and store them so (or NOTEBOOKS="00 01")
+	$(BIN)/python -m rftkit.study.stored $(NOTEBOOKS)
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

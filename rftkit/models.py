@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import bitsandbytes as bnb
 import datasets
 import torch
-from peft import LoraConfig, PeftModel
-from safetensors import SafetensorError
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftModel
+from safetensors import SafetensorError, safe_open
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -121,9 +124,7 @@ def load(
         raise UserError(f"unknown device '{device}': choose one of cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no GPU that torch can use (see rftkit doctor): choose device cpu")
-    for file in ("adapter_config.json", "adapter_model.safetensors"):  # peft would look for them on the hub
-        if adapter is not None and not (Path(adapter) / file).is_file():
-            raise UserError(f"no adapter in '{adapter}': the folder has no {file}")
+    check_adapter(adapter, name)
     processor = load_processor(name)
     model, info = read(
         AutoModelForImageTextToText.from_pretrained,
@@ -144,13 +145,41 @@ def load(
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
     if adapter is not None:
-        model = _read_adapter(model, adapter)
+        with _adapter_errors(adapter):
+            model = PeftModel.from_pretrained(model, adapter)
     return model.eval().requires_grad_(False), processor
 
 
-def _read_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
+def check_adapter(adapter: str | None, name: str) -> None:
+    """UserError if an adapter cannot be put on the model called `name`, from files and shapes: no weight is read."""
+    if adapter is None:
+        return
+    for file in ("adapter_config.json", "adapter_model.safetensors"):  # peft would look for them on the hub
+        if not (Path(adapter) / file).is_file():
+            raise UserError(f"no adapter in '{adapter}': the folder has no {file}")
+    with _adapter_errors(adapter):
+        kind = json.loads((Path(adapter) / "adapter_config.json").read_text())["peft_type"]
+        PEFT_TYPE_TO_CONFIG_MAPPING[kind].from_pretrained(adapter)
+        with safe_open(Path(adapter) / "adapter_model.safetensors", "pt") as weights:
+            shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+    with torch.device("meta"):
+        parts = dict(read(_network, name).named_modules())
+    for key, shape in shapes.items():
+        part, lora, _ = key.removeprefix("base_model.model.").partition(".lora_A")
+        if lora and part in parts and parts[part].in_features != shape[1]:
+            there = f"{part} takes {parts[part].in_features} numbers and the adapter {shape[1]}"
+            raise UserError(f"cannot put adapter '{adapter}' on model '{name}', it was trained on another one: {there}")
+
+
+def _network(path: str) -> PreTrainedModel:
+    return AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path))
+
+
+@contextmanager
+def _adapter_errors(adapter: str) -> Iterator[None]:
+    """What peft and safetensors raise on an adapter, in one line."""
     try:
-        return PeftModel.from_pretrained(model, adapter)
+        yield
     except (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         if isinstance(error, LookupError):

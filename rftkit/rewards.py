@@ -10,7 +10,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from rftkit.common.errors import UserError
-from rftkit.common.math_equal import math_equal
+from rftkit.common.mathematics.answers import same_answer
+from rftkit.common.mathematics.math_verify import math_equal
+from rftkit.common.mathematics.notation import plain, same_text
 from rftkit.prompts import completion_text, get_mode, is_well_formed, parse_answer, thought_of
 from rftkit.tasks.example import Example
 
@@ -46,41 +48,49 @@ def _authors(parsed: str, text: str, example: Example, mode: str) -> bool:
 # A choice by its letter alone (B, (b), B.), or by letter and text, where "A red star" is no letter: (b) red star.
 LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
 LETTER_AND_TEXT = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])[).:])\s*(\S.*)", re.DOTALL)
-# A number, perhaps with thousands, decimals or a denominator; and a word that is no unit.
 NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:/\d+)?")
-WORD = re.compile(r"\\[a-z]+|\b(?:degrees?|cm|units?)\b|([A-Za-z]{2,})")
+UNIT = re.compile(r"\d\s*([A-Za-z°%]+)\W*")  # behind the number that a choice ends with
 
 
 def _choice_letter(parsed: str, text: str, example: Example, mode: str) -> bool:
-    """The choice by its text, its letter, or both. A text that is a choice is never read as a letter."""
-    choices = [choice.strip().casefold() for choice in example.choices or ()]
-    given, answer = parsed.casefold(), example.answer.strip().casefold()
-    if given == answer or given in choices:
-        return given == answer
-    if found := LETTER.fullmatch(parsed):
-        letter, words = found[1], answer
-    elif found := LETTER_AND_TEXT.fullmatch(parsed):
-        letter, words = found[1] or found[2], found[3].strip().casefold()
-    else:
+    """The choice by its text or value, its letter, or both. A text that is a choice is never read as a letter."""
+    choices, given = example.choices or (), plain(parsed)
+    if same_text(given, example.answer):
+        return bool(given)
+    if any(same_text(given, choice) for choice in choices):
         return False
-    place = ord(letter.upper()) - ord("A")
-    return place < len(choices) and choices[place] == answer == words
+    if found := LETTER.fullmatch(given):
+        letter, words = found[1], None
+    elif found := LETTER_AND_TEXT.fullmatch(given):
+        letter, words = found[1] or found[2], found[3]
+    else:
+        return _values(given, example) == {example.answer}
+    chosen = dict(zip(ascii_uppercase, choices, strict=False)).get(letter.upper())
+    if chosen is None or not same_text(chosen, example.answer):
+        return False
+    return words is None or same_text(words, chosen) or _values(words, example) == {chosen}
+
+
+def _values(given: str, example: Example) -> set[str]:
+    """The choices that have this value. A unit that all of them bear is the question's."""
+    choices = example.choices or ()
+    ends = {found[1] if (found := UNIT.search(choice[-20:])) else "" for choice in choices}
+    unit = example.unit or (ends.pop() if len(ends) == 1 else "")
+    return {choice for choice in choices if same_answer(choice, given, example.question, unit)}
 
 
 def _math(parsed: str, text: str, example: Example, mode: str) -> bool:
-    """Equal by math-verify. The answer must be one number: a list of guesses, an unsolved sum, a sentence is none.
+    """The same value as the right answer: a list of guesses, an unsolved sum, a sentence is none.
 
     Where there are choices, as in half of MathVista, `choice_letter` decides.
     """
     if example.choices:
         return _choice_letter(parsed, text, example, mode)
-    if _strict(parsed, text, example, mode):
-        return True
-    one = re.sub(r"\\d?frac\{(\d+)\}\{(\d+)\}", r"\1/\2", parsed)
-    if len(NUMBER.findall(one)) != 1 or any(WORD.findall(one)) or "<" in one:
-        return False
-    return math_equal(example.answer, parsed)
+    return same_answer(example.answer, parsed, example.question, example.unit, example.precision)
 
+
+# What scoring reads of an example, and rewards in columns of a training set.
+READ = ("question", "answer", "choices", "unit", "precision")
 
 # A rule decides whether a parsed answer is right.
 RULES: dict[str, Callable[[str, str, Example, str], bool]] = {
@@ -150,7 +160,7 @@ def _places(thought: str, choice: str, letter: str) -> list[int]:
 def reward_functions(
     mode: str, rule: str = "strict", kind: str = "mode", seed: int = 0
 ) -> list[Callable[..., list[float]]]:
-    """The rewards of a run as TRL callables, which read the dataset's columns `answer` and, if there, `choices`.
+    """The rewards of a run as TRL callables, which read the dataset's columns `READ`.
 
     Args:
         kind: `mode`: accuracy, and format where the mode has a format (paper, section 3); `accuracy` or `format`
@@ -158,18 +168,16 @@ def reward_functions(
         seed: of the coins.
     """
 
-    def scores(completions: list[Completion], answer: list[str], choices: list | None) -> list[Score]:
-        choices = choices or [None] * len(completions)
-        return [
-            score(completion, Example("", (), "", label, options), mode, rule)
-            for completion, label, options in zip(completions, answer, choices, strict=True)
-        ]
+    def scores(completions: list[Completion], columns: dict[str, list]) -> list[Score]:
+        there = {"question": [""] * len(completions)} | {name: columns[name] for name in READ if columns.get(name)}
+        examples = [Example("", (), **dict(zip(there, row, strict=True))) for row in zip(*there.values(), strict=True)]
+        return [score(text, example, mode, rule) for text, example in zip(completions, examples, strict=True)]
 
-    def accuracy_reward(completions: list[Completion], answer: list[str], choices=None, **_: Any) -> list[float]:
-        return [s.accuracy for s in scores(completions, answer, choices)]
+    def accuracy_reward(completions: list[Completion], **columns: Any) -> list[float]:
+        return [s.accuracy for s in scores(completions, columns)]
 
-    def format_reward(completions: list[Completion], answer: list[str], choices=None, **_: Any) -> list[float]:
-        return [s.format for s in scores(completions, answer, choices)]
+    def format_reward(completions: list[Completion], **columns: Any) -> list[float]:
+        return [s.format for s in scores(completions, columns)]
 
     def random_reward(completions: list[Completion], trainer_state: Any, **_: Any) -> list[float]:
         coins = Random(f"{seed}/{trainer_state.global_step}")  # a run that goes on draws what it would have drawn

@@ -22,12 +22,12 @@ from rftkit.evaluate import BaseAnswers, answer_rows, evaluated_modes, pass_at_s
 from rftkit.memory.peak_memory import advice, refuse_what_will_not_fit
 from rftkit.models import load, load_processor, pick_device, resolve, scale_up
 from rftkit.runs import folder as results
+from rftkit.runs.check import check_run, tell_of_data, tell_of_no_reward
 from rftkit.runs.fingerprint import fingerprint, sha256_examples, sha256_model
 from rftkit.runs.log import RunLog, training_summary
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
 from rftkit.sft import dpo_trainer, sft_trainer
-from rftkit.tasks.classification import tell_of_other_classes
-from rftkit.tasks.example import Example, ExampleSet, tell_what_is_asked
+from rftkit.tasks.example import Example, ExampleSet
 from rftkit.trainer import CHECKPOINTS, grpo_trainer, last_checkpoint, train
 
 gc.freeze()  # or each full collection goes through all that the libraries above have made
@@ -36,11 +36,11 @@ gc.freeze()  # or each full collection goes through all that the libraries above
 def test_splits(settings: Settings) -> dict[str, list[Example]]:
     """The test examples of a run by part."""
     load = _tests_once if settings.test_set.bundled else _tests
-    items = settings.test_items or settings.test_set.usual_items
-    return load(settings.test_set, items, settings.test_seed, settings.protocol).copy()
+    return load(settings.test_set, settings.test_items, settings.test_seed, settings.protocol).copy()
 
 
 def _tests(data: ExampleSet, items: int | None, seed: int, protocol: str) -> dict[str, list[Example]]:
+    items = items or data.usual_items
     return {part: data.examples("test", part, items, seed, protocol) for part in data.parts(protocol)}
 
 
@@ -113,12 +113,11 @@ def _out_of_memory(settings: Settings, folder: Path, shots: list[Example]) -> Us
 
 def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row) -> None:
     began = time.perf_counter()
+    check_run(settings, tests, shots)
     refuse_what_will_not_fit(settings, shots or next(iter(tests.values())))
     if processes.is_main():
         results.write_config(folder, settings)
-        whole = tell_what_is_asked(settings.test_set, tests, settings.test_items, settings.protocol)
-        if settings.eval_dataset and METHODS[settings.method].trainer:
-            tell_of_other_classes(settings.train_set, shots, next(iter(tests.values())))
+        whole = tell_of_data(settings, tests, shots)
     device = settings.device or pick_device()
     model, processor = load(settings.model, quantize=settings.quantize, device=device)
     scale_up(processor, settings.min_pixels)
@@ -135,6 +134,7 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     content["training"] = training_summary(folder)
     content["seconds"] = round(time.perf_counter() - began, 1)  # of the process that finished the run
     results.write_results(folder, settings, content, data_sha)
+    tell_of_no_reward(folder)
 
 
 def with_seeds(profile: str, method: str, seeds: Sequence[int], **overrides: Any) -> list[Settings]:

@@ -69,7 +69,7 @@ class Settings:
     shots_seed: Whole | None = Field(None, ge=0, le=SEEDS, description="of shots and choice lists; or the seed itself")
     test_seed: Whole = Field(0, ge=0, le=SEEDS, description="of the test items; keep it to compare runs")
     shots: Whole = Field(4, ge=1, le=MOST, description="classification: training images a class")
-    train_items: Whole = Field(512, ge=1, le=MOST, description="other tasks: training images in all")
+    train_items: Whole = Field(512, ge=1, le=MOST, description="training items in all, where not by shots")
     test_items: Whole | None = Field(None, ge=1, le=MOST, description="test items a part; if not given all, or 1,000")
     val_items: Whole = Field(200, ge=0, le=MOST, description="held-out base images, for curves and rftkit select")
     pass_items: Whole = Field(100, ge=0, le=MOST, description="test images a half for pass@8, eight samples each")
@@ -106,12 +106,12 @@ class Settings:
     @property
     def train_set(self) -> ExampleSet:
         """The set that is trained on."""
-        return open_set(self.dataset)
+        return open_set(self.dataset, self.task)
 
     @property
     def test_set(self) -> ExampleSet:
         """The set that is tested on: the one that is trained on, if no other is given."""
-        return open_set(self.eval_dataset or self.dataset)
+        return open_set(self.eval_dataset or self.dataset, self.task)
 
     def __post_init__(self) -> None:
         """ValueError on settings that do not go together."""
@@ -271,12 +271,8 @@ def _of_sets(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     asked = {name: given[name] for name in ("task", "dataset", "eval_dataset") if given.get(name) is not None}
     settings_of(asked)  # there is such a task, and the sets are texts
     task = asked.get("task")
-    trained = open_set(asked.get("dataset", Settings.dataset if task in (None, "classification") else task))
-    tested = open_set(asked["eval_dataset"]) if "eval_dataset" in asked else None
-    if task not in (None, trained.task):
-        raise UserError(f"dataset '{trained.name}' belongs to the task '{trained.task}', not '{task}'")
-    if tested and tested.task != trained.task:
-        raise UserError(f"eval_dataset '{tested.name}' belongs to the task '{tested.task}', not '{trained.task}'")
+    trained = open_set(asked.get("dataset", Settings.dataset if task in (None, "classification") else task), task)
+    tested = open_set(asked["eval_dataset"], trained.task) if "eval_dataset" in asked else None
     usual = {"scoring": trained.rule, "protocol": trained.usual_protocol}
     usual["max_completion_tokens"] = room_for_thoughts(trained.task)
     return usual, {"task": trained.task, "dataset": trained.spec, "eval_dataset": tested and tested.spec}

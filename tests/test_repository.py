@@ -76,7 +76,7 @@ def test_a_runs_fingerprint_is_over_all_code_that_trains_and_scores():
     code = [ROOT / "rftkit" / name for name in CODE]
     files = {file for path in code for file in ([path] if path.is_file() else path.rglob("*.py"))}
     needed = {file for path in files for file in imports(path)}
-    assert ROOT / "rftkit/common/math_equal.py" in needed
+    assert ROOT / "rftkit/common/mathematics/answers.py" in needed
     assert not [path for path in needed - files if not str(path.relative_to(ROOT)).startswith(about)]
 
 

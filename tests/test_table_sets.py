@@ -9,6 +9,7 @@ from PIL import Image
 from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.evaluate import asked_parts
+from rftkit.prompts import question_text
 from rftkit.run import execute
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
@@ -259,3 +260,45 @@ def test_choices_that_are_no_list_are_a_problem_of_their_row():
 def test_the_hub_or_a_folder_not_both(tmp_path):
     with pytest.raises(UserError, match="names both the hub and a folder"):
         open_set(f"hub:sat@{tmp_path}")
+
+
+def test_a_jsonl_set_names_its_task_and_is_tested_on_another_set_of_it(tmp_path, capsys):
+    rows = [{"image": f"{i}.png", "question": "How long?", "answer": str(i), "task": "math"} for i in range(12)]
+    names = [row["image"] for row in rows]
+    mine = formats.json_file(tmp_path / "mine", "train.jsonl", rows, names, lines=True)
+    assert (open_set(str(mine)).task, open_set(str(mine)).rule) == ("math", "math")
+    tested = f"mathvista@{formats.mathvista_github(tmp_path / 'real')}"
+    settings = load_settings("smoke", "no_thinking_rl", dataset=str(mine), eval_dataset=tested, steps=1)
+    assert (settings.task, settings.scoring) == ("math", "math")
+    done = read_results(execute(settings, tmp_path / "runs"))
+    assert (done.task, done.parts["test"].n) == ("math", 2)
+    command = f"run --profile smoke --dataset {mine} --eval-dataset shapes"
+    assert main(command.split()) == 2
+    assert "dataset 'shapes' belongs to the task 'classification', not 'math'" in capsys.readouterr().err
+
+
+def test_a_jsonl_set_that_names_no_task_is_of_the_one_that_is_given(tmp_path, capsys):
+    row = {"image": "0.png", "question": "Which?", "answer": "2", "choices": ["1", "2"]}
+    folder = formats.json_file(tmp_path / "mine", "test.jsonl", [row, row | {"id": "b"}], ["0.png"], lines=True)
+    name = str(folder)
+    assert open_set(name).task == "classification" and open_set(name, "puzzle").rule == "choice_letter"
+    (example, _) = open_set(name, "puzzle").examples("test", "test", None)
+    assert question_text(example, "no_thinking").startswith("Which?\n (A) 1 (B) 2\n")
+    settings = load_settings("smoke", "cls_rl", task="puzzle", eval_dataset=name)
+    assert settings.test_set.examples("test", "test", None)[0].task == "puzzle"
+    for command, said in (
+        (f"evaluate --model nano-s --data {name} --task puzzle --mode no_thinking", "test   no_thinking choice_letter"),
+        (f"diagnose nano-s --data {name} --task spatial --mode no_thinking", "no_thinking      2"),
+    ):
+        assert main(command.split()) == 0 and said in capsys.readouterr().out
+    assert main(["evaluate", "--model", "nano-s", "--data", name, "--task", "chess"]) == 2
+    assert "belongs to the task 'classification', not 'chess'" in capsys.readouterr().err
+
+
+def test_every_line_is_of_the_sets_task(tmp_path):
+    row = {"image": "0.png", "question": "Which?", "answer": "2", "task": "math"}
+    rows = [row, row | {"task": "puzzle", "id": "b"}, row | {"task": None, "id": "c"}]
+    name = str(formats.json_file(tmp_path / "mine", "test.jsonl", rows, ["0.png"], lines=True))
+    assert check_set(name)[1] == ["test.jsonl line 2: task 'puzzle' where the set's is 'math'"]
+    with pytest.raises(UserError, match="dataset 'mine' belongs to the task 'math', not 'puzzle'"):
+        open_set(name, "puzzle")

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from rftkit.common import math_equal as math_equal_module
-from rftkit.common.math_equal import math_equal
+from rftkit.common.mathematics import math_verify as math_equal_module
+from rftkit.common.mathematics.math_verify import math_equal
 from rftkit.rewards import score
 from rftkit.tasks.example import Example
 

@@ -49,6 +49,15 @@ Number = Annotated[float, BeforeValidator(_number)]
 Text = Annotated[str, Field(min_length=1)]
 
 
+def check_lists(**given: Any) -> None:
+    """UserError if a parameter of a notebook is no list: of a text or a number papermill's `-p` makes none."""
+    for name, value in given.items():
+        if not isinstance(value, list | tuple) or not value:
+            inside = str(value).strip("[]() ") or "..."
+            said = f"'{name}' must be a list with something in it, not {value!r:.80}"
+            raise UserError(f"{said}: give papermill -y '{{{name}: [{inside:.80}]}}'")
+
+
 def choices(field: FieldInfo) -> list[str]:
     """The values of a field that has a closed list of them; none of another."""
     return [value for value in get_args(field.annotation) if isinstance(value, str)]

@@ -21,7 +21,7 @@ from rftkit.tasks.registry import short_name
 LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 # The code that trains and scores: a run made by other code is another run.
 CODE = ("settings.py", "prompts.py", "rewards.py", "trainer.py", "sft.py", "models.py", "evaluate.py", "run.py",
-        "shared_prefix", "tasks", "common/math_equal.py", "common/distributed.py", "common/processor.py")  # fmt: skip
+        "shared_prefix", "tasks", "common/mathematics", "common/distributed.py", "common/processor.py")  # fmt: skip
 # A run is the same run under whatever name its profile has, and however often it is looked at on the way.
 NOT_IN_FINGERPRINT = ("profile", "eval_every", "eval_kl", "val_items", "check_memory", "report_to")
 # What may differ between runs that are pooled: their seeds and base models, and how the machine was used.
@@ -48,6 +48,7 @@ def sha256_examples(examples: Iterable[Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         fields = [example.id, example.question, example.answer, example.choices, example.split, example.group]
+        fields += [example.unit, example.precision] if example.unit or example.precision is not None else []
         digest.update(json.dumps(fields).encode())
         for image in example.images:
             content = image.read_bytes() if isinstance(image, Path) else image

@@ -16,6 +16,7 @@ ImageRef = Image.Image | Path | bytes  # a drawn image, or a file or its content
 
 # Each task and the rule (`rftkit.rewards`) that trains and scores it.
 TASK_RULES = {"classification": "strict", "math": "math", "puzzle": "choice_letter", "spatial": "choice_letter"}
+PLACE = "<image>"  # in a question: here stands a picture
 # Of classification: train on base classes and test both halves; the same with the halves swapped; all classes at once;
 # all classes at once without choice lists.
 PROTOCOLS = ("base_to_new", "new_to_base", "few_shot", "open_set")
@@ -23,7 +24,10 @@ PROTOCOLS = ("base_to_new", "new_to_base", "few_shot", "open_set")
 
 @dataclass(frozen=True)
 class Example:
-    """One item. Only `images`, `question` and `choices` ever reach the model."""
+    """One item. Only `images`, `question` and `choices` ever reach the model.
+
+    The last pictures stand where the question has `PLACE`; those without a place stand before it.
+    """
 
     id: str
     images: tuple[ImageRef, ...]
@@ -35,6 +39,8 @@ class Example:
     split: str = ""
     group: str = ""  # what intervals are clustered by, such as the drawing an image was made from
     steps: tuple[str, ...] = ()  # true statements that lead to the answer, where they are known
+    unit: str = ""  # that the answer is asked in, such as cm
+    precision: int | None = None  # decimals that the answer is rounded to
 
 
 class ExampleSet(ABC):
@@ -51,6 +57,10 @@ class ExampleSet(ABC):
     lacks_pictures = False
     # What is there to train on, to choose steps with and to test on, and what its source calls these.
     splits: dict[str, str] = {"shots": "train", "val": "val", "test": "test"}
+
+    def as_task(self, task: str | None) -> ExampleSet:
+        """The set as one of a task, where its source leaves the task open; else as it is."""
+        return self
 
     @property
     def rule(self) -> str:

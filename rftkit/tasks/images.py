@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.example import ImageRef
+from rftkit.tasks.example import Example, ImageRef
 
 MAX_PIXELS = 40_000_000
 MAX_SIDE = 20_000
@@ -87,6 +88,25 @@ def opened(image: Path | bytes, item: str) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's readers raise all kinds of errors on broken files
         reason = str(error) or type(error).__name__
         raise UserError(f"{item}: cannot read image '{name}': {reason}") from None
+
+
+def pixels_of(image: ImageRef, max_pixels: int | None = None, item: str = "") -> int:
+    """How many pixels `open_image` would give, from the header alone; UserError as there."""
+    if isinstance(image, Path | bytes):
+        with opened(image, item) as file:
+            width, height = file.size
+    else:
+        width, height = image.size
+    return min(width * height, max_pixels or MAX_PIXELS)
+
+
+def check_pictures(examples: Iterable[Example], whole: bool) -> None:
+    """UserError on the first picture that cannot be read: its header, or all of it (`whole`). Nothing is kept."""
+    read = open_image if whole else pixels_of
+    for example in tqdm(examples, desc="check pictures", leave=False, delay=2):
+        for image in example.images:
+            if isinstance(image, Path | bytes):
+                read(image, item=example.id)
 
 
 def check_size(size: tuple[int, int], name: str, item: str) -> None:

@@ -46,13 +46,13 @@ def _entry(name: str, entry: RealSet, where: str) -> str:
     return f"  {name:<16}{entry.task}, {where} ({splits}; {entry.licence}; {TASK_RULES[entry.task]}{folder})"
 
 
-def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
+def check_set(name: str, root: str | None = None, task: str | None = None) -> tuple[str, list[str]]:
     """Counts, answers, a few items and remarks on a set as text, and every problem found, a line each.
 
     A problem is what can be fixed; the rest is a remark. `root` is the folder that a real set is in: NAME with DIR is
     NAME@DIR.
     """
-    data = open_set(name if root is None else f"{name.removeprefix('hub:')}@{root}")
+    data = open_set(name if root is None else f"{name.removeprefix('hub:')}@{root}", task)
     parts, lines, problems = {}, [], []
     one_split = data.splits.get("shots") == data.splits.get("test")
     for split in tqdm(data.splits, desc="splits", leave=False, disable=None):  # a drawn task takes seconds each

@@ -6,26 +6,34 @@ arrow files, what `datasets.save_to_disk` wrote, or JSON files beside their imag
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example, ExampleSet, as_asked
-from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet, Row
-from rftkit.tasks.outside.rows import check_texts, in_either_form, read_images, repeated
+from rftkit.tasks.outside.json_files import json_files, json_rows
+from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet
+from rftkit.tasks.outside.rows import (
+    Row,
+    asked_in,
+    check_texts,
+    in_either_form,
+    placed,
+    read_images,
+    repeated,
+    with_headers,
+)
 from rftkit.tasks.outside.splits import content, held_out, is_held_out
 
 GROUP = "group"  # column: rows with the same one are not independent, and are held out together
 BATCH = 64  # rows read at once
-# JSON files of the `datasets` library that hold no rows.
-DESCRIPTIONS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 Numbered = tuple[int, Row, Path | None]  # a row, its place in its split, and the folder that its images are in
 
 
@@ -34,6 +42,7 @@ class Table(ExampleSet):
 
     given: str  # its name as the user gave it, for messages
     usual_items = None
+    drawn_shots = False  # whether its training rows are few shots of each class, drawn by those who made it
     distinct_ids = True  # whether two rows of a split may not have one id
 
     def stored(self, split: str) -> str:
@@ -76,9 +85,31 @@ class Table(ExampleSet):
         return self.read(split)
 
     def training(self, protocol: str, shots: int, items: int, seed: int) -> list[Example]:
-        """As in `ExampleSet`; a table of classes is taken whole: its shots were drawn by those who made it."""
-        count = None if self.task == "classification" else items
-        return self.examples("shots", "all", count, seed, protocol)
+        """As in `ExampleSet`: a plain sample of `items` rows, or all, where those who made the set drew its shots."""
+        return self.examples("shots", "all", None if self.drawn_shots else items, seed, protocol)
+
+    def sample(self, rows: Iterable[tuple], split: str, count: int | None, seed: int) -> list[tuple]:
+        """Up to `count` rows, each as likely as any other, by their numbers; one pass, so that rows may be streamed.
+
+        If there are more to train on, a line says so, once.
+        """
+        rng, kept, seen = random.Random(seed), [], 0
+        for seen, row in enumerate(rows, 1):
+            if count is None or len(kept) < count:
+                kept.append(row)
+            elif (place := rng.randrange(seen)) < count:
+                kept[place] = row
+        if split == "shots" and seen > len(kept):
+            _tell(
+                f"{self.given}: trained on {len(kept)} of {seen} rows, a plain sample; a larger train_items takes more"
+            )
+        return sorted(kept, key=lambda row: row[0])
+
+
+@cache
+def _tell(line: str) -> None:
+    """A line on stderr, once: a study asks for the examples of many runs."""
+    print(line, file=sys.stderr)
 
 
 class RealTable(Table):
@@ -90,7 +121,7 @@ class RealTable(Table):
         self.name, self.entry, self.folder = name, entry, folder
         self.given = f"hub:{name}" if folder is None else f"{name}@{folder}"
         self.spec = f"hub:{name}" if folder is None else f"{name}@{folder.resolve()}"
-        self.task = entry.task
+        self.task, self.drawn_shots = entry.task, entry.task == "classification"
         stored = {"shots": entry.train, "val": entry.train if entry.held_out else None, "test": entry.test}
         self.splits = {split: source for split, source in stored.items() if source}
 
@@ -117,8 +148,9 @@ class RealTable(Table):
         rows = _rows(self.given, self.entry, self.folder, self.stored(split))
         if split != "test":
             rows = self._kept(rows, split == "val")
-        chosen = sample(rows, count, seed)
-        return (_example(self.name, self.entry, row, split) for row in chosen)
+        for numbered in self.sample(rows, split, count, seed):
+            row = _example(self.name, self.entry, numbered, split)
+            yield with_headers(row, f"{self.name}-{split}-{numbered[0]}")
 
     def _kept(self, rows: Iterable[Numbered], val: bool) -> Iterator[Numbered]:
         """The training rows that are the paper's, and held out for choosing or not."""
@@ -152,47 +184,14 @@ def _keys(entry: RealSet, numbered: Numbered) -> list[str]:
     return keys
 
 
-def sample(rows: Iterable[tuple], count: int | None, seed: int) -> list[tuple]:
-    """Up to `count` rows, each as likely as any other, by their numbers; one pass, so that rows may be streamed."""
-    rng, kept = random.Random(seed), []
-    for seen, row in enumerate(rows):
-        if count is None or len(kept) < count:
-            kept.append(row)
-        elif (place := rng.randrange(seen + 1)) < count:
-            kept[place] = row
-    return sorted(kept, key=lambda row: row[0])
-
-
 def _rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> Iterator[Numbered]:
     """The rows of a stored split; the first ones only, where the paper takes no more for training."""
-    files = _json_files(folder, entry, stored) if folder else []
-    rows = _json_rows(files, entry) if files else _table_rows(name, entry, folder, stored)
+    files = json_files(folder, entry, stored) if folder else []
+    rows = json_rows(files, entry, folder) if files else _table_rows(name, entry, folder, stored)
     for number, (row, images) in enumerate(rows):
         if stored == entry.train and number == entry.first_rows:
             return
         yield number, row, images
-
-
-def _json_files(folder: Path, entry: RealSet, stored: str) -> list[Path]:
-    """The JSON files with the rows of a stored split; none in a folder with files that hold the images too."""
-    if any(path.suffix in (".parquet", ".arrow") for path in (*folder.glob("*"), *folder.glob("*/*"))):
-        return []
-    files = sorted([*folder.glob("*.json"), *folder.glob("data/*.json")])
-    return [file for file in files if file.name not in DESCRIPTIONS and (entry.has_one_split or stored in file.stem)]
-
-
-def _json_rows(files: list[Path], entry: RealSet) -> Iterator[tuple[Row, Path]]:
-    """The rows of JSON files, a list or an object a line each; their images are beside them."""
-    for file in files:
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-            whole = text.lstrip().startswith("[")
-            rows = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"cannot read '{file}': {str(error)[:200]}") from None
-        images = file.parent / entry.images
-        for row in rows:
-            yield row if isinstance(row, dict) else {}, images if images.is_dir() else file.parent
 
 
 def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> Iterator[tuple[Row, Path | None]]:
@@ -253,11 +252,13 @@ def _example(known: str, entry: RealSet, numbered: Numbered, split: str) -> Exam
             if column not in row:
                 raise UserError(f"{item}: column '{column}' is missing (there are {', '.join(row) or 'none'})")
         question, answer, choices = check_texts(*entry.read(entry, row), item, entry.task)
-        images = read_images(row[entry.image], folder, item)
+        question, unit, precision = asked_in(row, question, choices, item)
+        question, images = placed(question, read_images(row[entry.image], folder, item))
     except UserError as error:
         return error
     if entry.shuffled and choices:
         choices = tuple(random.Random(item).sample(choices, len(choices)))
     # Questions about one picture are not independent.
     group = content(images[0])[:16] if row.get(GROUP) is None else str(row[GROUP])
-    return Example(item, images, question, answer, choices, entry.task, known, split, group)
+    where = {"task": entry.task, "dataset": known, "split": split, "group": group}
+    return Example(item, images, question, answer, choices, **where, unit=unit, precision=precision)

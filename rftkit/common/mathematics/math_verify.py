@@ -28,7 +28,7 @@ class _Worker:
     """A child process that reads a JSON pair a line and answers a JSON truth value a line."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "rftkit.common.math_equal"]
+        command = [sys.executable, "-m", "rftkit.common.mathematics.math_verify"]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

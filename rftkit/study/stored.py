@@ -1,0 +1,73 @@
+"""Notebooks stored executed: `make notebooks`. Outputs are static, small, and in step with the cells that made them."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+from rftkit.common.paths import NOTEBOOKS, ROOT
+from rftkit.runs.folder import write_atomically
+
+STATIC = ("image/png", "text/html", "text/latex", "text/markdown", "text/plain")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SOLVED = NOTEBOOKS / "solutions"
+
+
+def sources_digest(notebook: nbformat.NotebookNode) -> str:
+    """Of the code cells: what the outputs were made by."""
+    sources = "\0".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return hashlib.sha256(sources.encode()).hexdigest()
+
+
+def executed(path: Path) -> nbformat.NotebookNode:
+    """The notebook at `path`, run from its first cell to its last with the parameters that stand in it."""
+    notebook = nbformat.read(path, 4)
+    NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}).execute()
+    for number, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
+        cell.outputs = [output for given in cell.outputs if (output := static(given))]
+        cell.execution_count = number
+        cell.metadata.pop("execution", None)
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = number
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["executed"] = {"sources": sources_digest(notebook)}
+    return notebook
+
+
+def static(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
+    """An output as it is stored: no progress bars, widgets or folders of this machine. None if nothing is left."""
+    if output.output_type == "stream":
+        return None if output.name == "stderr" else output | {"text": without_root(output.text)}
+    data = output.get("data", {})
+    if not data or WIDGET in data:
+        return None
+    kept = {kind: content for kind, content in data.items() if kind in STATIC}
+    if "image/png" in kept:  # beside it stands only what its object is called
+        kept.pop("text/plain", None)
+    shown = {kind: content if kind == "image/png" else without_root(content) for kind, content in kept.items()}
+    return nbformat.from_dict(output | {"data": shown, "metadata": {}})
+
+
+def without_root(text: str) -> str:
+    """Paths as seen from the top of the repository."""
+    return text.replace(f"{ROOT}/", "").replace(str(ROOT), ".")
+
+
+def main(names: list[str]) -> None:
+    """Execute and store the notebooks whose names begin so; all, without names."""
+    paths = [path for folder in (NOTEBOOKS, SOLVED) for path in sorted(folder.glob("[0-9]*.ipynb"))]
+    chosen = [path for path in paths if not names or path.name.startswith(tuple(names))]
+    if not chosen:
+        sys.exit(f"no notebook begins with {' or '.join(names)}: there are {', '.join(path.stem for path in paths)}")
+    for number, path in enumerate(chosen, 1):
+        print(f"{number} of {len(chosen)}: {path.relative_to(ROOT)}", flush=True)
+        write_atomically(path, nbformat.writes(executed(path)) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
