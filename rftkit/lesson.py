@@ -1,28 +1,44 @@
-"""What the notebooks share: four rollouts written by hand, GRPO's arithmetic small enough to read, self-checks."""
+"""What the notebooks share: four rollouts by hand, GRPO's arithmetic small enough to read, runs shown, self-checks."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from numbers import Integral, Real
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import ipywidgets
 import pandas as pd
 import torch
+from IPython.display import Markdown, clear_output, display
+from matplotlib.figure import Figure
 from torch.nn.functional import pad
 from transformers import set_seed
 
-from rftkit.evaluate import encode
+from rftkit.analysis.methods import method_rows, title_of
+from rftkit.common.errors import said
+from rftkit.common.paths import LOGS, NOTEBOOKS
+from rftkit.evaluate import answer_rows, encode
 from rftkit.models import pick_device, quieten
 from rftkit.prompts import MODES
+from rftkit.report.curves import LivePlot, read_metrics, run_curves, training_figure, with_titles
+from rftkit.report.figures import accuracy_figure
+from rftkit.report.samples import examples_figure, visible
+from rftkit.report.tables import LEGEND, markdown, methods_table
 from rftkit.rewards import RULES, reward_functions, score
-from rftkit.run import folder_of
+from rftkit.run import folder_of, generation_options, load_run, run_methods, test_splits
+from rftkit.runs.changed import as_set
 from rftkit.runs.collect import Methods
 from rftkit.runs.fingerprint import versions
-from rftkit.runs.folder import is_complete, read_results
-from rftkit.settings import METHODS, load_settings
+from rftkit.runs.folder import METRICS, is_complete, read_results, read_settings
+from rftkit.runs.log import COMPLETIONS
+from rftkit.settings import METHODS, Settings, load_settings
 from rftkit.sft import Collator, sft_rows
 from rftkit.tasks.example import Example
-from rftkit.tasks.registry import open_set
+from rftkit.tasks.registry import open_set, short_name
 from rftkit.trainer import open_late
 
 # A group of completions of `fixed_example`, an arrow: right, right but not as asked, wrong, vague prose.
@@ -91,13 +107,44 @@ def loss_tokens(processor, example: Example, method: str) -> list[int]:
     return labels[labels != -100].tolist()
 
 
+def token_texts(processor, ids: Sequence[int]) -> list[str]:
+    """The text of each token, blanks made visible."""
+    return [visible(processor.tokenizer.decode([token])) for token in ids]
+
+
+def readable(table: pd.DataFrame) -> Markdown:
+    """A table from the left: completions as code, what cannot be seen in them made visible; two digits a number."""
+
+    def cell(column: str, value: Any) -> str:
+        if column in ("completion", "parsed") and isinstance(value, str):
+            return f"`{visible(value).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+        if isinstance(value, Real) and not isinstance(value, Integral):
+            return "" if pd.isna(value) else f"{value:.2f}"
+        return "" if value is None else str(value)
+
+    return Markdown(markdown(pd.DataFrame({name: [cell(name, v) for v in table[name]] for name in table})))
+
+
 def check(statement: str, holds: Callable[[], bool]) -> None:
-    """Print whether a statement about an exercise's solution holds; an unsolved exercise fails and does not raise."""
+    """Print whether a statement about an exercise's solution holds, and what it raised if it could not run."""
     try:
-        passed = bool(holds())
-    except Exception:  # whatever half a solution raises
-        passed = False
-    print(f"[{'pass' if passed else 'fail'}] {statement}")
+        passed, raised = bool(holds()), ""
+    except Exception as error:  # whatever half a solution raises
+        passed, raised = False, f"\n       {type(error).__name__}: {said(error)}"
+    print(f"[{'pass' if passed else 'fail'}] {statement}{raised}")
+
+
+def solution(notebook: str, exercise: int) -> SimpleNamespace:
+    """What the solution of an exercise defines, so that its check need not show it: `times == solution("04", 3).times`.
+
+    For solutions that stand by themselves: they know none of the notebook's own names.
+    """
+    (path,) = (NOTEBOOKS / "solutions").glob(f"{notebook}_*.ipynb")
+    cells = json.loads(path.read_text())["cells"]
+    (task,) = [n for n, cell in enumerate(cells) if "".join(cell["source"]).startswith(f"**{exercise}.**")]
+    names: dict[str, Any] = {}
+    exec("".join(cells[task + 1]["source"]), names)
+    return SimpleNamespace(**names)
 
 
 def set_up(seed: int) -> str:
@@ -107,13 +154,74 @@ def set_up(seed: int) -> str:
     return f"seed {seed}, device {pick_device()}, " + ", ".join(f"{name} {v}" for name, v in versions().items())
 
 
-def finished(profile: str, methods: Sequence[str], seeds: Sequence[int], out: Path, **overrides) -> Methods:
+def run_live(
+    profile: str, methods: Sequence[str], seeds: Sequence[int], out: Path, columns: Sequence[str], **overrides: Any
+) -> list[Path]:
+    """`run_methods` with a plot that follows the training; what stays are the curves of all."""
+    folders = run_methods(profile, methods, seeds, out, LivePlot(columns), **overrides)
+    clear_output(wait=True)
+    display(run_curves(folders, columns))
+    return folders
+
+
+def finished(profile: str, methods: Sequence[str], seeds: Sequence[int], out: Path, **overrides: Any) -> Methods:
     """The complete runs by method, whichever notebook made them."""
     found = {}
     for method in methods:
         folders = [folder_of(load_settings(profile, method, seed=seed, **overrides), out) for seed in seeds]
-        found[method] = [read_results(folder) for folder in folders if is_complete(folder)]
+        found[method] = [as_set(read_results(folder)) for folder in folders if is_complete(folder)]
     return found
+
+
+def show_results(results: Methods) -> None:
+    """Show the table of methods that ran, and its figure with intervals."""
+    rows = method_rows(results)
+    display(Markdown(f"{markdown(methods_table(rows))}\n\n{LEGEND}"), accuracy_figure(rows))
+
+
+def samples_figure(settings: Settings, run: Path | None = None, count: int = 3) -> Figure:
+    """The first test pictures of each part with the untrained model's greedy completions; a run's behind them."""
+    examples, before = _greedy(settings, None, count)
+    if run is None:
+        return examples_figure(examples, before)
+    both = zip(before, _greedy(settings, run, count)[1], strict=True)
+    return examples_figure(examples, [(f"before: {visible(one)}", f"after: {visible(two)}") for one, two in both])
+
+
+@lru_cache(maxsize=4)  # those before are shown twice
+def _greedy(settings: Settings, run: Path | None, count: int) -> tuple[list[Example], list[str]]:
+    examples = [example for part in test_splits(settings).values() for example in part[:count]]
+    mode, (network, processor) = METHODS[settings.method].mode, load_run(settings, run)
+    rows = answer_rows(network, processor, examples, mode, **generation_options(settings, mode))
+    return examples, [row["completion"] for row in rows]
+
+
+def show_groups(run: Path) -> None:
+    """Show one group of completions from the first logged step of a run, and one from the last: what each earned."""
+    sampled = pd.read_parquet(run / COMPLETIONS)
+    for step in (sampled["step"].min(), sampled["step"].max()):
+        group = sampled[sampled["step"] == step].head(read_settings(run).num_generations)
+        display(Markdown(f"Step {step}"), readable(group.drop(columns=["step", "prompt"])))
+
+
+def beside_archived(folders: Sequence[Path], columns: Sequence[str]) -> None:
+    """Show runs beside the archived one of their method and set (nano-s, seed 0): accuracy in per cent, and curves."""
+    runs = [as_set(read_results(folder)) for folder in folders]
+    logs = {run.method: LOGS / f"{short_name(run.dataset)}-{run.method}" for run in runs}
+    archived = {method: read_results(log) for method, log in logs.items() if is_complete(log)}
+    if missing := [log.name for method, log in logs.items() if method not in archived]:
+        print(f"no archived run of {', '.join(missing)}")
+    if not archived:
+        return
+    accuracies = [
+        {"run": title_of(run.label), "seed": run.seed, "part": part, "here": 100 * found.accuracy,
+         "archived": 100 * archived[run.method].parts[part].accuracy}
+        for run in runs if run.method in archived for part, found in run.parts.items()
+    ]  # fmt: skip
+    own, theirs = (with_titles(of, METRICS) for of in (folders, [logs[method] for method in archived]))
+    tables = {f"{title}, here": read_metrics(run) for title, run in own.items()}
+    tables |= {f"{title}, archived": read_metrics(run) for title, run in theirs.items()}
+    display(readable(pd.DataFrame(accuracies)), training_figure(tables, columns))
 
 
 def judge(completions: Sequence[str], example: Example, mode: str, rule: str = "strict") -> pd.DataFrame:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import bitsandbytes as bnb
 import datasets
 import torch
-from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftModel
-from safetensors import SafetensorError, safe_open
+from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -22,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from rftkit.common.adapters import adapter_errors, adapter_shapes, refuse_misfit
 from rftkit.common.errors import UserError, as_user_error, said
 from rftkit.common.hub import asked_once
 from rftkit.common.paths import BUNDLED, model_folder
@@ -145,46 +144,21 @@ def load(
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
     if adapter is not None:
-        with _adapter_errors(adapter):
+        with adapter_errors(adapter):
             model = PeftModel.from_pretrained(model, adapter)
     return model.eval().requires_grad_(False), processor
 
 
 def check_adapter(adapter: str | None, name: str) -> None:
     """UserError if an adapter cannot be put on the model called `name`, from files and shapes: no weight is read."""
-    if adapter is None:
-        return
-    for file in ("adapter_config.json", "adapter_model.safetensors"):  # peft would look for them on the hub
-        if not (Path(adapter) / file).is_file():
-            raise UserError(f"no adapter in '{adapter}': the folder has no {file}")
-    with _adapter_errors(adapter):
-        kind = json.loads((Path(adapter) / "adapter_config.json").read_text())["peft_type"]
-        PEFT_TYPE_TO_CONFIG_MAPPING[kind].from_pretrained(adapter)
-        with safe_open(Path(adapter) / "adapter_model.safetensors", "pt") as weights:
-            shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
-    with torch.device("meta"):
-        parts = dict(read(_network, name).named_modules())
-    for key, shape in shapes.items():
-        part, lora, _ = key.removeprefix("base_model.model.").partition(".lora_A")
-        if lora and part in parts and parts[part].in_features != shape[1]:
-            there = f"{part} takes {parts[part].in_features} numbers and the adapter {shape[1]}"
-            raise UserError(f"cannot put adapter '{adapter}' on model '{name}', it was trained on another one: {there}")
+    if adapter is not None:
+        shapes = adapter_shapes(adapter)
+        with torch.device("meta"):
+            refuse_misfit(adapter, shapes, read(_unloaded, name))
 
 
-def _network(path: str) -> PreTrainedModel:
+def _unloaded(path: str) -> PreTrainedModel:
     return AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path))
-
-
-@contextmanager
-def _adapter_errors(adapter: str) -> Iterator[None]:
-    """What peft and safetensors raise on an adapter, in one line."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-        if isinstance(error, LookupError):
-            reason = f"its adapter_config.json lacks or has an unknown {reason}"
-        raise UserError(f"cannot put adapter '{adapter}' on this model: {reason}") from error
 
 
 def read(reader, name: str, **options):

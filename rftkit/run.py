@@ -162,10 +162,10 @@ def run_methods(
 
     `overrides` are settings that stand above the profile's; None means not given.
     """
-    folders = []
-    for method in methods:
-        for settings in with_seeds(profile, method, seeds, **overrides):
-            folders.append(execute(settings, Path(out), on_row))
+    folders, every = [], [run for method in methods for run in with_seeds(profile, method, seeds, **overrides)]
+    for number, settings in enumerate(every, 1):
+        print(f"run {number} of {len(every)}: {METHODS[settings.method].title}, seed {settings.seed}", flush=True)
+        folders.append(execute(settings, Path(out), on_row))
     return folders
 
 

@@ -3,7 +3,7 @@
 The advantage and the loss are TRL's (`GRPOTrainer._generate_and_score_completions` and `_compute_loss`). `lesson.py`
 writes both out, small enough to read.
 
-Where training departs from the paper (arXiv 2503.16188, section 3; the whole table stands in README.md):
+Where training departs from the paper (arXiv 2503.16188, section 3; the whole table stands in notebooks/DEPARTURES.md):
 - LoRA in fp32 on the language model, over an NF4 or bf16 base. The paper trains all weights.
 - A constant learning rate: a run of n steps is then the beginning of a longer one.
 - No reference model unless `beta` is above 0.

@@ -211,6 +211,17 @@ def test_a_full_disk_or_memory_is_one_line(capsys, monkeypatch, error, said):
     assert said in one_line(capsys, "run", "--profile", "smoke")
 
 
+def test_a_file_system_without_locks_is_one_line(capsys, monkeypatch, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")  # as NFS without its lock daemon
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    line = one_line(capsys, "run", "--profile", "smoke", "--out", str(tmp_path))
+    assert "the file system cannot lock files: write to another one (--out" in line
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is Linux's")
 @pytest.mark.parametrize("size", [3, 10**6])
 def test_torch_saves_to_a_full_disk_in_words_that_are_known(size):

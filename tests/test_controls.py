@@ -8,16 +8,31 @@ import pytest
 import torch
 from test_report import some_run
 
-from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows, front
+from rftkit.analysis.controls import (
+    best_points,
+    claims_with_controls,
+    control_differences,
+    distance_and_forgetting,
+    elicitation_rows,
+    front,
+)
+from rftkit.analysis.methods import method_rows
 from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.evaluate import BaseAnswers
 from rftkit.models import load
 from rftkit.prompts import MODES
-from rftkit.report.tables import claims_with_controls_table, controls_table, elicitation_table, markdown
+from rftkit.report.tables import (
+    claims_with_controls_table,
+    controls_table,
+    elicitation_table,
+    knows_table,
+    markdown,
+)
 from rftkit.rewards import reward_functions
 from rftkit.run import execute, training_examples
 from rftkit.run import test_splits as splits_to_test
+from rftkit.runs.collect import archived_methods
 from rftkit.runs.log import RunLog
 from rftkit.runs.results import Measure
 from rftkit.settings import METHODS, load_settings, read_claims
@@ -219,6 +234,23 @@ def test_claims_are_looked_at_with_a_control_in_place_of_the_methods_it_changes(
 def test_a_front_holds_what_nothing_beats_on_both_halves():
     points = pd.DataFrame({"base": [0.9, 0.8, 0.7, 0.8, 0.6], "new": [0.5, 0.7, 0.6, 0.4, 0.9]})
     assert front(points)[["base", "new"]].to_numpy().tolist() == [[0.6, 0.9], [0.8, 0.7], [0.9, 0.5]]
+
+
+def test_points_of_a_selection_by_method():
+    points = pd.DataFrame({
+        "method": ["sft"] * 4 + ["cls_rl"], "step": [0, 20, 40, 60, 20], "learning_rate": 1e-3,
+        "base": [1.0, 0.6, 0.9, 0.8, 0.5], "new": [1.0, 0.6, 0.1, 0.4, 0.5], "kl": [0.0, 1.0, 3.0, 2.0, 1.0],
+    })  # fmt: skip
+    best = best_points(points).set_index("method")
+    assert best["step"].to_dict() == {"sft": 20, "cls_rl": 20} and best.loc["sft", "H"] == pytest.approx(0.6)
+    assert distance_and_forgetting(points)["sft"] == -1  # of its trained points the farther is always the worse
+
+
+def test_the_archived_study_has_runs_on_shapes_by_method():
+    methods = archived_methods("shapes")
+    assert len(methods["cls_rl"]) == 10 and "cls_rl+random_reward" in methods and archived_methods("nosuch") == {}
+    table = knows_table(method_rows({"zero_shot": methods["zero_shot"]}))
+    assert table.to_dict("records")[0] == {"method": "Zero-shot", "part": "base", "knows": "83.0", "says": "44.7"}
 
 
 def test_swapped_halves_train_on_new_classes_and_call_them_base():

@@ -5,7 +5,15 @@ import pytest
 from test_report import some_run
 
 from rftkit.analysis import cross_set as module
-from rftkit.analysis.cross_set import gains, gains_elsewhere, write_matrix
+from rftkit.analysis.cross_set import (
+    archived_matrices,
+    gains,
+    gains_elsewhere,
+    matrices,
+    paper_matrices,
+    with_difference,
+    write_matrix,
+)
 from rftkit.analysis.paper import paper_gains
 from rftkit.evaluate import evaluate_data
 from rftkit.report.figures import matrix_figure
@@ -64,6 +72,27 @@ def test_a_matrix_is_written_for_the_report(tmp_path):
     assert gains_elsewhere(tmp_path, "cls_rl") == pytest.approx([0.1, -0.04])
     write_matrix(table, runs, "nano-m", ["shapes"])  # of another start model
     assert len(gains_elsewhere(tmp_path, "cls_rl")) == 2 and gains_elsewhere(tmp_path, "no_thinking_rl") == []
+
+
+def test_matrices_of_what_ran_are_made_and_written(tmp_path, monkeypatch):
+    asked = []
+
+    def counted(runs, sets, items):
+        asked.append((runs[0].method, [run.seed for run in runs], items))
+        return pd.DataFrame({"shapes": [0.5]}, index=["shapes"])
+
+    monkeypatch.setattr(module, "gains", counted)
+    five = [some_run(seed=seed, folder=tmp_path / "run") for seed in range(5)]
+    found = matrices({"shapes": {"cls_rl": five, "sft": five}}, 12, "my/model")
+    assert asked == [("cls_rl", [0, 1, 2], 12)] and found["CLS-RL (thinking)"].loc["shapes", "shapes"] == 50
+    assert (tmp_path / "matrix-cls_rl-model-base_to_new-shapes.csv").is_file()
+    assert matrices({"shapes": {"cls_rl": five}}, 0, None) == {}
+
+
+@pytest.mark.parametrize("found", [archived_matrices, paper_matrices])
+def test_the_difference_of_two_matrices_stands_beside_them(found):
+    thinking, without, difference = with_difference(found()).values()
+    assert (thinking + difference - without).abs().max().max() < 1e-9
 
 
 @pytest.mark.parametrize("method", ["cls_rl", "no_thinking_rl"])

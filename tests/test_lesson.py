@@ -3,18 +3,21 @@
 import inspect
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 
 from rftkit import lesson
-from rftkit.common.paths import NOTEBOOKS
+from rftkit.common.paths import LOGS, NOTEBOOKS
 from rftkit.models import load
 from rftkit.prompts import MODES
-from rftkit.report.figures import LivePlot
+from rftkit.report.curves import LivePlot, accuracy_curves, by_method
 from rftkit.rewards import score
 from rftkit.run import training_examples
+from rftkit.runs.folder import read_results
 from rftkit.runs.log import RunLog
 from rftkit.settings import load_settings
+from rftkit.shared_prefix.packing import pack
 from rftkit.trainer import grpo_trainer
 
 
@@ -84,10 +87,123 @@ def test_advantages_and_gradients_are_trls(tmp_path):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(first, second, strict=True) if a is not None)
 
 
-def test_checks_fail_softly(capsys):
-    lesson.check("holds", lambda: True)
-    lesson.check("unsolved", lambda: None + 1)
-    assert capsys.readouterr().out == "[pass] holds\n[fail] unsolved\n"
+@pytest.mark.parametrize(
+    ("holds", "printed"),
+    [
+        (lambda: True, "[pass] it holds\n"),
+        (lambda: False, "[fail] it holds\n"),
+        (lambda: {}["p"], "[fail] it holds\n       KeyError: 'p'\n"),
+        (
+            lambda: int("two\nlines"),
+            "[fail] it holds\n       ValueError: invalid literal for int() with base 10: 'two\\nlines'\n",
+        ),
+        (lambda: [][1], "[fail] it holds\n       IndexError: list index out of range\n"),
+        (lambda: (_ for _ in ()).throw(RuntimeError("first\nsecond")), "[fail] it holds\n       RuntimeError: first\n"),
+    ],
+)
+def test_a_check_says_what_a_solution_raised(capsys, holds, printed):
+    lesson.check("it holds", holds)
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("notebook", "exercise", "found"),
+    [
+        ("03", 3, {"tokens": 101}),  # 69 tokens of the prompt, and 8 times its last one and 3 of the completion
+        ("04", 3, {"times": 5}),
+        ("06", 2, {"reads_it": True, "needs_it": False}),
+        ("10", 3, {"learnt_at_most": 10}),
+    ],
+)
+def test_a_check_can_compare_with_the_solution_and_not_print_it(notebook, exercise, found):
+    solved = vars(lesson.solution(notebook, exercise))
+    assert {name: solved[name] for name in found} == found
+
+
+def test_the_solution_of_the_packed_group_is_what_the_trainer_packs():
+    prompt, completions = torch.arange(70), [torch.arange(3)] * 8
+    packed = pack([prompt], [prompt.expand(3, -1)], [completions])
+    assert packed.ids.shape[1] == lesson.solution("03", 3).tokens
+
+
+def test_tables_are_read_from_the_left_and_hide_nothing():
+    table = pd.DataFrame(
+        {"completion": ["<think> a | b </think>\n", ""], "parsed": [None, "star"], "reward": [1.0, None]}
+    )
+    assert lesson.readable(table.assign(step=[1, 20])).data.splitlines()[2:] == [
+        "| `<think> a \\| b </think>↵` |  | 1.00 | 1 |",
+        "| `∅` | `star` |  | 20 |",
+    ]
+
+
+def test_blank_tokens_can_be_seen(nano):
+    _, processor = nano
+    ids = processor.tokenizer("star\n star")["input_ids"]
+    assert "".join(lesson.token_texts(processor, ids)).replace("␣", " ") == "star↵ star"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Runs as a notebook makes them, with what it showed meanwhile."""
+    out, shown = tmp_path_factory.mktemp("runs"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lesson, "display", lambda *what: shown.extend(what))
+        patch.setattr(lesson, "clear_output", lambda wait: shown.clear())
+        patch.setattr(LivePlot, "__call__", lambda self, rows: shown.append(rows))
+        columns = ["accuracy_reward", "completion_length"]
+        folders = lesson.run_live(
+            "smoke", ["zero_shot", "no_thinking_rl"], [0], out, columns, pass_items=0, eval_every=2
+        )
+    return out, folders, shown
+
+
+def test_runs_are_followed_and_their_curves_stay(made, capsys):
+    _, folders, (figure,) = made
+    assert [axes.get_title() for axes in figure.axes] == ["accuracy reward, 0 to 1", "completion length, tokens"]
+    assert [folder.name.split("-")[1] for folder in folders] == ["zero_shot", "no_thinking_rl"]
+    assert by_method(folders) == {"zero_shot": folders[0], "no_thinking_rl": folders[1]}
+    assert accuracy_curves(folders).axes[0].get_title() == "No-Thinking-RL, pass items 0"
+    assert accuracy_curves(folders[:1]) == "no curve: eval_every is 0 in this profile"
+
+
+def test_what_finished_says_what_was_changed(made):
+    out, _, _ = made
+    results = lesson.finished("smoke", ["zero_shot", "no_thinking_rl", "sft"], [0], out, pass_items=0)
+    assert {name: [run.label for run in runs] for name, runs in results.items()} == {
+        "zero_shot": ["zero_shot, pass items 0"], "no_thinking_rl": ["no_thinking_rl, pass items 0"], "sft": [],
+    }  # fmt: skip
+
+
+def texts_of(figure):
+    return [text.get_text().replace("\n", " ") for text in figure.texts]
+
+
+def test_samples_stand_before_and_after_a_run(made):
+    _, folders, _ = made
+    settings = load_settings("smoke", "no_thinking_rl", pass_items=0)
+    before, both = lesson.samples_figure(settings), lesson.samples_figure(settings, folders[1])
+    assert len(before.axes) == len(both.axes) == 6
+    for one, two in zip(texts_of(before), texts_of(both), strict=True):
+        assert two.startswith(f"before: {one} after: ")
+
+
+def test_groups_and_archived_runs_stand_beside_a_run(made, monkeypatch, capsys):
+    _, folders, _ = made
+    shown = []
+    monkeypatch.setattr(lesson, "display", lambda *what: shown.extend(what))
+    lesson.show_groups(folders[1])
+    first, group, last, _ = (what.data for what in shown)
+    assert (first, last) == ("Step 1", "Step 3") and group.count("\n") == 1 + 4  # a group of four
+    shown.clear()
+    lesson.beside_archived(folders, ["accuracy_reward"])
+    table, figure = shown
+    archived = read_results(LOGS / "shapes-no_thinking_rl").parts["new"].accuracy
+    assert f"| new | {100 * read_results(folders[1]).parts['new'].accuracy:.2f} | {100 * archived:.2f} |" in table.data
+    labels = [line.get_label() for line in figure.axes[0].get_lines() if line.get_label()[0] != "_"]
+    assert labels == ["No-Thinking-RL, pass items 0, here", "No-Thinking-RL, archived"]
+    monkeypatch.setattr(lesson, "LOGS", folders[0])
+    lesson.beside_archived(folders[1:], ["accuracy_reward"])
+    assert capsys.readouterr().out == "no archived run of shapes-no_thinking_rl\n"
 
 
 def test_live_plots_take_a_fortieth_of_the_time(monkeypatch):
@@ -98,7 +214,7 @@ def test_live_plots_take_a_fortieth_of_the_time(monkeypatch):
             clock[0] += 0.5  # the picture is made here
             shown.append(clock[0])
 
-    monkeypatch.setattr("rftkit.report.figures.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rftkit.report.curves.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("IPython.display.display", lambda figure, display_id: Handle())
     live = LivePlot(["loss"], every=3.0)
     rows = []

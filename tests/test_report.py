@@ -15,7 +15,7 @@ from rftkit.common.errors import UserError
 from rftkit.common.statistics import proportion
 from rftkit.report.pages import write_report
 from rftkit.report.tables import claims_table, dose_table, kinds_table, markdown, methods_table, sets_table
-from rftkit.runs.collect import families, load_runs, others, recipe_of, short_names
+from rftkit.runs.collect import families, load_runs, recipe_of, short_names, sort_out
 from rftkit.runs.folder import write_results
 from rftkit.runs.results import Run
 from rftkit.settings import Settings, read_claims
@@ -109,6 +109,8 @@ def test_write_report_leaves_text_and_figure(runs):
     assert path.read_text().endswith(text)
     assert list(runs.glob("report-*.png"))
     page = path.with_suffix(".html").read_text()
+    headings = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+    assert headings and [f">{title}</a>" in page for title in headings] == [True] * len(headings)  # its contents
     assert page.count("<table>") == text.count("| --- |\n") and 'src="data:image/png;base64,' in page
     assert 'src="report' not in page  # one file, nothing beside it
 
@@ -158,8 +160,9 @@ def test_runs_of_other_settings_are_not_pooled(runs):
     (methods,) = load_runs(runs).values()
     assert [run.seed for run in methods["sft"]] == [0, 1, 2, 5]
     text, _ = write_report(runs)
-    assert (
-        "Not counted (runs: 2): older of the same model and seed, or of other settings or test items than most." in text
+    assert "Not counted (runs: 2)." in text
+    assert all(
+        f"long-{seed}`: other settings or test items than most (SFT, loss on the answer)" in text for seed in (3, 4)
     )
 
 
@@ -324,9 +327,9 @@ def test_a_place_within_another_counts_once(tmp_path):
     inner = tmp_path / "inner"
     for number in range(2):  # of one seed: the older does not count
         make_run(inner / str(number), "sft", 0, "no_thinking", [1, 0], [1, 0])
-    assert others([inner], load_runs(inner))[0] == 1
-    assert others([inner, inner], load_runs(inner)) == others([inner], load_runs(inner))
-    assert others([tmp_path, inner], load_runs(tmp_path, inner)) == others([tmp_path], load_runs(tmp_path))
+    once = sort_out(inner)
+    assert len(once[1]) == 1
+    assert once == sort_out(inner, inner) and len(sort_out(tmp_path, inner)[1]) == 1
 
 
 def test_every_set_has_a_figure_of_its_own(tmp_path):

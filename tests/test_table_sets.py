@@ -302,3 +302,17 @@ def test_every_line_is_of_the_sets_task(tmp_path):
     assert check_set(name)[1] == ["test.jsonl line 2: task 'puzzle' where the set's is 'math'"]
     with pytest.raises(UserError, match="dataset 'mine' belongs to the task 'math', not 'puzzle'"):
         open_set(name, "puzzle")
+
+
+@pytest.mark.parametrize("file", ["train.json", "test.csv"])
+def test_a_folder_with_a_table_in_place_of_json_lines_is_one_line(tmp_path, capsys, file):
+    formats.json_file(tmp_path / "mine", file, [], ["images/0.png"])
+    name = str(tmp_path / "mine")
+    for command in (f"evaluate --model nano-s --data {name}", f"run --profile smoke --dataset {name}"):
+        assert main(command.split()) == 2
+        written = capsys.readouterr().err
+        assert f"/{file}' must be {file[:-4].rstrip('.')}.jsonl: write an example a line, such as {{" in written
+        assert written.count("\n") == 1
+    (tmp_path / "mine" / "train").mkdir()  # a table beside folders of pictures is nobody's business
+    with pytest.raises(UserError, match="classes|folders of images"):
+        open_set(name).examples("test", "base", 1)

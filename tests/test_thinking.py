@@ -11,11 +11,14 @@ from rftkit.analysis import thinking as module
 from rftkit.analysis.thinking import (
     _swapped,
     agreement,
+    agreements,
     answers_that_think,
     budget_curve,
+    budget_curves,
     interventions,
     read_thoughts,
     thinking_share,
+    thinking_shares,
     thoughts_said,
     write_thoughts,
 )
@@ -23,6 +26,10 @@ from rftkit.common.errors import UserError
 from rftkit.evaluate import generate
 from rftkit.models import load
 from rftkit.prompts import thought_of
+from rftkit.run import test_splits as splits_to_test
+from rftkit.runs.folder import write_config
+from rftkit.runs.results import Training
+from rftkit.settings import load_settings
 from rftkit.tasks.example import Example
 from rftkit.tasks.registry import open_set
 
@@ -119,10 +126,32 @@ def test_a_budget_cuts_answers_where_decoding_would_stop(run, nano):
     assert curve[1] == 0 and curve.is_monotonic_increasing and curve[100] == 1
 
 
+def test_budgets_of_methods_stand_side_by_side(tmp_path):
+    settings = load_settings("smoke", "cls_rl")
+    write_config(tmp_path, settings)
+    base = splits_to_test(settings)["base"][:2]
+    texts = [f"<think> a </think> <answer> {example.answer} </answer>" for example in base]
+    ids = [example.id for example in base]
+    pd.DataFrame({"split": "base", "id": ids, "group": ids, "mode": "thinking", "completion": texts}).to_parquet(
+        tmp_path / "predictions.parquet"
+    )
+    trained = some_run(folder=tmp_path, training=Training(1.0))
+    found = budget_curves({"zero_shot": [replace(trained, training=None)], "cls_rl": [trained]}, "strict", [1, 100])
+    assert found.to_dict("list") == {"CLS-RL (thinking)": [0.0, 1.0]} and list(found.index) == [1, 100]
+
+
 def test_thinking_rollouts_are_counted_by_step(run):
     rollouts = pd.DataFrame({"step": [1, 1, 2], "completion": ["<think> a", "b", "c"]})
     rollouts.to_parquet(run.folder / "completions.parquet")
     assert thinking_share(run).to_dict() == {1: 0.5, 2: 0.0}
+    assert thinking_shares([run, replace(run, seed=3)]).to_dict("list") == {"seed 0": [0.5, 0.0], "seed 3": [0.5, 0.0]}
+
+
+def test_methods_with_thoughts_stand_in_one_table(run):
+    direct = replace(run, method="no_thinking_rl", mode="no_thinking")
+    table = agreements({"cls_rl": [run], "no_thinking_rl": [direct], "adaptive": []}, "strict")
+    assert table.index.unique().tolist() == ["CLS-RL (thinking)"] and table.index.name == "method"
+    assert table.reset_index(drop=True).equals(agreement([run], "strict"))
 
 
 def test_what_is_written_of_thoughts_is_read_again(run):

@@ -1,5 +1,6 @@
 """How far a run moved the weights: known changes are found where they were made."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -8,9 +9,10 @@ from peft import LoraConfig, get_peft_model
 from test_report import OUTCOME, some_run
 
 from rftkit.analysis import weight_change as change
-from rftkit.analysis.weight_change import mean_changes, parameter_change
+from rftkit.analysis.weight_change import archived_changes, mean_changes, parameter_change, write_changes
 from rftkit.common.errors import UserError
 from rftkit.models import load
+from rftkit.report.tables import changes_table
 from rftkit.runs.folder import write_results
 from rftkit.runs.results import Training
 from rftkit.settings import Settings
@@ -62,3 +64,11 @@ def test_the_mean_is_over_one_run_of_each_base_model(monkeypatch):
     seeds = [some_run(model=f"nano-s-{seed % 2}", folder=10.0**seed, training=trained) for seed in range(5)]
     found = mean_changes({"sft": seeds, "cls_rl": [], "zero_shot": [replace(seeds[0], training=None)]})
     assert found == {"sft": {"visual": 0.0, "language": (1.0 + 10.0) / 2}}
+
+
+def test_changes_are_written_beside_runs_and_shown_in_per_cent(tmp_path):
+    path = write_changes({"sft+dpo": {"visual": 0.0, "language": 0.0123}}, tmp_path, "my/photos")
+    assert path == tmp_path / "weights-photos.json"
+    table = changes_table(json.loads(path.read_text()))
+    assert table.loc["SFT, loss on the answer, DPO, own wrong answers", "language"] == 1.23
+    assert archived_changes("nosuch") == {} and archived_changes("shapes")["cls_rl"]["visual"] == 0

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from rftkit.analysis.paper import paper_numbers
 from rftkit.common.errors import UserError
 from rftkit.common.statistics import holm, interval, resample, two_sided
-from rftkit.runs.collect import Methods, Sections, by_dose, model_names
+from rftkit.runs.collect import SMOKE, Methods, Sections, by_dose, model_names
 from rftkit.runs.folder import read_answers, same_tests
 from rftkit.runs.results import Run
 from rftkit.settings import METHODS, read_claims
@@ -83,9 +83,11 @@ def decide(methods: Methods) -> list[Comparison]:
     """A row for each primary comparison whose two methods have runs of the same start models and seeds.
 
     Accuracy is strict; an untrained model's run is paired with each of its seeds. `verdict` says whether the difference
-    is in the paper's direction; `paper` has its difference with Qwen2-VL-2B, if it has one.
+    is in the paper's direction; `paper` has its difference with Qwen2-VL-2B, if it has one. No row of smoke runs.
     """
     rows, verdicts = [], []
+    if any(run.profile == SMOKE for runs in methods.values() for run in runs):
+        return rows
     for claim in read_claims()["primary"]:
         measure = claim["measure"]
         if found := compared(claim, methods).get(measure):
@@ -96,6 +98,19 @@ def decide(methods: Methods) -> list[Comparison]:
             verdicts.append(("same direction", "opposite") if above else ("opposite", "same direction"))
     correct(rows, verdicts)
     return rows
+
+
+def without_runs(methods: Methods, decided: Sequence[Comparison]) -> list[str]:
+    """The primary comparisons of which only one method ran, or both with no start model and seed in common; and what
+    is missing for each."""
+    made, lines = {row.claim for row in decided}, []
+    for claim in read_claims()["primary"]:
+        sides = claim["first"], claim["second"]
+        lacking = [METHODS[side].title for side in sides if not methods.get(side)]
+        if claim["name"] not in made and len(lacking) < 2:
+            why = f"no runs of {lacking[0]}" if lacking else "no seed in common"
+            lines.append(f"{claim['name']} ({why})")
+    return lines
 
 
 def dose_rows(sections: Sections) -> list[Comparison]:

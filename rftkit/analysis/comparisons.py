@@ -8,7 +8,7 @@ from typing import Any
 
 from rftkit.analysis.claims import Comparison, Difference, compared, correct, paper_difference
 from rftkit.analysis.paper import paper_size_difference
-from rftkit.runs.collect import Section, Sections, families, model_names, recipe_of
+from rftkit.runs.collect import Section, Sections, families, model_names, recipe_of, that_decide
 from rftkit.settings import METHODS, read_claims
 from rftkit.tasks.drawn.scenes import LEVELS, kind_of, level_of
 from rftkit.tasks.registry import DRAWN
@@ -23,7 +23,7 @@ def set_rows(sections: Sections) -> dict[str, list[Comparison]]:
     names, tables = model_names(sections), {}
     for comparison in read_claims()["sets"]["comparisons"]:
         rows = []
-        for section, methods in families(sections).items():
+        for section, methods in families(that_decide(sections)).items():
             if found := compared(comparison, methods):
                 *parts, overall = found
                 row = _row(section, names, found[overall], comparison["name"])
@@ -99,7 +99,8 @@ def _by_size(sections: Sections, comparison: dict[str, Any]) -> list[dict[int, t
     bases = set(read_claims()["design"]["bases"])
     found: dict = defaultdict(dict)
     # The design's start models last: they stand for their size, whatever else was made by their recipe.
-    for section, methods in sorted(families(sections).items(), key=lambda item: set(item[0].models) <= bases):
+    together = families(that_decide(sections))
+    for section, methods in sorted(together.items(), key=lambda item: set(item[0].models) <= bases):
         made = recipe_of(section.models[0]) or {}
         if "parameters" in made and (differences := compared(comparison, methods)):
             recipe = json.dumps({key: value for key, value in made.items() if key not in ("size", "parameters")})

@@ -8,6 +8,7 @@ import pandas as pd
 
 from rftkit.analysis.claims import Comparison, Interval, compared
 from rftkit.analysis.methods import measured
+from rftkit.common.statistics import harmonic_mean
 from rftkit.runs.collect import Methods
 from rftkit.runs.folder import answers_of
 from rftkit.runs.results import Run
@@ -50,8 +51,8 @@ def control_differences(methods: Methods) -> list[Comparison]:
     start models and seeds."""
     rows = []
     for label, runs in methods.items():
-        minus_itself = {"first": label, "second": runs[0].method} if runs and runs[0].control else {}
-        if minus_itself and (found := compared(minus_itself, methods)):
+        as_written = bool(runs and runs[0].control and not runs[0].changed)
+        if as_written and (found := compared({"first": label, "second": runs[0].method}, methods)):
             *_, measure = found
             beside = {measure: difference.interval for measure, difference in found.items()}
             rows.append(Comparison.of(found[measure], claim=label, measure=measure, beside=beside))
@@ -142,3 +143,18 @@ def selection_points(table: pd.DataFrame, rule: str = "strict") -> pd.DataFrame:
     halves = table.pivot(index=place, columns="half", values=rule)
     kl = table[table["half"] == "base"].set_index(place)["kl"]
     return halves.assign(kl=kl).reset_index()
+
+
+def best_points(points: pd.DataFrame) -> pd.DataFrame:
+    """Of each method the trained point (`selection_points`) with the highest H, if one could look at new classes."""
+    trained = points[points["step"] > 0]
+    h = [harmonic_mean(*pair) for pair in zip(trained["base"], trained["new"], strict=True)]
+    with_h = trained.assign(H=h)
+    return with_h.loc[with_h.groupby("method", sort=False)["H"].idxmax()]
+
+
+def distance_and_forgetting(points: pd.DataFrame) -> pd.Series:
+    """The rank correlation of KL and accuracy on new classes over each method's trained points (-1..1)."""
+    trained = points[points["step"] > 0]
+    found = {m: part["kl"].rank().corr(part["new"].rank()) for m, part in trained.groupby("method", sort=False)}
+    return pd.Series(found, name="rank correlation of KL and new").rename_axis("method")

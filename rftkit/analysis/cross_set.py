@@ -11,13 +11,18 @@ from statistics import fmean
 import pandas as pd
 from tqdm.auto import tqdm
 
+from rftkit.analysis.paper import paper_gains
+from rftkit.common.paths import LOGS
 from rftkit.evaluate import answer_rows, asked_parts
 from rftkit.run import generation_options, load_run
+from rftkit.runs.collect import Methods
 from rftkit.runs.folder import read_settings
 from rftkit.runs.results import Run
 from rftkit.settings import METHODS, Settings, room_for_thoughts
 from rftkit.tasks.example import Example
-from rftkit.tasks.registry import open_set
+from rftkit.tasks.registry import bundled_sets, open_set
+
+RL = ("cls_rl", "no_thinking_rl")  # methods whose matrices are shown: with thinking, and without
 
 
 def gains(runs: Sequence[Run], sets: Sequence[str], items: int) -> pd.DataFrame:
@@ -80,3 +85,39 @@ def _accuracies(settings: Settings, tests: dict[str, list[list[Example]]], run: 
         right = iter([row[data.rule] for row in answers])
         found[name] = fmean(fmean(islice(right, len(part))) for part in parts)
     return pd.Series(found)
+
+
+def matrices(results: dict[str, Methods], items: int, model: str | None) -> dict[str, pd.DataFrame]:
+    """`gains` of RL with and without thinking in points of per cent, by the method's title; none without items or runs.
+
+    Of each set that was trained on the first three runs. Written beside them (`write_matrix`).
+
+    Args:
+        results: the runs of each set by method.
+        items: test items a part, at most.
+        model: what all runs start from, if it is not the profile's.
+    """
+    found = {}
+    for method in RL if items else ():
+        runs = [run for methods in results.values() for run in methods.get(method, [])[:3]]
+        if runs:
+            table = gains(runs, list(bundled_sets()), items)
+            write_matrix(table, runs, Path(model or "bases").name, list(results))
+            found[METHODS[method].title] = 100 * table
+    return found
+
+
+def archived_matrices() -> dict[str, pd.DataFrame]:
+    """The matrices of the archived study in points of per cent, by the method's title."""
+    return {METHODS[name].title: pd.read_csv(LOGS / "sets" / f"matrix-{name}.csv", index_col=0) for name in RL}
+
+
+def paper_matrices() -> dict[str, pd.DataFrame]:
+    """The paper's matrices in points of per cent, by the method's title."""
+    return {METHODS[name].title: paper_gains(name) for name in RL}
+
+
+def with_difference(by_method: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The matrices of RL with and without thinking, and the second minus the first."""
+    thinking, without = by_method.values()
+    return by_method | {"without minus with": without - thinking}

@@ -20,7 +20,7 @@ from rftkit.tasks.example import TASK_RULES
 class MethodRow:
     """A method's runs together; shares are 0-1, by part."""
 
-    label: str  # METHOD, or METHOD+CONTROL
+    label: str  # `Run.label`
     title: str
     runs: list[Pair]
     accuracy: dict[str, dict[str, Interval]]  # by rule, the one of training first, and part, `h` and `mean` among them
@@ -55,7 +55,7 @@ def _row(runs: list[Run]) -> MethodRow:
         passed={part: measured(runs, part, "pass@8", first.mode) for part in first.parts},
         tokens=float(np.mean([run.completion_length for run in runs])),
         seconds=float(np.mean(trained)) if trained else 0.0,
-        paper={} if first.control else paper_numbers(first.task, first.protocol, METHODS[first.method].paper),
+        paper=paper_numbers(first.task, first.protocol, METHODS[first.method].paper) if first.as_written else {},
         paper_sets=paper_sets(first.task, first.protocol),
     )
 
@@ -68,7 +68,9 @@ def measured(runs: list[Run], part: str, measure: str, mode: str) -> float | Non
 
 
 def title_of(label: str) -> str:
-    """The title of METHOD, or of METHOD+CONTROL."""
-    method, _, control = label.partition("+")
+    """The title of METHOD, or of METHOD+CONTROL, and behind it what else was changed (`Run.label`)."""
+    made, *changed = label.split(", ")
+    method, _, control = made.partition("+")
     controls = read_claims()["controls"]
-    return METHODS[method].title + (f", {controls.get(control, {}).get('title', control)}" if control else "")
+    also = [controls.get(control, {}).get("title", control)] if control else []
+    return ", ".join((METHODS[method].title, *also, *changed))

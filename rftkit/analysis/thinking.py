@@ -13,12 +13,14 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter
 
+from rftkit.analysis.methods import title_of
 from rftkit.common.errors import UserError
 from rftkit.evaluate import generate
-from rftkit.prompts import thought_of
+from rftkit.models import load_processor
+from rftkit.prompts import MODES, thought_of
 from rftkit.rewards import score
 from rftkit.run import generation_options, load_run, test_splits
-from rftkit.runs.collect import short_names
+from rftkit.runs.collect import Methods, short_names
 from rftkit.runs.folder import answers_of, read_settings, write_atomically
 from rftkit.runs.log import COMPLETIONS
 from rftkit.runs.results import Run
@@ -37,7 +39,7 @@ class Thoughts:
     thinks: float  # the share of Adaptive-Thinking's test answers with a thought
     emptied: float  # what emptying its thoughts does to a trained model's accuracy, the mean over start models
     at_odds: float | None  # accuracy of answers at odds with their thoughts minus that of all; None: there are none
-    tables: dict[str, list[dict[str, float | str | None]]]  # what the notebook shows, row by row
+    tables: dict[str, list[dict[str, int | float | str | None]]]  # what the notebook shows, row by row
 
 
 THOUGHTS = TypeAdapter(Thoughts)
@@ -212,3 +214,25 @@ def budget_curve(
         asked = (examples[name] for name in table["id"])
         found[budget] = fmean(right(text, e.answer, e.choices) for text, e in zip(texts, asked, strict=True))
     return pd.Series(found).rename_axis("tokens")
+
+
+def thinking_shares(runs: Sequence[Run]) -> pd.DataFrame:
+    """`thinking_share` of each run: a column a seed, by step."""
+    return pd.DataFrame({f"seed {run.seed}": thinking_share(run) for run in runs})
+
+
+def agreements(results: Methods, rule: str) -> pd.DataFrame:
+    """`agreement` of each method with thoughts that ran, by its title."""
+    with_thoughts = [runs for runs in results.values() if runs and MODES[runs[0].mode].tags]
+    found = {title_of(runs[0].label): agreement(runs, rule) for runs in with_thoughts}
+    return pd.concat(found, names=["method"]).droplevel(1)
+
+
+def budget_curves(results: Methods, rule: str, budgets: Sequence[int]) -> pd.DataFrame:
+    """`budget_curve` of each method that was trained: a column a title, by tokens. All have the same test items."""
+    trained = [runs for runs in results.values() if runs and runs[0].training]
+    settings = read_settings(trained[0][0].folder)
+    examples = {example.id: example for part in test_splits(settings).values() for example in part}
+    tokenizer = load_processor(settings.model).tokenizer
+    curves = {title_of(runs[0].label): budget_curve(runs, tokenizer, examples, rule, budgets) for runs in trained}
+    return pd.DataFrame(curves)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pandas as pd
 
 from rftkit.common.errors import UserError
+from rftkit.common.paths import LOGS
 from rftkit.models import load
 from rftkit.runs.collect import Methods
-from rftkit.runs.folder import read_results
+from rftkit.runs.folder import read_results, write_atomically
+from rftkit.tasks.registry import short_name
 
 PIECE = re.compile("mlp|attn|norm|ln_q")  # what a weight's name says it belongs to; ln_q is a norm
 
@@ -49,3 +52,16 @@ def mean_changes(methods: Methods) -> dict[str, dict[str, float]]:
         if first:
             found[name] = pd.DataFrame(map(parameter_change, first.values())).mean().to_dict()
     return found
+
+
+def write_changes(changes: dict[str, dict[str, float]], folder: Path, dataset: str) -> Path:
+    """Write `mean_changes` of a set into the folder of a profile's runs."""
+    path = folder / f"weights-{short_name(dataset)}.json"
+    write_atomically(path, json.dumps(changes, indent=1))
+    return path
+
+
+def archived_changes(dataset: str) -> dict[str, dict[str, float]]:
+    """`mean_changes` of archived runs on a set; none if there are none."""
+    path = LOGS / f"weights-{short_name(dataset)}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -15,22 +16,25 @@ from zlib import crc32
 
 import mistune
 from matplotlib.figure import Figure
+from mistune.toc import add_toc_hook, render_toc_ul
 from pandas import DataFrame
 
-from rftkit.analysis.claims import Comparison, decide, dose_rows
+from rftkit.analysis.claims import Comparison, decide, dose_rows, without_runs
 from rftkit.analysis.comparisons import kind_rows, set_rows, size_rows
 from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows
-from rftkit.analysis.methods import MethodRow, method_rows
+from rftkit.analysis.methods import MethodRow, method_rows, title_of
 from rftkit.analysis.paper_claims import claim_rows
 from rftkit.common.errors import UserError
+from rftkit.common.progress import ticking
 from rftkit.report import tables
 from rftkit.report.figures import accuracy_figure, claims_figure, dose_figure
 from rftkit.runs.archive import write_archive
-from rftkit.runs.collect import Methods, Sections, all_runs, families, is_headline, load_runs, model_names, others
+from rftkit.runs.collect import Methods, Sections, SetAside, all_runs, families, is_headline, model_names, sort_out
 from rftkit.runs.folder import write_atomically
 
 HEADING = "# rftkit report"
-NAMED = 10  # runs that are not counted
+Tell = Callable[[str], object]  # says what is being done
+NAMED = 10  # lines about runs that are not counted
 
 
 def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: Path | None = None) -> tuple[str, Path]:
@@ -38,33 +42,37 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
 
     Args:
         places: folders of runs, pooled: several people's seeds count as so many seeds.
-        out: where to write; None: into the folder of the runs, or the one that holds them all.
+        out: where to write; None: into the folder of the runs, or into `report` in the one that holds several.
         keep: a folder to archive these runs in (`rftkit.runs.archive`).
 
     Raises:
         UserError: of parts that could not be made, such as runs tested on different items, once the rest is written.
     """
     places = [places] if isinstance(places, Path) else list(places)
-    sections = load_runs(*places)
+    with ticking(desc="report: reading runs", bar_format="{desc} ({elapsed})", leave=False) as bar:
+        return _write(places, out, keep, lambda doing: bar.set_description_str(f"report: {doing}"))
+
+
+def _write(places: list[Path], out: Path | None, keep: Path | None, tell: Tell) -> tuple[str, Path]:
+    sections, aside = sort_out(*places)
     if keep:
         write_archive(all_runs(sections), keep)
-    folder = out or Path(os.path.commonpath([place.resolve() for place in places]))
+    folder = out or places[0]
+    if out is None and len(places) > 1:  # in a folder of its own, so that `class/*` never names the report's files
+        folder = Path(os.path.commonpath([place.resolve() for place in places])) / "report"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.md"
     if path.exists() and not path.read_bytes().startswith(HEADING.encode()):
         raise UserError(f"'{path}' is not a report's: move it, or name another --out")
-    parts, numbers, failed = _sections(sections, folder)
+    parts, numbers, failed = _sections(sections, folder, tell)
     for across in _across(places):
+        tell(across.title)
         try:
             parts += _compared(across, sections, folder)
         except UserError as error:
             failed.append(f"{across.title}: {error}")
-    count, folders = others(places, sections)
-    if count:
-        why = "older of the same model and seed, or of other settings or test items than most"
-        named = [f"- `{folder}`" for folder in folders[:NAMED]] + ["- ..."] * (len(folders) > NAMED)
-        parts += [f"Not counted (runs: {count}): {why}.", *named, ""]
-    text = "\n".join([*parts, *(f"**Not reported: {line}**\n" for line in failed)])
+    text = "\n".join([*parts, *_not_counted(aside), *(f"**Not reported: {line}**\n" for line in failed)])
+    tell("writing")
     whole = f"{HEADING}\n\n{tables.LEGEND}\n\n{text}"
     write_atomically(path, whole)
     write_atomically(path.with_suffix(".html"), as_html(whole, folder))
@@ -74,7 +82,22 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     return text, path
 
 
-def _sections(sections: Sections, folder: Path) -> tuple[list[str], dict[str, float], list[str]]:
+def _not_counted(aside: Sequence[SetAside]) -> list[str]:
+    """Which runs were set aside, and for which others."""
+    if not aside:
+        return []
+    methods = defaultdict(list)  # by where they are and why they are set aside
+    for one in aside:
+        run, other = one.run, one.instead
+        twice = f"seed {run.seed} from {Path(run.model).name}: `{other.source}` counts, not " if other else ""
+        why = "" if other else ": other settings or test items than most"
+        methods[f"- {twice}`{run.source}`{why}"].append(title_of(run.label))
+    lines = [f"{line} ({', '.join(dict.fromkeys(titles))})" for line, titles in methods.items()]
+    first = f"Not counted (runs: {len(aside)}). Of a seed one run counts: each person needs others"
+    return [f"{first} (`--first-seed`).", *lines[:NAMED], *["- ..."] * (len(lines) > NAMED), ""]
+
+
+def _sections(sections: Sections, folder: Path, tell: Tell) -> tuple[list[str], dict[str, float], list[str]]:
     """What is said of each section, the mean accuracies by PLACE/METHOD/RULE/PART, and what could not be made."""
     together, short = families(sections), model_names(sections)
     several = {section: methods for section, methods in together.items() if section not in sections}
@@ -82,8 +105,9 @@ def _sections(sections: Sections, folder: Path) -> tuple[list[str], dict[str, fl
     for section, methods in (several | sections).items():
         names = section.profile, section.dataset, ", ".join(short[model] for model in section.models)
         try:
+            tell(f"{names[1]}, {names[2]}: methods")
             rows = method_rows(methods)
-            parts += _section(names, methods, rows, is_headline(section, together), folder)
+            parts += _section(names, methods, rows, is_headline(section, together), folder, tell)
             for row in rows:
                 place = "/".join((*names, row.label))
                 for rule, by_part in row.accuracy.items():
@@ -152,23 +176,32 @@ def _table(rows: list, table: Callable, before: str = "", figure: str = "", afte
 
 
 def _section(
-    names: tuple[str, str, str], methods: Methods, rows: list[MethodRow], headline: bool, folder: Path
+    names: tuple[str, str, str], methods: Methods, rows: list[MethodRow], headline: bool, folder: Path, tell: Tell
 ) -> list[str]:
     """The tables of a section, named by profile, set and models; its figures go into the folder."""
     profile, dataset, models = names
     parts = [f"## {dataset}, {models}, profile {profile}\n"]
     # Controls stand beside their methods, if these ran.
-    if plain := [row for row in rows if "+" not in row.label or row.label.partition("+")[0] not in methods]:
+    plain = [row for row in rows if "+" not in row.label or row.label.partition("+")[0] not in methods]
+    if plain:
         figure = _figure(accuracy_figure(plain), dataset, folder, *names)
         parts += _table(plain, tables.methods_table, figure=figure)
-    if headline and (decided := decide(methods)):
+    tell(f"{dataset}, {models}: claims")
+    decided = decide(methods) if headline else []
+    if decided:
         figure = _figure(claims_figure(decided), "claims", folder, "claims", *names)
         parts += _table(decided, tables.claims_table, figure=figure)
+    if headline and (lacking := without_runs(methods, decided)):
+        parts.append(f"Not decided, for want of runs: {'; '.join(lacking)}.\n")
+    tell(f"{dataset}, {models}: controls")
     parts += _table(control_differences(methods), tables.controls_table, "Controls, minus the method itself:")
     if headline:
+        tell(f"{dataset}, {models}: claims with controls in place")
         title = "The claims with controls in place (*: of two trained methods one has it):"
         parts += _table(claims_with_controls(methods), tables.claims_with_controls_table, title)
-    return parts + _table(elicitation_rows(methods), tables.elicitation_table, "Elicited or learnt?")
+    tell(f"{dataset}, {models}: elicited or learnt")
+    parts += _table(elicitation_rows(methods), tables.elicitation_table, "Elicited or learnt?")
+    return parts + _table(plain, tables.long_methods_table, "All numbers of the first table:")
 
 
 def _figure(figure: Figure, title: str, folder: Path, *names: str) -> str:
@@ -181,8 +214,11 @@ def _figure(figure: Figure, title: str, folder: Path, *names: str) -> str:
 
 
 def as_html(text: str, folder: Path) -> str:
-    """A Markdown report as one HTML page, its figures inside."""
-    body = mistune.create_markdown(plugins=["table"])(text)
+    """A Markdown report as one HTML page, with a list of its parts, its figures inside."""
+    page = mistune.create_markdown(plugins=["table"])
+    add_toc_hook(page, min_level=2, max_level=3)
+    body, state = page.parse(text)
+    body = body.replace("</h1>", f"</h1>\n<nav>{render_toc_ul(state.env['toc_items'])}</nav>", 1)
 
     def inside(found: re.Match) -> str:
         return f'src="data:image/png;base64,{b64encode((folder / found[1]).read_bytes()).decode()}"'

@@ -60,10 +60,33 @@ def _named(measure: str) -> str:
 
 
 def methods_table(rows: list[MethodRow]) -> pd.DataFrame:
-    """A method a row: accuracy by rule and part, what it knows, what it took, and the paper's accuracy."""
+    """A method a row, at most eight columns: accuracy by the rule of training, what it knows and took, and the paper's.
+
+    Intervals are in the figure; these, other rules and pass@8 in `long_methods_table`.
+    """
+    rule, *_ = rows[0].accuracy
     parts = list(rows[0].likelihood)
+    shown = [[part] for part in parts] if len(parts) < 3 else [parts]  # levels share a column
+    shown += [[part] for part in rows[0].accuracy[rule] if part not in parts]  # H, or the mean
     columns = max((list(row.paper) for row in rows), key=len)
     averaged = f", mean of {rows[0].paper_sets} sets:" if rows[0].paper_sets else ""
+    table = []
+    for row in rows:
+        cells = {"method": row.title, "seeds": _counted(row.runs)}
+        for some in shown:
+            cells[" / ".join(map(_named, some))] = _shares(row.accuracy[rule][part][0] for part in some)
+        cells[f"knows {' / '.join(parts)}"] = _shares(row.likelihood.get(part) for part in parts)
+        cells["tokens / training s"] = f"{row.tokens:.1f} / {row.seconds:.0f}"
+        if columns:
+            numbers = [f"{row.paper[column]:.1f}" for column in columns if column in row.paper]
+            cells[f"paper{averaged} {' / '.join(columns)}"] = " / ".join(numbers)
+        table.append(cells)
+    return pd.DataFrame(table)
+
+
+def long_methods_table(rows: list[MethodRow]) -> pd.DataFrame:
+    """A method a row: accuracy by rule and part with intervals, what it knows, pass@8, what it took."""
+    parts = list(rows[0].likelihood)
     table = []
     for row in rows:
         cells = {"method": row.title, "seeds": _counted(row.runs)}
@@ -71,12 +94,25 @@ def methods_table(rows: list[MethodRow]) -> pd.DataFrame:
             cells |= {f"{rule} {_named(part)}": _percent(cell) for part, cell in by_part.items()}
         cells |= {f"knows {part}": _percent(row.likelihood.get(part)) for part in parts}
         cells[f"pass@8 {' / '.join(parts)}"] = _shares(row.passed.get(part) for part in parts)
-        cells |= {"tokens": f"{row.tokens:.1f}", "train s": f"{row.seconds:.0f}"}
-        if columns:
-            numbers = [f"{row.paper[column]:.1f}" for column in columns if column in row.paper]
-            cells[f"paper{averaged} {' / '.join(columns)}"] = " / ".join(numbers)
+        cells |= {"tokens": f"{row.tokens:.1f}", "training s": f"{row.seconds:.0f}"}
         table.append(cells)
     return pd.DataFrame(table)
+
+
+def knows_table(rows: list[MethodRow]) -> pd.DataFrame:
+    """A method and part a row: how often the likeliest choice is right, and what is said (by the rule of training)."""
+    table = []
+    for row in rows:
+        rule, *_ = row.accuracy
+        for part, knows in row.likelihood.items():
+            says = _percent(row.accuracy[rule][part][0])
+            table.append({"method": row.title, "part": part, "knows": _percent(knows), "says": says})
+    return pd.DataFrame(table)
+
+
+def changes_table(changes: dict[str, dict[str, float]]) -> pd.DataFrame:
+    """A method a row, a column a part of the model (`weight_change.mean_changes`), in per cent."""
+    return (100 * pd.DataFrame(changes).rename(columns=title_of).T).round(2)
 
 
 def _table(rows: Sequence[Any], columns: dict[str, Callable[[Any], str]]) -> pd.DataFrame:
@@ -217,12 +253,13 @@ def elicitation_table(rows: list[Elicitation]) -> pd.DataFrame:
     return _table(rows, columns)
 
 
-LEGEND = """Accuracy in per cent on test items, each method in its own mode. Intervals: 95 %, bootstrap over seeds and
+LEGEND = """Accuracy in per cent on test items, each method in its own mode, by the rule it was trained with unless a
+column names another. Intervals (in the figures, and in the tables of all numbers): 95 %, bootstrap over seeds and
 items, items clustered by the drawing they were made from; Wilson's over the drawings where all are right or all wrong.
 *strict*: the tag content (or the whole completion) equals the label. *lenient*: the paper's evaluation, the label
 occurs in the answer. *choice_letter*: the choice by its letter or text. *math*: one number, equal by value. *mean*: of
 a task's parts. *knows*: accuracy by likelihood over the choices, whatever the model says. *pass@8*: any of eight
-samples is right by the rule that was trained on. *tokens*: mean completion length. *paper*: Qwen2-VL-2B on the paper's
-own sets (arXiv 2503.16188; classification: mean of eleven or five, lenient rule): the toy's numbers stand beside them,
-they do not estimate them. Claims are decided by the paired difference, by the rule in data/claims.yaml; *smallest
-visible*: what this design would see in four of five repetitions, in points."""
+samples is right by the rule that was trained on. *tokens*: mean completion length. *training s*: seconds. *paper*:
+Qwen2-VL-2B on the paper's own sets (arXiv 2503.16188; classification: mean of eleven or five, lenient rule): the toy's
+numbers stand beside them, they do not estimate them. Claims are decided by the paired difference, by the rule in
+data/claims.yaml; *smallest visible*: what this design would see in four of five repetitions, in points."""

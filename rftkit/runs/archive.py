@@ -75,4 +75,5 @@ def read_archive(place: Path) -> list[Run]:
     """The runs of an archive with their answers; UserError if it is truncated or altered."""
     runs = archived_runs(place)
     by_run = pd.read_parquet(place / ANSWERS).groupby("run")
-    return [replace(runs[n], answers=part.drop(columns="run").dropna(axis=1, how="all")) for n, part in by_run]
+    answers = {number: part.drop(columns="run").dropna(axis=1, how="all") for number, part in by_run}
+    return [replace(runs[number], answers=of, source=place) for number, of in answers.items()]

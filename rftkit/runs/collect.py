@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rftkit.common.errors import UserError
-from rftkit.common.paths import model_folder
-from rftkit.runs.archive import archived_runs, is_archive, read_archive
+from rftkit.common.paths import KEPT, model_folder
+from rftkit.runs.archive import is_archive, read_archive
+from rftkit.runs.changed import as_set
 from rftkit.runs.folder import PREDICTIONS, RESULTS, complete_runs, data_title, read_results
 from rftkit.runs.results import Run
 from rftkit.settings import read_claims
@@ -23,6 +25,7 @@ PROTOCOL_TITLES = {
     "few_shot": ", few-shot",
     "open_set": ", few-shot without choices",
 }
+SMOKE = "smoke"  # a profile whose numbers mean nothing, so that its runs decide nothing
 
 
 class Section(NamedTuple):
@@ -33,28 +36,48 @@ class Section(NamedTuple):
     models: tuple[str, ...]
 
 
-Methods = dict[str, list[Run]]  # by METHOD, or METHOD+CONTROL
+Methods = dict[str, list[Run]]  # by `Run.label`
 Sections = dict[Section, Methods]
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A complete run that does not count, and the run with its start model and seed that counts in its place."""
+
+    run: Run
+    instead: Run | None  # None: it has other settings or test items than most
 
 
 def load_runs(*places: Path) -> Sections:
     """Complete runs under some folders, by section and method; those of an archive have their answers with them.
 
-    Of a method's runs on a set those count that have the settings most of them have, and the test items. Of runs with
-    the same seed the newest counts, or if both are archived that of the archive named first. Those of a selection
-    never do. Runs archived before they said so count as usual ones.
+    A run with other settings than its profile's is a method of its own (`Run.label`). Of a method's runs on a set those
+    count that have the settings most of them have (where a profile is not known), and the test items. Of runs with the
+    same seed the newest counts, or if both are archived that of the archive named first. Those of a selection never do.
     """
+    return sort_out(*places)[0]
+
+
+def sort_out(*places: Path) -> tuple[Sections, list[SetAside]]:
+    """`load_runs`, and the runs that do not count."""
     for place in places:
         if not place.is_dir():
             raise UserError(f"no folder '{place}': give the --out of a study")
-    dated = [found for place in reversed(places) for found in _runs_under(place)]
-    runs = [run for _, run in sorted(dated, key=lambda found: found[0])]
-    by_method = _grouped(runs, lambda run: (run.profile, _section_of(run).dataset, run.label))
-    sections = by_section(run for _, runs in sorted(by_method.items()) for run in _that_count(runs))
-    if not sections:
+    dated = {}
+    for place in reversed(places):
+        dated |= {name: found for name, found in _runs_under(place)}  # one place may lie within another
+    runs = [run for _, run in sorted(dated.values(), key=lambda found: found[0])]
+    counted, aside = [], []
+    for _, of_method in sorted(_grouped(runs, lambda run: (run.profile, _section_of(run).dataset, run.label)).items()):
+        count = _that_count(of_method)
+        counted += count.values()
+        counts = {id(run) for run in count.values()}
+        left = [run for run in of_method if id(run) not in counts]
+        aside += [SetAside(run, count.get(run.pair)) for run in left]
+    if not counted:
         named = ", ".join(f"'{place}'" for place in places)
         raise UserError(f"no complete runs under {named}: start rftkit study or rftkit run first")
-    return sections
+    return by_section(counted), aside
 
 
 def by_section(runs: Iterable[Run]) -> Sections:
@@ -63,8 +86,14 @@ def by_section(runs: Iterable[Run]) -> Sections:
     return {section: _by_method(found[section]) for section in sorted(found)}
 
 
-def all_runs(sections: Sections) -> list[Run]:
-    """The runs of all sections and methods, in their order."""
+def archived_methods(dataset: str) -> Methods:
+    """The runs of the archived study on a set, by method; none if it has none there."""
+    found = families(load_runs(KEPT)).items()
+    return next((methods for section, methods in found if section.dataset == dataset), {})
+
+
+def all_runs(sections: Mapping[Any, Methods]) -> list[Run]:
+    """The runs of all sections (or sets) and methods, in their order."""
     return [run for methods in sections.values() for runs in methods.values() for run in runs]
 
 
@@ -84,32 +113,40 @@ def _section_of(run: Run) -> Section:
     return Section(run.profile, dataset, (run.model,))
 
 
-def _that_count(runs: list[Run]) -> list[Run]:
+def _that_count(runs: list[Run]) -> dict[tuple[str, int], Run]:
     """Of a method's runs on a set, oldest first, those that `load_runs` counts, by start model and seed."""
-    usual = _as_most(_as_most(runs, "kind_sha256"), "tests_sha256")
+    usual = _as_most(_as_most(runs, _kind), attrgetter("tests_sha256"))
     newest = {run.pair: run for run in sorted(usual, key=lambda run: run.kind_sha256 is not None)}
-    return [newest[pair] for pair in sorted(newest)]
+    return {pair: newest[pair] for pair in sorted(newest)}
 
 
-def _as_most(runs: list[Run], name: str) -> list[Run]:
-    """The runs, oldest first, whose value of `name` most models and seeds have, or none; of equals the later begun."""
-    said = _grouped(runs, attrgetter(name))
+def _kind(run: Run) -> str | None:
+    """What runs share that may be pooled; None of runs archived before they said so, which count as usual ones."""
+    return run.kind_sha256 if run.changed is None else run.changed
+
+
+def _as_most(runs: list[Run], of: Callable[[Run], Any]) -> list[Run]:
+    """The runs, oldest first, for which `of` is what it is for most models and seeds, or None; of equals the later."""
+    said = _grouped(runs, of)
     known = [value for value in reversed(said) if value is not None]
     usual = max(known, key=lambda value: len({run.pair for run in said[value]}), default=None)
-    return [run for run in runs if getattr(run, name) in (None, usual)]
+    return [run for run in runs if of(run) in (None, usual)]
 
 
-def _runs_under(place: Path) -> list[tuple[float, Run]]:
-    """Complete runs, each with its time; all others are newer than what is archived, whenever that was copied."""
+def _runs_under(place: Path) -> list[tuple[Any, tuple[float, Run]]]:
+    """Complete runs by what tells them apart, each with its time; all others are newer than what is archived, whenever
+    that was copied."""
     if is_archive(place):
-        return [(0.0, run) for run in read_archive(place)]
-    return [((folder / RESULTS).stat().st_mtime, read_results(folder)) for folder in _folders_under(place)]
-
-
-def _folders_under(place: Path) -> list[Path]:
-    """Folders of complete runs, but for those of a selection."""
+        archived = enumerate(map(as_set, read_archive(place)))
+        return [((place.resolve(), number), (0.0, run)) for number, run in archived]
     folders = [folder for folder in complete_runs(place) if (folder / PREDICTIONS).exists()]
-    return [folder for folder in folders if "selection" not in folder.relative_to(place).parts]
+    trained = [folder for folder in folders if "selection" not in folder.relative_to(place).parts]
+    return [(f.resolve(), ((f / RESULTS).stat().st_mtime, as_set(read_results(f)))) for f in trained]
+
+
+def that_decide(sections: Sections) -> Sections:
+    """Sections but for those of smoke runs."""
+    return {section: methods for section, methods in sections.items() if section.profile != SMOKE}
 
 
 def families(sections: Sections) -> Sections:
@@ -196,14 +233,3 @@ def short_names(models: Iterable[str]) -> dict[str, str]:
 def model_names(sections: Sections) -> dict[str, str]:
     """`short_names` of all start models."""
     return short_names(run.model for run in all_runs(sections))
-
-
-def others(places: Sequence[Path], sections: Sections) -> tuple[int, list[Path]]:
-    """How many complete runs under some folders do not count (`load_runs`), and the folders of those not archived."""
-    counted = all_runs(sections)
-    archives = {place.resolve() for place in places if is_archive(place)}
-    every = [folder for place in places if not is_archive(place) for folder in _folders_under(place)]
-    folders = {folder.resolve(): folder for folder in every}  # one place may lie within another
-    count = sum(len(archived_runs(place)) for place in archives) + len(folders) - len(counted)
-    shown = {run.folder.resolve() for run in counted if run.folder}
-    return count, [folder for place, folder in folders.items() if place not in shown]

@@ -108,7 +108,7 @@ def read_results(folder: Path) -> Run:
         found = RUN.validate_json(path.read_bytes(), strict=True)
     except ValueError as error:
         raise UserError(f"'{path}' is not what a run writes: remove it and start the run again") from error
-    return replace(found, folder=folder)
+    return replace(found, folder=folder, source=folder)
 
 
 def read_predictions(folder: Path, *rules: str) -> pd.DataFrame:

@@ -72,9 +72,9 @@ class RunLog(TrainerCallback):
         self.rows = [row for row in _read(self.folder / METRICS) if row["step"] <= done]
         self.rollouts = [row for row in _read(self.folder / COMPLETIONS) if row["step"] <= done]
         self.points = [row for row in _read(self.folder / CURVE) if row["step"] <= done]
+        self.bar = tqdm(total=state.max_steps, initial=done, desc=self.title, leave=True)
         if self.curve and not self.points:
             self.points += self.curve(0)
-        self.bar = tqdm(total=state.max_steps, initial=done, desc=self.title, leave=True)
         self.clock = time.perf_counter()
 
     def on_log(self, args, state, control, logs=None, **kwargs):

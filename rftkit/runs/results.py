@@ -76,14 +76,22 @@ class Run:
     kind_sha256: str | None = None  # runs with the same can be pooled
     data_sha256: str
     tests_sha256: str | None = None
-    # Not in the file: where its answers are.
+    changed: str | None = None  # settings other than its profile's, in words (`runs.changed`); None: not known
+    # Not in the file: where its answers are, and the folder or archive that it was read from.
     folder: Annotated[Path | None, Field(exclude=True)] = None
+    source: Annotated[Path | None, Field(exclude=True)] = None
     answers: Annotated[Any, Field(exclude=True)] = None  # of an archived run
 
     @property
     def label(self) -> str:
-        """Its method, with a control METHOD+CONTROL."""
-        return f"{self.method}+{self.control}" if self.control else self.method
+        """Its method, with a control METHOD+CONTROL; what else was changed stands behind it: `cls_rl, 10 steps`."""
+        label = f"{self.method}+{self.control}" if self.control else self.method
+        return f"{label}, {self.changed}" if self.changed else label
+
+    @property
+    def as_written(self) -> bool:
+        """Whether it is its method as the profile has it."""
+        return not self.control and not self.changed
 
     @property
     def pair(self) -> tuple[str, int]:

@@ -128,9 +128,11 @@ def _series(parts: Iterable[Part]) -> dict[str, set[Path]]:
 
 
 def _announce(parts: Iterable[Part], names: bool) -> None:
+    told: set[Path] = set()  # notebooks share runs
     for part in parts:
-        missing = part.missing()
-        rest = "complete" if part.executed.exists() else "runs complete, notebook to execute"
+        missing = [folder for folder in part.missing() if folder not in told]
+        told.update(missing)
+        rest = "complete" if part.executed.exists() else "no other runs to do, notebook to execute"
         print(f"{part.chapter.title}: {f'{len(missing)} runs to do' if missing else rest}")
         if names:
             print("".join(f"  {folder.name}\n" for folder in missing), end="")

@@ -73,9 +73,9 @@ LARGER = read_claims()["size"]  # a model beside those of the design: its sets a
 HEADLINE = ("01", "02", "03", "04")  # the study if no notebooks are named
 CHAPTERS = (
     Chapter("01_sft_baseline", ("zero_shot", "sft", "sft_all")),
-    Chapter("02_cls_rl", ("cls_rl",)),
-    Chapter("03_no_thinking_rl", ("no_thinking_rl",)),
-    Chapter("04_think_after_answer", ("think_after_answer",)),
+    Chapter("02_cls_rl", ("zero_shot", "cls_rl")),  # without what was before, no claim that it learns
+    Chapter("03_no_thinking_rl", ("zero_shot", "no_thinking_rl")),
+    Chapter("04_think_after_answer", ("zero_shot", "think_after_answer")),
     _sets(("math", "spatial", "puzzle", "shapes", "digits", "emoji", "flags", "textures"), SET_METHODS, 50),
     _sets(("shapes",), SET_METHODS, protocol="few_shot"),
     _sets(("shapes",), SET_METHODS, protocol="open_set", seeds=5),

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from rftkit.common.errors import UserError
 from rftkit.common.paths import NOTEBOOKS
 from rftkit.common.pool import attempt, end_children, pool
+from rftkit.common.progress import ticking
 from rftkit.models import quieten
 from rftkit.run import execute
 from rftkit.runs.folder import is_complete, read_results
@@ -52,7 +53,7 @@ def make_runs(
         minutes: after which a run is stopped.
     """
     waiting = set(todo)
-    with processes(jobs) as workers, tqdm(total=len(todo), desc="runs", disable=not todo) as bar:
+    with processes(jobs) as workers, ticking(total=len(todo), desc="runs", disable=not todo) as bar:
         futures = {workers.submit(attempt, make_run, todo[folder], out, minutes=minutes): folder for folder in todo}
         for future in as_completed(futures):
             folder = futures[future]
@@ -83,13 +84,14 @@ def _tell(title: str, folders: set[Path]) -> None:
 def execute_notebooks(parts: list[Part], jobs: int, minutes: float | None) -> list[Part]:
     """Execute notebooks whose runs are complete, and keep what they show beside these; return those that failed."""
     failed = []
-    with processes(jobs) as workers:
+    with processes(jobs) as workers, ticking(total=len(parts), desc="notebooks", disable=not parts) as bar:
         futures = {}
         for part in parts:
             job = (notebooks.execute, NOTEBOOKS / f"{part.chapter.notebook}.ipynb", part.parameters, part.executed)
             futures[workers.submit(attempt, *job, stop=end_children, minutes=minutes)] = part
         for future in as_completed(futures):
             part = futures[future]
+            bar.update()
             if problem := future.result():
                 failed.append(part)
                 tqdm.write(f"{part.chapter.title} failed{problem}", file=sys.stderr)

@@ -15,6 +15,7 @@ from rftkit.tasks.outside.splits import content, held_out
 from rftkit.tasks.outside.table_sets import Table
 
 FILES = {"train": "train.jsonl", "test": "test.jsonl"}
+OTHERS = (".json", ".csv", ".tsv")  # files that people have in place of JSON lines
 A_LINE = '{"image": "cat.jpg", "question": "What is it?", "answer": "cat"}'
 Line = tuple[int, Example | UserError]  # its number in its file, and what it holds or what is wrong with it
 
@@ -64,8 +65,15 @@ class JsonlFolder(Jsonl):
 
     @classmethod
     def named(cls, name: str) -> JsonlFolder | None:
-        """The folder that a name is the path of, if it is one with such files."""
-        return cls(Path(name)) if any((Path(name) / file).exists() for file in FILES.values()) else None
+        """The folder that a name is the path of, if it has such files; UserError if it has them in another form."""
+        folder = Path(name)
+        if any((folder / file).exists() for file in FILES.values()):
+            return cls(folder)
+        is_split = any((folder / split).is_dir() for split in FILES) or any(folder.glob("split_zhou_*.json"))
+        for other in [] if is_split else [folder / f"{split}{ending}" for split in FILES for ending in OTHERS]:
+            if other.is_file():
+                raise UserError(f"'{other}' must be {other.stem}.jsonl: write an example a line, such as {A_LINE}")
+        return None
 
     def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
         file = self.folder / FILES[self.stored(split)]
