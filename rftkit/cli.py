@@ -48,7 +48,7 @@ FLAGS = {
     "--jobs": {"type": int, "help": "processes at once, which share the cores (and have a GPU each)"},
     "--json": {"action": "store_true", "help": "print JSON, for programs"},
     "--keep": {"type": Path, "metavar": "DIR", "help": "keep these runs small in DIR; --runs DIR reads them"},
-    "--limit": {"type": int, "help": "at most this many items a part"},
+    "--limit": {"dest": "test_items", "type": int, "help": "as --test-items"},
     "--max-pixels": {"type": int, "help": "pixels an image is scaled down to"},
     "--max-tokens": {"type": int, "help": "longest completion; 64 without thinking, 1024 with"},
     "--min-pixels": {"type": int, "help": "pixels an image is scaled up to"},
@@ -59,6 +59,7 @@ FLAGS = {
     "--only": {"type": _names, "help": "numbers of notebooks, such as 03,04, or all; 01 to 04 if not given"},
     "--out": {"type": Path, "default": Path("runs"), "metavar": "DIR", "help": "where to write"},
     "--pairs": {"type": int, "default": 5, "help": "pairs of steps, one of each trainer"},
+    "--pictures": {"type": _names, "help": "such as 100,1000,10000: a run's start with so many to train on"},
     "--preset": {"default": "nano-m", "help": "nano-s, nano-m, cpu-100m, or 2b, 7b on a GPU"},
     "--profile": {"default": "nano", "help": "nano, smoke, gpu-2b, ... or the path of a YAML file"},
     "--quantize": {"action": "store_true", "help": "load the language model in NF4 (QLoRA)"},
@@ -72,6 +73,8 @@ FLAGS = {
     "--size": {"default": "s", "help": "s (under 2 M parameters) or m (under 8 M)"},
     "--split": {"help": "a part of a bundled set, such as base, new or all; its usual parts if not given"},
     "--start": {"metavar": "MODEL", "help": "teach it its manners alone: one made with --manner-steps 0"},
+    "--task": {"help": "what a JSONL set asks, if its lines do not say: classification, math, puzzle or spatial"},
+    "--test-items": {"type": int, "help": "test items a part, a plain sample; all (1,000 of a drawn set) if not given"},
     "--time-limit": {"type": float, "metavar": "MINUTES", "help": "stop a run, or a notebook, after so long"},
     "--tolerance": {"type": float, "default": 0.02, "help": "how much worse is no regression, 0-1"},
     "--vague": {"type": float, "default": 0.5, "help": "share of answers that are not as asked, 0-1"},
@@ -188,12 +191,13 @@ def report(runs: list[Path], out: Place, against: Place, tolerance: float, keep:
     return 1 if lines else 0
 
 
-def bench(json: bool, device: str | None, **options: Any) -> str:
+def bench(json: bool, device: str | None, pictures: tuple[str, ...] | None, **options: Any) -> str:
     from rftkit.models import pick_device
-    from rftkit.tools.bench.compare import as_text, bench
+    from rftkit.tools.bench import compare, first_step
 
-    report = bench(**options, device=device or pick_device(), progress=not json)
-    return dumps(report, indent=1) if json else as_text(report)
+    what, options = (first_step, {"pictures": pictures}) if pictures else (compare, options)
+    report = what.bench(**options, device=device or pick_device(), progress=not json)
+    return dumps(report, indent=1) if json else what.as_text(report)
 
 
 def diagnose(json: bool, mode: str | None, **options: Any) -> str:
@@ -212,10 +216,10 @@ def export(run: Path, to: Path, **options: Any) -> str:
     return f"{as_text(agreement, read_settings(run))}\n{to}"
 
 
-def check_set(name: str, root: str | None) -> int:
+def check_set(name: str, root: str | None, task: str | None) -> int:
     from rftkit.tools.check_data import check_set
 
-    text, problems = check_set(name, root)
+    text, problems = check_set(name, root, task)
     print(text, f"{len(problems)} problems found", sep="\n")
     for problem in problems:
         print(f"problem: {problem}", file=sys.stderr)
@@ -238,27 +242,26 @@ def _parser(asked: str = "") -> argparse.ArgumentParser:
     before = _add(top, "estimate", estimate, "memory and time of a run, before it", "--no-time --json")
     if asked in ("run", "estimate"):
         _add_settings(one_run if asked == "run" else before)
-    how = "--batch --max-tokens --quantize --device --json"
-    flags = f"--model --adapter --data --mode --scoring --split --limit --max-pixels --min-pixels {how}"
+    how = "--test-items --limit --batch --max-tokens --quantize --device --json"
+    flags = f"--model --adapter --data --task --mode --scoring --split --max-pixels --min-pixels {how}"
     text = "a model or adapter on any dataset the kit can read"
     _add(top, "evaluate", evaluate, text, flags, required=("model", "data"), quiet=True, mode="no_thinking")
-    flags = "--profile --only --seeds --first-seed --dataset --models --out --jobs --shard --time-limit --dry-run"
-    _add(top, "study", study, "notebooks x seeds through papermill, then the report", flags)
+    flags = "--profile --only --seeds --first-seed --dataset --models --test-items --out --jobs --shard --time-limit"
+    _add(top, "study", study, "notebooks x seeds through papermill, then the report", f"{flags} --dry-run")
     flags = "--runs --out --against --tolerance --keep"
     _add(top, "report", report, "tables and figures from run folders, beside the paper's", flags, out=None)
-    flags = "--preset --mode --group --pairs --quantize --device --json"
-    text = "speed and memory beside stock TRL: same work, one process"
+    flags = "--preset --mode --group --pairs --pictures --quantize --device --json"
+    text = "speed and memory beside stock TRL; with --pictures: of a run's start"
     _add(top, "bench", bench, text, flags, quiet=True, mode="no_thinking")
     text = "choose steps and learning rate on held-out base items"
     flags = "--profile --dataset --control --out"
     _add(top, "select", "rftkit.study.select:select", text, flags, quiet=True, dataset="shapes")
-    text = "how an untrained model answers: exact, prose, wrong"
-    _add(top, "diagnose", diagnose, text, f"model --data --mode --limit {how}", quiet=True, data="shapes", limit=200)
-    text = "a run's adapter merged into the unquantised base, in bf16"
-    _add(top, "export", export, text, "run to --check --device", quiet=True)
+    text, flags = "how an untrained model answers: exact, prose, wrong", f"model --data --task --mode {how}"
+    _add(top, "diagnose", diagnose, text, flags, quiet=True, data="shapes", test_items=200)
+    _add(top, "export", export, "a run's adapter merged into its base, in bf16", "run to --check --device", quiet=True)
     data = top.add_parser("data", help="sets of examples").add_subparsers(required=True, metavar="COMMAND")
     _add(data, "list", "rftkit.tools.check_data:list_sets", "the bundled sets, layouts for yours, the real ones")
-    _add(data, "check", check_set, "counts, classes, a few items and every problem of a set", "name --root")
+    _add(data, "check", check_set, "counts, classes, a few items and every problem of a set", "name --root --task")
     text = "published predictions (JSON) by our rules: where do they differ?"
     _add(top, "rescore", "rftkit.tools.rescore:rescore_file", text, "path --mode").epilog = PREDICTIONS
     nano = top.add_parser("nano", help="make the bundled models").add_subparsers(required=True, metavar="COMMAND")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,18 +11,19 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from rftkit.common.errors import within
 from rftkit.common.statistics import proportion
-from rftkit.models import load, scale_up
+from rftkit.models import check_adapter, load, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
 from rftkit.shared_prefix.generation import generate_forked, prefill
 from rftkit.shared_prefix.likelihood import log_probs_behind
 from rftkit.shared_prefix.merged_adapter import merged
 from rftkit.shared_prefix.vision import with_features
-from rftkit.tasks.example import Example, ExampleSet
-from rftkit.tasks.images import MAX_PIXELS, open_image
+from rftkit.tasks.example import Example, ExampleSet, tell_what_is_asked
+from rftkit.tasks.images import MAX_PIXELS, check_pictures, open_image, pixels_of
 from rftkit.tasks.registry import open_set
 
 PASS_SAMPLES = 8
+BATCH_PIXELS = 2**26  # of pictures that are open at once: 200 MB
 
 
 def evaluated_modes(own: str, trained: bool) -> list[str]:
@@ -56,6 +56,18 @@ def encode(
         add_special_tokens=False,
         return_tensors="pt",
     )
+
+
+def batches(examples: Sequence[Example], size: int, max_pixels: int | None = None) -> list[slice]:
+    """Batches of up to `size` examples whose pictures have up to `BATCH_PIXELS` together; or of one that has more."""
+    found, start, held = [], 0, 0
+    for place, example in enumerate(examples):
+        own = sum(pixels_of(image, max_pixels, example.id) for image in example.images)
+        if place > start and (place - start == size or held + own > BATCH_PIXELS):
+            found.append(slice(start, place))
+            start, held = place, 0
+        held += own
+    return [*found, slice(start, len(examples))] if examples else []
 
 
 class Answer(NamedTuple):
@@ -91,11 +103,11 @@ def generate(
     per, answers = max(samples, 1), []
     was_training = model.training
     model.eval()
-    starts = range(0, len(examples), batch_size)
+    places = batches(examples, batch_size, max_pixels)
     with merged(model):
-        for start in tqdm(starts, desc=progress, leave=False) if progress else starts:
-            part = examples[start : start + batch_size]
-            starts_with = None if begun is None else begun[start : start + batch_size]
+        for place in tqdm(places, desc=progress, leave=False) if progress else places:
+            part = examples[place]
+            starts_with = None if begun is None else begun[place]
             batch = encode(processor, part, mode, max_pixels, starts_with).to(model.device)
             ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
             vision = with_features(model, batch)
@@ -107,8 +119,8 @@ def generate(
             lengths = (ended.cumsum(1) - ended == 0).sum(1).tolist()  # up to and with the first end token
             texts = processor.tokenizer.batch_decode(completions, skip_special_tokens=True)
             texts = texts if begun is None else [starts_with[row // per] + text for row, text in enumerate(texts)]
-            for place, choice in enumerate(likeliest):
-                own = slice(place * per, (place + 1) * per)
+            for number, choice in enumerate(likeliest):
+                own = slice(number * per, (number + 1) * per)
                 ids_of = [row[:length] for row, length in zip(completions[own], lengths[own], strict=True)]
                 answers.append(Answer(texts[own], ids_of, choice))
     model.train(was_training)
@@ -175,21 +187,15 @@ def at_least_one(**options: int | None) -> None:
         within(f"--{name.replace('_', '-')}", value, 1, MAX_PIXELS)
 
 
-def asked_parts(data: ExampleSet, part: str | None = None, limit: int | None = None) -> dict[str, list[Example]]:
+def asked_parts(data: ExampleSet, part: str | None = None, test_items: int | None = None) -> dict[str, list[Example]]:
     """Test examples of a set by part.
 
     Args:
         part: such as `base`, `new` or `all` (None: the set's usual ones); tables and files have `test`.
-        limit: at most this many examples a part (None: `usual_items` of the set).
+        test_items: at most so many examples a part, a plain sample (None: `usual_items` of the set).
     """
-    parts = (part,) if part else data.parts("base_to_new")
-    found = {name: data.examples("test", name, limit or data.usual_items) for name in parts}
-    if limit is None and data.usual_items and not data.bundled:
-        there = {name: len(data.examples("test", name, 10**6)) for name in parts}
-        left_out = [f"{len(found[name])} of {n} ({name})" for name, n in there.items() if n > len(found[name])]
-        if left_out:
-            print(f"{data.spec}: test items asked: {', '.join(left_out)}; a larger --limit asks more", file=sys.stderr)
-    return found
+    parts = (part,) if part else data.parts(data.usual_protocol)
+    return {name: data.examples("test", name, test_items or data.usual_items) for name in parts}
 
 
 def evaluate_data(
@@ -197,10 +203,11 @@ def evaluate_data(
     data: str,
     *,
     adapter: str | None = None,
+    task: str | None = None,
     mode: str = "no_thinking",
     scoring: str | None = None,
     split: str | None = None,
-    limit: int | None = None,
+    test_items: int | None = None,
     batch: int = 64,
     max_tokens: int | None = None,
     max_pixels: int | None = None,
@@ -211,15 +218,17 @@ def evaluate_data(
 ) -> dict[str, Any]:
     """Greedy accuracy of a model on a set (`tasks.registry.open_set`), with a 95 % Wilson interval for each part.
 
-    `scoring` is the rule of the set's task if None. Names, numbers and data are checked before the
-    model is loaded, pictures when they are opened.
+    `scoring` is the rule of the set's task if None. Names, numbers, data and pictures are checked before all else.
     """
-    asked = open_set(data)
+    asked = open_set(data, task)
     scoring = scoring or asked.rule
     get_mode(mode), get_rule(scoring)
-    at_least_one(limit=limit, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels)
+    at_least_one(test_items=test_items, batch=batch, max_tokens=max_tokens, max_pixels=max_pixels)
     within("--min-pixels", min_pixels, 1, max_pixels or MAX_PIXELS)
-    splits = asked_parts(asked, split, limit)
+    check_adapter(adapter, model)
+    splits = asked_parts(asked, split, test_items)
+    whole = tell_what_is_asked(asked, splits, test_items, asked.usual_protocol)
+    check_pictures((example for part in splits.values() for example in part), whole=True)
     network, processor = load(model, adapter=adapter, quantize=quantize, device=device)
     scale_up(processor, min_pixels)
     tokens = max_tokens or (64 if mode == "no_thinking" else 1024)  # the paper's limit is 1024
@@ -236,7 +245,7 @@ def evaluate_data(
             batch_size=batch,
             progress=name if progress else None,
         )
-        head = {"split": name, "mode": mode, "scoring": scoring}
+        head = {"split": name, "mode": mode, "scoring": scoring, "of": whole.get(name)}
         report["eval"][name] = head | proportion(int(sum(row[scoring] for row in rows)), len(rows))
     return report
 
@@ -264,11 +273,10 @@ class BaseAnswers:
 
     @torch.no_grad()
     def _log_probs(self) -> torch.Tensor:
-        size, found, was_training = self.options["batch_size"], [], self.model.training
+        found, was_training, pixels = [], self.model.training, self.options.get("max_pixels")
         self.model.eval()
-        for start in range(0, len(self.examples), size):
-            part = slice(start, start + size)
-            batch = encode(self.processor, self.examples[part], self.mode, self.options.get("max_pixels"))
+        for part in batches(self.examples, self.options["batch_size"], pixels):
+            batch = encode(self.processor, self.examples[part], self.mode, pixels)
             batch = batch.to(self.model.device)
             ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
             cache = prefill(self.model, ids, mask, with_features(self.model, batch))

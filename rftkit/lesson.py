@@ -41,6 +41,7 @@ from rftkit.settings import METHODS, Settings, load_settings
 from rftkit.sft import Collator, sft_rows
 from rftkit.tasks.example import Example
 from rftkit.tasks.registry import open_set, short_name
+from rftkit.trainer import open_late
 
 # A group of completions of `fixed_example`, an arrow: right, right but not as asked, wrong, vague prose.
 STRAIGHT, VAGUE = "it has straight sides", "The picture shows an angular thing."
@@ -102,8 +103,9 @@ def completion_log_probs(model, processor, example: Example, mode: str, completi
 
 def loss_tokens(processor, example: Example, method: str) -> list[int]:
     """The tokens that carry the loss of `sft` or `sft_all` when it is trained on an example."""
-    row = sft_rows([example], METHODS[method].mode, None)[0]
-    labels = Collator(processor, completion_only_loss=method == "sft")([row])["labels"][0]
+    row = sft_rows([example], METHODS[method].mode)[0]
+    collate = open_late(Collator(processor, completion_only_loss=method == "sft"), [example], None)
+    labels = collate([row])["labels"][0]
     return labels[labels != -100].tolist()
 
 

@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -19,6 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from rftkit.common.adapters import adapter_errors, adapter_shapes, refuse_misfit
 from rftkit.common.errors import UserError, as_user_error, said
 from rftkit.common.hub import asked_once
 from rftkit.common.paths import BUNDLED, model_folder
@@ -121,9 +123,7 @@ def load(
         raise UserError(f"unknown device '{device}': choose one of cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no GPU that torch can use (see rftkit doctor): choose device cpu")
-    for file in ("adapter_config.json", "adapter_model.safetensors"):  # peft would look for them on the hub
-        if adapter is not None and not (Path(adapter) / file).is_file():
-            raise UserError(f"no adapter in '{adapter}': the folder has no {file}")
+    check_adapter(adapter, name)
     processor = load_processor(name)
     model, info = read(
         AutoModelForImageTextToText.from_pretrained,
@@ -144,18 +144,21 @@ def load(
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
     if adapter is not None:
-        model = _read_adapter(model, adapter)
+        with adapter_errors(adapter):
+            model = PeftModel.from_pretrained(model, adapter)
     return model.eval().requires_grad_(False), processor
 
 
-def _read_adapter(model: PreTrainedModel, adapter: str) -> PeftModel:
-    try:
-        return PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-        if isinstance(error, LookupError):
-            reason = f"its adapter_config.json lacks or has an unknown {reason}"
-        raise UserError(f"cannot put adapter '{adapter}' on this model: {reason}") from error
+def check_adapter(adapter: str | None, name: str) -> None:
+    """UserError if an adapter cannot be put on the model called `name`, from files and shapes: no weight is read."""
+    if adapter is not None:
+        shapes = adapter_shapes(adapter)
+        with torch.device("meta"):
+            refuse_misfit(adapter, shapes, read(_unloaded, name))
+
+
+def _unloaded(path: str) -> PreTrainedModel:
+    return AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path))
 
 
 def read(reader, name: str, **options):

@@ -11,7 +11,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.example import Example
+from rftkit.tasks.example import PLACE, Example
 
 # A completion is cut to this many characters before anything looks at it: no parser may be slow on hostile text.
 MAX_CHARACTERS = 16_384
@@ -79,9 +79,13 @@ def question_text(example: Example, mode: str) -> str:
 
 
 def conversation(example: Example, mode: str) -> list[dict[str, Any]]:
-    """One user turn, images first and then the text, no system message: TRL's conversational format."""
-    images = [{"type": "image"} for _ in example.images]
-    return [{"role": "user", "content": [*images, {"type": "text", "text": question_text(example, mode)}]}]
+    """One user turn, no system message: TRL's conversational format. Images without a place come before the text."""
+    image = {"type": "image"}
+    first, *rest = question_text(example, mode).split(PLACE, min(example.question.count(PLACE), len(example.images)))
+    content = [image] * (len(example.images) - len(rest)) + [{"type": "text", "text": first}]
+    for text in rest:
+        content += [image, {"type": "text", "text": text}]
+    return [{"role": "user", "content": [part for part in content if part.get("text") != ""]}]
 
 
 def target_completion(answer: str, mode: str) -> str:

@@ -22,11 +22,11 @@ from rftkit.evaluate import BaseAnswers, answer_rows, evaluated_modes, pass_at_s
 from rftkit.memory.peak_memory import advice, refuse_what_will_not_fit
 from rftkit.models import load, load_processor, pick_device, resolve, scale_up
 from rftkit.runs import folder as results
+from rftkit.runs.check import check_run, tell_of_data, tell_of_no_reward
 from rftkit.runs.fingerprint import fingerprint, sha256_examples, sha256_model
 from rftkit.runs.log import RunLog, training_summary
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
 from rftkit.sft import dpo_trainer, sft_trainer
-from rftkit.tasks.classification import tell_of_other_classes
 from rftkit.tasks.example import Example, ExampleSet
 from rftkit.trainer import CHECKPOINTS, grpo_trainer, last_checkpoint, train
 
@@ -39,7 +39,8 @@ def test_splits(settings: Settings) -> dict[str, list[Example]]:
     return load(settings.test_set, settings.test_items, settings.test_seed, settings.protocol).copy()
 
 
-def _tests(data: ExampleSet, items: int, seed: int, protocol: str) -> dict[str, list[Example]]:
+def _tests(data: ExampleSet, items: int | None, seed: int, protocol: str) -> dict[str, list[Example]]:
+    items = items or data.usual_items
     return {part: data.examples("test", part, items, seed, protocol) for part in data.parts(protocol)}
 
 
@@ -112,11 +113,11 @@ def _out_of_memory(settings: Settings, folder: Path, shots: list[Example]) -> Us
 
 def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row) -> None:
     began = time.perf_counter()
+    check_run(settings, tests, shots)
     refuse_what_will_not_fit(settings, shots or next(iter(tests.values())))
     if processes.is_main():
         results.write_config(folder, settings)
-        if settings.eval_dataset and METHODS[settings.method].trainer:
-            tell_of_other_classes(shots, next(iter(tests.values())))
+        whole = tell_of_data(settings, tests, shots)
     device = settings.device or pick_device()
     model, processor = load(settings.model, quantize=settings.quantize, device=device)
     scale_up(processor, settings.min_pixels)
@@ -129,9 +130,11 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     pd.DataFrame(rows).to_parquet(temporary, index=False)
     temporary.replace(folder / results.PREDICTIONS)
     content["tests_sha256"] = sha256_examples(example for part in tests.values() for example in part)
+    content["test_items"] = {part: {"asked": len(tests[part]), "of": count} for part, count in whole.items()}
     content["training"] = training_summary(folder)
     content["seconds"] = round(time.perf_counter() - began, 1)  # of the process that finished the run
     results.write_results(folder, settings, content, data_sha)
+    tell_of_no_reward(folder)
 
 
 def with_seeds(profile: str, method: str, seeds: Sequence[int], **overrides: Any) -> list[Settings]:

@@ -69,8 +69,8 @@ class Settings:
     shots_seed: Whole | None = Field(None, ge=0, le=SEEDS, description="of shots and choice lists; or the seed itself")
     test_seed: Whole = Field(0, ge=0, le=SEEDS, description="of the test items; keep it to compare runs")
     shots: Whole = Field(4, ge=1, le=MOST, description="classification: training images a class")
-    train_items: Whole = Field(512, ge=1, le=MOST, description="other tasks: training images in all")
-    test_items: Whole = Field(1000, ge=1, le=MOST, description="test images a half, or all if a set has fewer")
+    train_items: Whole = Field(512, ge=1, le=MOST, description="training items in all, where not by shots")
+    test_items: Whole | None = Field(None, ge=1, le=MOST, description="test items a part; if not given all, or 1,000")
     val_items: Whole = Field(200, ge=0, le=MOST, description="held-out base images, for curves and rftkit select")
     pass_items: Whole = Field(100, ge=0, le=MOST, description="test images a half for pass@8, eight samples each")
     scoring: Literal[tuple(RULES)] = Field("strict", description="rule of the reward and of the headline accuracy")
@@ -106,12 +106,12 @@ class Settings:
     @property
     def train_set(self) -> ExampleSet:
         """The set that is trained on."""
-        return open_set(self.dataset)
+        return open_set(self.dataset, self.task)
 
     @property
     def test_set(self) -> ExampleSet:
         """The set that is tested on: the one that is trained on, if no other is given."""
-        return open_set(self.eval_dataset or self.dataset)
+        return open_set(self.eval_dataset or self.dataset, self.task)
 
     def __post_init__(self) -> None:
         """ValueError on settings that do not go together."""
@@ -214,7 +214,7 @@ def study_seeds(profile: str) -> int:
     return _part(load_profile(profile), "study").get("seeds", 1)
 
 
-def _whose_turn(models: str | list[str], seed: int, profile: str) -> str:
+def whose_turn(models: str | list[str], seed: int, profile: str) -> str:
     """The model that a seed starts from: of a list the one whose turn it is, and a folder beside the profile first."""
     model = models[seed % len(models)] if isinstance(models, list) else models
     beside = model_folder(model, profile_path(profile).parent)
@@ -242,13 +242,16 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
     merged |= {"profile": name, "method": method} | given | sets
     if "steps" in given and "epochs" not in given:
         merged["epochs"] = None
+    tested = sets | {"dataset": sets["eval_dataset"] or sets["dataset"]}
+    if isinstance(merged.get("test_items"), dict):
+        merged["test_items"] = _for_set(merged["test_items"], tested)
     if isinstance(merged.get("epochs"), dict):
         merged["epochs"] = _for_set(merged["epochs"], merged)
         if merged["epochs"] is None:
             raise UserError(f"'epochs' of profile '{profile}' has no number for '{merged['dataset']}': add other: 10")
     if "model" not in given:
         models = _part({"model": Settings.model} | merged, "model")
-        merged["model"] = _whose_turn(models, settings_of({"seed": merged.get("seed", Settings.seed)}).seed, profile)
+        merged["model"] = whose_turn(models, settings_of({"seed": merged.get("seed", Settings.seed)}).seed, profile)
     settings = settings_of(merged)
     if problem := why_not(settings.train_set, settings.test_set, METHODS[method].trainer is not None):
         raise UserError(problem)
@@ -256,10 +259,11 @@ def load_settings(profile: str, method: str, **overrides: Any) -> Settings:
 
 
 def _for_set(parts: dict[str, Any], sets: dict[str, Any]) -> Any:
-    """A profile's part for a set: by its name (the authors' `eurosat-4shot-b2n` is `eurosat`), its task, or `other`."""
+    """A profile's part for a set: its name (of the authors' `dtd-4shot-b2n` `dtd`), its task, `bundled`, `other`."""
     name = short_name(sets["dataset"]).partition("-4shot-")[0]
     task = sets["task"] if sets["task"] != "classification" else "other"
-    return parts.get(name, parts.get(task, parts.get("other")))
+    usual = parts.get("bundled" if sets["dataset"] in bundled_sets() else "other", parts.get("other"))
+    return parts.get(name, parts.get(task, usual))
 
 
 def _of_sets(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -267,13 +271,10 @@ def _of_sets(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     asked = {name: given[name] for name in ("task", "dataset", "eval_dataset") if given.get(name) is not None}
     settings_of(asked)  # there is such a task, and the sets are texts
     task = asked.get("task")
-    trained = open_set(asked.get("dataset", Settings.dataset if task in (None, "classification") else task))
-    tested = open_set(asked["eval_dataset"]) if "eval_dataset" in asked else None
-    if task not in (None, trained.task):
-        raise UserError(f"dataset '{trained.name}' belongs to the task '{trained.task}', not '{task}'")
-    if tested and tested.task != trained.task:
-        raise UserError(f"eval_dataset '{tested.name}' belongs to the task '{tested.task}', not '{trained.task}'")
-    usual = {"scoring": trained.rule, "max_completion_tokens": room_for_thoughts(trained.task)}
+    trained = open_set(asked.get("dataset", Settings.dataset if task in (None, "classification") else task), task)
+    tested = open_set(asked["eval_dataset"], trained.task) if "eval_dataset" in asked else None
+    usual = {"scoring": trained.rule, "protocol": trained.usual_protocol}
+    usual["max_completion_tokens"] = room_for_thoughts(trained.task)
     return usual, {"task": trained.task, "dataset": trained.spec, "eval_dataset": tested and tested.spec}
 
 

@@ -52,10 +52,10 @@ class VisionOnceSFTTrainer(VisionOnce, SFTTrainer):
     """trl.SFTTrainer with each picture seen once."""
 
 
-def sft_rows(examples: Sequence[Example], mode: str, max_pixels: int | None) -> Dataset:
-    """TRL's prompt-completion columns with images."""
+def sft_rows(examples: Sequence[Example], mode: str) -> Dataset:
+    """TRL's prompt-completion columns with images, as in `training_rows`."""
     targets = [[{"role": "assistant", "content": target_completion(e.answer, mode)}] for e in examples]
-    rows = training_rows(examples, mode, max_pixels).remove_columns([*READ])
+    rows = training_rows(examples, mode).remove_columns([*READ])
     return rows.add_column("completion", targets)
 
 
@@ -84,7 +84,7 @@ def sft_trainer(
         max_length=None,
         train_sampling_strategy="sequential",
     )
-    rows = sft_rows(examples, mode, settings.max_pixels)
+    rows = sft_rows(examples, mode)
     trainer = VisionOnceSFTTrainer(
         model=model,
         args=arguments,
@@ -93,7 +93,7 @@ def sft_trainer(
         processing_class=processor,
         peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
     )
-    return attach(trainer, log)
+    return attach(trainer, log, examples, settings.max_pixels)
 
 
 class VisionOnceDPOTrainer(VisionOnce, DPOTrainer):
@@ -150,7 +150,7 @@ def dpo_trainer(
         max_length=None,
         train_sampling_strategy="sequential",
     )
-    rows = sft_rows(examples, METHODS[settings.method].mode, settings.max_pixels).rename_column("completion", "chosen")
+    rows = sft_rows(examples, METHODS[settings.method].mode).rename_column("completion", "chosen")
     rejected = rejected_answers(settings, model, processor, examples)
     rows = rows.add_column("rejected", [[{"role": "assistant", "content": text}] for text in rejected])
     trainer = VisionOnceDPOTrainer(
@@ -160,4 +160,4 @@ def dpo_trainer(
         processing_class=processor,
         peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
     )
-    return attach(trainer, log)
+    return attach(trainer, log, examples, settings.max_pixels)

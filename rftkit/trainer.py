@@ -16,13 +16,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
-from datasets import Image as ImageFeature
 from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, Trainer
 from transformers.trainer_utils import get_last_checkpoint
@@ -80,17 +81,33 @@ class RFTTrainer(SharedPrefixTrainer):
         return seconds
 
 
-def training_rows(examples: Sequence[Example], mode: str, max_pixels: int | None) -> Dataset:
+def training_rows(examples: Sequence[Example], mode: str) -> Dataset:
     """TRL's columns: prompt (conversation), images, and what the rewards read (`rewards.READ`).
 
-    A feature for the images keeps them compressed in the table; they are decoded when a row is read.
+    Images are numbers here, counted through all examples; `open_late` opens them.
     """
+    numbers = count()
     rows = {
         "prompt": [conversation(example, mode) for example in examples],
-        "images": [[open_image(image, max_pixels, e.id) for image in e.images] for e in examples],
+        "images": [[next(numbers) for _ in example.images] for example in examples],
         **{name: [getattr(example, name) for example in examples] for name in READ},
     }
-    return Dataset.from_dict(rows).cast_column("images", [ImageFeature()])
+    return Dataset.from_dict(rows)
+
+
+def open_late(collate: Callable, examples: Sequence[Example], max_pixels: int | None) -> Callable:
+    """A collator that first opens the pictures of a batch of `training_rows`, each once.
+
+    So start-up opens none of them, and memory holds those of a batch, however many there are to train on.
+    """
+    pictures = [(image, example.id) for example in examples for image in example.images]
+
+    def opened(rows: Sequence[dict[str, Any]]) -> Any:
+        numbers = dict.fromkeys(number for row in rows for number in row["images"])
+        images = {number: open_image(pictures[number][0], max_pixels, pictures[number][1]) for number in numbers}
+        return collate([row | {"images": [images[number] for number in row["images"]]} for row in rows])
+
+    return opened
 
 
 def common_arguments(settings: Settings, folder: Path) -> dict:
@@ -139,21 +156,20 @@ def grpo_trainer(
         raise UserError(
             f"{len(examples)} training examples are fewer than prompts_per_step {settings.prompts_per_step}"
         )
-    rows = training_rows(examples, mode, settings.max_pixels)
     trainer = RFTTrainer(
         model=model,
         reward_funcs=reward_functions(mode, settings.scoring, settings.reward, settings.seed),
         args=arguments,
-        train_dataset=rows.cast_column("images", [ImageFeature(decode=False)]),  # decoded once a group
+        train_dataset=training_rows(examples, mode),
         processing_class=processor,
         peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
     )
     trainer.share_prefix, trainer.negatives = settings.share_prefix, settings.negatives
-    return attach(trainer, log)
+    return attach(trainer, log, examples, settings.max_pixels)
 
 
-def attach(trainer: Trainer, log: RunLog) -> Trainer:
-    """Our step log in place of transformers' printing, and what is trained in fp32, whatever the method.
+def attach(trainer: Trainer, log: RunLog, examples: Sequence[Example], max_pixels: int | None) -> Trainer:
+    """Our step log in place of transformers' printing, what is trained in fp32, and pictures opened late.
 
     TRL casts the adapters of a quantised model to bf16, where a step of 1e-6 changes almost no weight.
     """
@@ -163,6 +179,7 @@ def attach(trainer: Trainer, log: RunLog) -> Trainer:
     trainer.remove_callback(PrinterCallback)
     log.trainer = trainer
     trainer.add_callback(log)
+    trainer.data_collator = open_late(trainer.data_collator, examples, max_pixels)
     return trainer
 
 

@@ -34,9 +34,9 @@ BAD_VALUES = [
     ({"image": "no\nsuch.png"}, "there is no image 'no\\nsuch.png'"),
     ({"image": "../outside.png"}, "points outside the data folder"),
     ({"image": "/etc/hostname"}, "points outside the data folder"),
-    ({"image": "link.png"}, "points outside the data folder"),
-    ({"image": "loop.png"}, "is not the name of a file"),
-    ({"image": "cat\0.png"}, "is not the name of a file"),
+    ({"image": "a/../../outside.png"}, "points outside the data folder"),
+    ({"image": "loop.png"}, "there is no image 'loop.png'"),
+    ({"image": "cat\0.png"}, "there is no image 'cat\\x00.png'"),
     ({"image": "c" * 5000}, "is not the name of a file"),
     ({"image": ["cat.png", "no.png"]}, "there is no image 'no.png'"),
     ({"image": []}, "'image' is an empty list"),
@@ -56,7 +56,10 @@ BAD_VALUES = [
     ({"answer": "c\nt"}, "answer 'c\\nt' is not among the choices"),
     ({"answer": "c" * 5000}, "is not among the choices"),
     ({"answer": " "}, "'answer' must be a text that is not empty"),
-    ({"answer": 3}, "'answer' must be a text"),
+    ({"answer": 3}, "'answer' must be a text that is not empty; write \"3\", not 3"),
+    ({"answer": None}, "'answer' must be a text that is not empty; it is null: give it, or leave the row out"),
+    ({"task": "math"}, "task 'math' where the set's is 'classification'"),
+    ({"task": "maths"}, "task 'maths' where the set's is 'classification' (there are classification, math, "),
     ({"question": ""}, "'question' must be a text that is not empty"),
     ({"question": "\ud800"}, "not valid JSON"),
     ({"question": "What <|image_pad|> is it?"}, "'<|image_pad|>' is a control token"),
@@ -67,8 +70,7 @@ BAD_VALUES = [
     ({"choices": "cat, dog"}, "'choices' must be a list of texts"),
     ({"choices": {"cat": 1}}, "'choices' must be a list of texts"),
     ({"choices": ["cat", 3]}, "'choices' must be a list of texts"),
-    ({"choices": ["cat", ""]}, "'choices' must be a list of texts"),
-    ({"choices": []}, "is not among the choices []"),
+    ({"choices": ["cow", ""]}, "answer 'cat' is not among the choices ['cow']"),
 ]
 
 # Second lines that are wrong as they stand.
@@ -90,6 +92,10 @@ BAD_FILES = [
     (b"\n \n", "holds no examples"),
     (bytes(range(256)), "is not UTF-8 text"),
     (json.dumps(ROW).encode("utf-16"), "is not UTF-8 text"),
+    (json.dumps([ROW, ROW]).encode(), "is one JSON list: write an example a line, such as {"),
+    (json.dumps([ROW, ROW], indent=1).encode(), "is one JSON list: write an example a line, such as {"),
+    (json.dumps({"data": [ROW]}, indent=1).encode(), "is one JSON object over several lines: write an example a line"),
+    (b"image,question,answer\ncat.png,What?,cat\n", "is not valid JSON, perhaps a table such as CSV: write"),
     (b"\0" * 100, "not valid JSON"),
 ]
 

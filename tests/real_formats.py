@@ -105,6 +105,28 @@ def mathvision(folder):
     return folder
 
 
+def mathvision_github(folder):
+    """MATH-V on GitHub: data/test.jsonl, its images in a folder beside `data`; no choices are an empty list."""
+    row = {"id": "4", "image": "images/4.jpg", "solution": None, "level": 2, "subject": "counting"}
+    return json_file(folder, "data/test.jsonl", [
+        row | {"question": "Which one?\n<image1>", "options": ["B", "", "A", "C"], "answer": "C"},
+        row | {"question": "How many squares?\n<image1>", "options": [], "answer": "12"},
+    ], ["images/4.jpg", "data/none.jpg"], lines=True)  # fmt: skip
+
+
+def mathvista_github(folder):
+    """MathVista on GitHub: one object by id, images beside it, and a file of sources that has no rows."""
+    row = {"image": "images/1.jpg", "unit": None, "precision": None, "metadata": {"split": "testmini"}}
+    rows = {
+        "1": row | {"pid": "1", "question": "Which is larger?", "choices": ["larger than", "equal to"],
+                    "answer": "equal to", "question_type": "multi_choice", "answer_type": "text"},
+        "2": row | {"pid": "2", "question": "How long is the side?", "choices": None, "answer": "1.5",
+                    "question_type": "free_form", "answer_type": "float", "unit": "cm", "precision": 1.0},
+    }  # fmt: skip
+    json_file(folder, "source.json", {"IQTest": {"images": 1}}, [])
+    return json_file(folder, "annot_testmini.json", rows, ["images/1.jpg"])
+
+
 def puzzlevqa(folder):
     """LLM-PuzzleTest/PuzzleVQA: a JSON object a line, images below the same folder."""
     question = "What is the size of the missing circle denoted with a question mark?"
@@ -132,6 +154,7 @@ def json_file(folder, name, rows, images, lines=False, first=0):
     for number, image in enumerate(images, first):
         (folder / image).parent.mkdir(parents=True, exist_ok=True)
         picture(number).save(folder / image)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     text = "\n".join(map(json.dumps, rows)) if lines else json.dumps(rows)
     (folder / name).write_text(text)
     return folder

@@ -7,6 +7,7 @@ import pytest
 from rftkit.common.errors import UserError
 from rftkit.models import load
 from rftkit.tools.bench import compare as module
+from rftkit.tools.bench import first_step
 from rftkit.tools.bench.compare import as_text, bench, flop_bound, prompts
 from rftkit.tools.bench.trainers import KINDS, Options, make_trainer, save_model
 
@@ -85,3 +86,18 @@ def test_random_weight_models_load_like_any_other(tmp_path, shapes):
     folder = save_model("nano-m", tmp_path)
     model, processor = load(folder, device="cpu")
     assert sum(p.numel() for p in model.parameters()) < 8e6 and processor.chat_template
+
+
+def test_a_start_does_not_grow_with_the_pictures_to_train_on():
+    """300 pictures of 640 x 480 are 276 MB when they are decoded."""
+    report = first_step.bench(("10", "300"), device="cpu", progress=False)
+    few, many = report["rows"]
+    assert (few["pictures"], many["pictures"]) == (10, 300) and few["seconds"] > 0
+    assert many["peak_bytes"] - few["peak_bytes"] < 60 * 2**20
+    assert "300" in first_step.as_text(report) and "MiB" in first_step.as_text(report)
+
+
+@pytest.mark.parametrize("pictures", ["9", "a", "-1", "1e3", "10000000"])
+def test_numbers_of_pictures_that_cannot_be_made_are_refused(pictures):
+    with pytest.raises(UserError, match="--pictures must be numbers from 10 to 1000000, such as 100,1000,10000, not"):
+        first_step.bench(("100", pictures), device="cpu")

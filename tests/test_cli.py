@@ -7,12 +7,15 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import bad_data
 import pytest
 import torch
 
 from rftkit.cli import main
+from rftkit.common.errors import UserError, as_user_error
+from rftkit.common.validation import check_lists
 from rftkit.models import BUNDLED
 from rftkit.settings import Settings, load_settings
 
@@ -60,14 +63,14 @@ def test_evaluate_refuses_bad_data(capsys, pictures, content, place, said):
         ("evaluate --model nano-s --data shapes --mode think", "unknown mode 'think': choose one of thinking"),
         ("evaluate --model nano-s --data shapes --scoring loose", "unknown scoring rule 'loose': choose one of strict"),
         ("evaluate --model nano-s --data shapes --split old", "unknown half 'old': choose one of base, new, all"),
-        ("evaluate --model nano-s --data shapes --limit 0", "--limit must be at least 1, not 0"),
+        ("evaluate --model nano-s --data shapes --test-items 0", "--test-items must be at least 1, not 0"),
         ("evaluate --model nano-s --data shapes --batch 0", "--batch must be at least 1, not 0"),
         ("evaluate --model nano-s --data shapes --max-tokens -5", "--max-tokens must be at least 1, not -5"),
         ("evaluate --model nano-s --data shapes --max-pixels 0", "--max-pixels must be at least 1, not 0"),
         ("evaluate --model nano-s --data shapes --device tpu", "unknown device 'tpu': choose one of cpu, cuda"),
         ("evaluate --model nano-s --data shapes --adapter .", "no adapter in '.': the folder has no adapter_config"),
-        ("evaluate --model nano-x --data shapes --limit 1", "no model 'nano-x': name a bundled one"),
-        ("evaluate --model no/such --data shapes --limit 1", "model 'no/such' is not on this machine and HF_HUB"),
+        ("evaluate --model nano-x --data shapes --test-items 1", "no model 'nano-x': name a bundled one"),
+        ("evaluate --model no/such --data shapes --test-items 1", "model 'no/such' is not on this machine and HF_HUB"),
         ("run --method rl", "unknown method 'rl': choose one of zero_shot"),
         ("run --profile nona", "no profile 'nona': choose one of gpu-2b"),
         ("run --dataset shapse", "unknown dataset 'shapse': choose one of digits, emoji, flags"),
@@ -165,15 +168,19 @@ def test_a_card_needs_a_recipe(capsys, torn):
     assert "has no recipe.json" in one_line(capsys, "nano", "card", "--model", str(torn))
 
 
-def test_an_adapter_of_another_model_is_one_line(capsys, tmp_path):
+def test_an_adapter_of_another_model_is_one_line_before_the_model_is_loaded(capsys, tmp_path, monkeypatch):
     from peft import get_peft_model
 
     from rftkit.models import load_processor, lora_config
     from rftkit.nano.build import build_model
 
     get_peft_model(build_model("m", load_processor("nano-s")), lora_config(4)).save_pretrained(tmp_path / "adapter")
-    command = f"evaluate --model nano-s --data shapes --limit 1 --adapter {tmp_path / 'adapter'}"
-    assert "cannot put adapter" in one_line(capsys, *command.split())
+    command = f"evaluate --model nano-s --data shapes --test-items 1 --adapter {tmp_path / 'adapter'}"
+    monkeypatch.setattr("rftkit.models.AutoModelForImageTextToText.from_pretrained", lambda *_, **__: pytest.fail())
+    assert "takes 320 numbers and the adapter 640" in one_line(capsys, *command.split())
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert f"cannot put adapter '{tmp_path / 'adapter'}' on this model: " in one_line(capsys, *command.split())
     for config in ("{}", '{"peft_type": "MORE"}'):
         (tmp_path / "adapter" / "adapter_config.json").write_text(config)
         assert "its adapter_config.json lacks or has an unknown" in one_line(capsys, *command.split())
@@ -187,6 +194,10 @@ def test_an_adapter_of_another_model_is_one_line(capsys, tmp_path):
             "write 'x/results.json': No space left on device",
         ),
         (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), "the disk is full"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"), "the disk is full"),
+        (RuntimeError("basic_ios::clear: iostream error"), "the disk is full"),
+        (OSError(errno.ENOLCK, "No locks available"), "the file system cannot lock files: write to another one"),
+        (OSError(errno.ENOSYS, "Not implemented", "x"), "the file system of 'x' cannot lock files"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory: lower micro_batch"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory: lower micro_batch"),
         (MemoryError(), "out of memory: lower micro_batch"),
@@ -198,6 +209,42 @@ def test_a_full_disk_or_memory_is_one_line(capsys, monkeypatch, error, said):
 
     monkeypatch.setattr("rftkit.run.execute", fail)
     assert said in one_line(capsys, "run", "--profile", "smoke")
+
+
+def test_a_file_system_without_locks_is_one_line(capsys, monkeypatch, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")  # as NFS without its lock daemon
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    line = one_line(capsys, "run", "--profile", "smoke", "--out", str(tmp_path))
+    assert "the file system cannot lock files: write to another one (--out" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is Linux's")
+@pytest.mark.parametrize("size", [3, 10**6])
+def test_torch_saves_to_a_full_disk_in_words_that_are_known(size):
+    with pytest.raises(RuntimeError) as error:
+        torch.save({"weights": torch.zeros(size)}, "/dev/full")
+    assert "the disk is full" in str(as_user_error(error.value))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"seeds": 3}, "'seeds' must be a list with something in it, not 3: give papermill -y '{seeds: [3]}'"),
+        ({"seeds": [0], "datasets": "math"}, "papermill -y '{datasets: [math]}'"),
+        ({"seeds": "[0, 1]"}, "papermill -y '{seeds: [0, 1]}'"),
+        ({"seeds": []}, "papermill -y '{seeds: [...]}'"),
+        ({"seeds": None}, "not None"),
+    ],
+)
+def test_a_parameter_that_is_no_list_is_one_line_that_says_how_papermill_takes_one(values, said):
+    with pytest.raises(UserError) as error:
+        check_lists(**values)
+    assert said in str(error.value)
+    check_lists(seeds=[0], methods=("sft",))
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):

@@ -24,7 +24,7 @@ from rftkit.settings import load_settings
 
 def mean_accuracy(model, dataset, **options):
     """Of the first 12 test items of base and new classes."""
-    report = evaluate_data(model, dataset, limit=12, max_tokens=12, progress=False, **options)["eval"]
+    report = evaluate_data(model, dataset, test_items=12, max_tokens=12, progress=False, **options)["eval"]
     return sum(part["accuracy"] for part in report.values()) / 2
 
 

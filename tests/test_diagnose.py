@@ -49,13 +49,13 @@ def test_a_wrong_letter_is_a_wrong_answer():
 
 
 def test_shares_add_up_and_have_samples():
-    for found in diagnose("nano-s", "shapes", limit=16, max_tokens=40, device="cpu"):
+    for found in diagnose("nano-s", "shapes", test_items=16, max_tokens=40, device="cpu"):
         assert found.n == 32 and sum(found.shares.values()) == pytest.approx(1)
         assert {name for name in HABITS if found.shares[name]} == set(found.samples)
 
 
 def test_the_command_prints_a_table_or_json(capsys):
-    command = ["diagnose", "nano-s", "--data", "shapes", "--mode", "no_thinking", "--limit", "8", "--device", "cpu"]
+    command = ["diagnose", "nano-s", "--data", "shapes", "--mode", "no_thinking", "--test-items", "8"]
     assert main(command) == 0
     header, row, *_ = capsys.readouterr().out.splitlines()
     assert header.split() == ["items", "exact", "broken", "tags", "prose", "wrong", "vague"]

@@ -84,10 +84,10 @@ REFUSED = [
     ("run --profile gpu-2b --device cpu --out runs", NO_NETWORK),
     ("run --profile smoke --dataset hub:sat --out runs", NO_NETWORK),
     ("study --profile smoke --only 02 --models my/model --out runs", NO_NETWORK),
-    ("evaluate --model my/model --data shapes --limit 1", NO_NETWORK),
+    ("evaluate --model my/model --data shapes --test-items 1", NO_NETWORK),
     ("evaluate --model nano-s --data hub:cv-bench", "or give cv-bench@DIR with a copy of it in DIR"),
-    ("evaluate --model ./out --data shapes --limit 1", "no model './out': name a bundled one"),
-    ("diagnose my/model --limit 1", "check the network, or name a folder with a copy of it"),
+    ("evaluate --model ./out --data shapes --test-items 1", "no model './out': name a bundled one"),
+    ("diagnose my/model --test-items 1", "check the network, or name a folder with a copy of it"),
     ("estimate --model my/model", NO_NETWORK),
 ]
 
@@ -127,7 +127,7 @@ def test_an_export_whose_base_cannot_be_had_leaves_nothing(no_network, tmp_path,
     ],
 )
 def test_what_the_hub_answers_is_told_apart_by_one_question(hub, capsys, name, said):
-    assert main(["evaluate", "--model", name, "--data", "shapes", "--limit", "1"]) == 2
+    assert main(["evaluate", "--model", name, "--data", "shapes", "--test-items", "1"]) == 2
     assert said in capsys.readouterr().err and questions == [f"/{name}/resolve/main/config.json"]
 
 

@@ -15,7 +15,8 @@ from rftkit.run import execute, training_examples
 from rftkit.run import test_splits as splits_to_test
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
-from rftkit.tasks.outside.photos import COOP, read_photos
+from rftkit.tasks.outside.coop import COOP
+from rftkit.tasks.outside.photos import read_photos
 from rftkit.tasks.registry import open_set, short_name
 
 LABELS = ("wrench", "barrel", "grand piano", "lotus", "beaver")  # in the order of their numbers, not of the alphabet
@@ -133,7 +134,7 @@ def test_other_seeds_draw_other_shots(coop):
     assert first != second
 
 
-def test_a_folder_a_class_is_split_by_file_name(plain):
+def test_a_folder_a_class_is_split_by_chance(plain):
     parts = [{e.images[0] for e in open_set(str(plain)).examples(s, "all", 1000, 0)} for s in ("shots", "val", "test")]
     assert sum(map(len, parts)) == 100 and len(set.union(*parts)) == 100 and all(parts)
     assert open_set(str(plain)).world.classes == tuple(sorted(LABELS))
@@ -154,7 +155,9 @@ def test_a_run_and_an_evaluation_take_a_folder(coop, tmp_path, monkeypatch):
     assert folder.name.startswith("caltech-101-no_thinking_rl-nano-s-s0-")
     monkeypatch.chdir(coop.parent)
     assert load_settings("smoke", "no_thinking_rl", dataset="caltech-101", steps=1, eval_every=1) == settings
-    found = evaluate_data("nano-s", "caltech-101", adapter=str(folder / "adapter"), limit=4, progress=False)["eval"]
+    found = evaluate_data("nano-s", "caltech-101", adapter=str(folder / "adapter"), test_items=4, progress=False)[
+        "eval"
+    ]
     assert {name: part["n"] for name, part in found.items()} == {"base": 4, "new": 4}
     assert main(["report", "--runs", str(tmp_path / "runs")]) == 0
 
@@ -197,23 +200,10 @@ def test_the_authors_shots_are_trained_on_and_the_coop_folder_tested_on(coop, tm
     assert list(splits_to_test(replace(settings, protocol="few_shot"))) == ["all"]
 
 
-def test_photographs_that_are_left_out_unasked_are_told_of(plain, monkeypatch, capsys):
-    name, most = str(plain), sum(map(len, asked_parts(open_set(str(plain))).values()))
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr("rftkit.tasks.example.ExampleSet.usual_items", 4)
-    base, new = (len(open_set(name).examples("test", part, 100, 0)) for part in ("base", "new"))
-    assert base + new == most > 8
-    asked_parts(open_set(name), limit=4)
-    assert capsys.readouterr().err == ""
-    asked_parts(open_set(name))
-    line = f"{name}: test items asked: 4 of {base} (base), 4 of {new} (new); a larger --limit asks more\n"
-    assert capsys.readouterr().err == line
-
-
 def test_a_bundled_name_is_never_a_folder(plain, tmp_path, monkeypatch):
     (tmp_path / "shapes").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert asked_parts(open_set("shapes"), limit=2)["base"][0].dataset == "shapes"
+    assert asked_parts(open_set("shapes"), test_items=2)["base"][0].dataset == "shapes"
 
 
 def _break(coop, change):
@@ -238,10 +228,6 @@ def _break(coop, change):
         (
             lambda s: [row.__setitem__(2, "<|im_end|>") for part in s.values() for row in part if row[1] == 0],
             "control token",
-        ),
-        (
-            lambda s: [part.__setitem__(slice(None), [row for row in part if row[1] < 3]) for part in s.values()],
-            "has 3 classes; base-to-new needs four",
         ),
     ],
 )
@@ -287,10 +273,11 @@ def test_data_check_counts_and_finds_every_problem(coop, capsys):
     read_photos.cache_clear()
     assert main(["data", "check", str(coop)]) == 2
     written, problems = capsys.readouterr()
-    assert "3 problems found" in written and problems.count("\n") == 3
+    assert "1 problems found" in written and problems.count("\n") == 1
     assert "cannot read image 'image_0000.jpg'" in problems
-    assert "the same picture is in shots (image_0001.jpg) and in test (image_0008.jpg)" in problems
-    assert "cannot tell apart: 1, such as 'bar' in 'barrel'\n" in problems
+    # What CoOp published so is not to be fixed.
+    assert "remark: the same picture is in shots (image_0001.jpg) and in test (image_0008.jpg)\n" in written
+    assert "cannot tell apart: 1, such as 'bar' in 'barrel'\n" in written
 
 
 def test_data_check_counts_class_names_that_are_part_of_others(pictures, capsys):
@@ -298,8 +285,8 @@ def test_data_check_counts_class_names_that_are_part_of_others(pictures, capsys)
     row = {"image": "cat.png", "question": "What is it?", "answer": "x", "choices": [*names, "xa"]}
     path = pictures / "names.jsonl"
     path.write_text(json.dumps(row))
-    assert main(["data", "check", str(path)]) == 2
-    assert "apart: 5, such as 'a' in 'ab', 'a' in 'abc', 'a' in 'xa'\n" in capsys.readouterr().err
+    assert main(["data", "check", str(path)]) == 0
+    assert "apart: 5, such as 'a' in 'ab', 'a' in 'abc', 'a' in 'xa'\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["math", "digits"])

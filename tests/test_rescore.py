@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from rftkit.cli import main
-from rftkit.tools.rescore import KEYS, mode_of, read_predictions, rescore
+from rftkit.tools.rescore import KEYS, kinds_of, mode_of, read_predictions, rescore
 
 THOUGHT = "<think> stripes </think> <answer> {} </answer>"
 
@@ -75,6 +75,37 @@ def test_options_are_named_by_letter_or_text(tmp_path):
     assert right["strict"] == [2, 4]  # the text alone
 
 
+def test_each_item_is_scored_by_the_rule_of_its_kind_too(tmp_path, capsys):
+    items = [  # as of MATH-Vision: half of it are choices; numbers are numbers, and short lists are padded
+        {"response": "B", "answer": "B", "options": ["2", "", "3"], "correct": 0},  # the letter of an empty text
+        {"response": "B", "answer": "B", "options": ["2", "1", ""], "correct": 1},
+        {"response": 5, "answer": 5, "options": [], "extracted_answer": 5, "correct": True},
+        {"response": "x = 1/2", "answer": 0.5, "correct": False},
+    ]
+    scored = rescore(read_predictions(write(tmp_path, items, whole=False)), "no_thinking")
+    right = numbers(scored, "right")
+    assert right["choice_letter"][-1:] == [1] and right["math"][:1] == [2] and not scored["read otherwise"].any()
+    assert {rule: len(rows) for rule, rows in scored.groupby("rule")} == {
+        "strict": 4, "lenient": 4, "authors": 4, "choice_letter": 2, "math": 2, "by kind": 4}  # fmt: skip
+    assert right["by kind"] == sorted(right["choice_letter"] + right["math"])
+    assert main(["rescore", str(tmp_path / "base_direct.json"), "--mode", "no_thinking"]) == 0
+    rows = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()[2:8]}
+    assert (rows["strict"], rows["math"], rows["choice_letter"]) == ("4", "2", "2")
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        (["5", "\\frac{1}{2}", "12 years"], "math"),
+        (["2012 BMW M3 Coupe", "2009 Audi"], "strict"),
+        (["cat", "dog", "7"], "strict"),
+    ],
+)
+def test_values_are_told_from_classes_by_most_right_answers(tmp_path, answers, kind):
+    items = [{"response": "a", "answer": answer} for answer in answers]
+    assert set(kinds_of(read_predictions(write(tmp_path, items, whole=False)))) == {kind}
+
+
 def test_the_command_prints_the_table_and_where_it_differs(tmp_path, capsys):
     path = write(tmp_path, [classification("It is banded.", "banded", 1), classification("dotted", "banded", 0)])
     assert main(["rescore", str(path)]) == 0
@@ -113,6 +144,11 @@ def test_one_line_of_json_is_one_prediction(tmp_path):
         ('{"accuracy": 1}', "holds no predictions"),
         ('[{"ground_truth": "a"}]', "item 0: no text under any of model_output, response"),
         ('[{"response": "a"}]', "item 0: no text under any of ground_truth, answer, label"),
+        ('[{"response": "a", "answer": null}]', "answer, label: null; write an empty text, or leave the item out"),
+        (
+            "output,answer\ncat,cat\n",
+            "not valid JSON: Expecting value: line 1 column 1 (char 0); they must be a list, or",
+        ),
         ("[3]", "item 0: no text under any of"),
         ('[{"response": "a", "ground_truth": ""}]', "item 0: the right answer is empty"),
         ('{"response": "a", "ground_truth": " "}', "item 0: the right answer is empty"),

@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from rftkit.common.errors import UserError
+from rftkit.evaluate import encode
+from rftkit.prompts import conversation
+from rftkit.tasks.example import Example
 from rftkit.tasks.images import open_image
 from rftkit.tasks.outside.jsonl import JsonlFile
-from rftkit.tasks.outside.rows import check_texts
+from rftkit.tasks.outside.rows import check_texts, placed
 
 ROW = bad_data.ROW
 
@@ -83,6 +86,62 @@ def test_choices_may_be_missing(pictures):
 def test_a_row_may_have_several_images(pictures, images):
     (example,) = read(write(pictures, ROW | {"image": images}))
     assert [path.name for path in example.images] == images
+
+
+def test_links_are_followed_wherever_they_lead(pictures):
+    (example,) = read(write(pictures, ROW | {"image": "link.png"}))
+    assert example.images == (pictures / "link.png",) and open_image(example.images[0]).size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("choices", "kept"),
+    [(["cat", "", "dog", " "], ("cat", "dog")), ([], None), (["", ""], None), (None, None)],
+)
+def test_empty_texts_are_no_choices(pictures, choices, kept):
+    assert read(write(pictures, ROW | {"choices": choices}))[0].choices == kept
+
+
+A, B, C = Path("a"), Path("b"), Path("c")
+PLACED = [  # a question as a benchmark writes it, its pictures; as it is asked, and in which order
+    ("Which?\n<image1>", (A,), "Which?", (A,)),
+    ("<image>\nHow many?", (A,), "How many?", (A,)),
+    ("As shown in <image1>, what is x?", (A,), "As shown in, what is x?", (A,)),
+    ("Is <|image_1|> or <image 2> larger?", (A,), "Is or larger?", (A,)),  # one picture with both in it
+    ("Is <image1> or <image2> larger?", (A, B), "Is <image> or <image> larger?", (A, B)),
+    ("Is <image 2> or <image 1> larger?", (A, B), "Is <image> or <image> larger?", (B, A)),
+    ("Is <image2> like the others? <image3>", (A, B, C), "Is <image> like the others? <image>", (A, B, C)),
+    ("<image1> or <image2>? In <image1> x is 3.", (A, B), "<image> or <image>? In image 1 x is 3.", (A, B)),
+    ("First <image>, then <image>.", (A, B), "First <image>, then <image>.", (A, B)),
+    ("Before, and after: <image>", (A, B), "Before, and after: <image>", (A, B)),
+    ("<image1> or <image4>?", (A, B), "or?", (A, B)),  # they do not fit
+    ("<image> or <image> or <image>?", (A, B), "or or?", (A, B)),
+    ("Is 3 < image?", (A, B), "Is 3 < image?", (A, B)),
+]
+
+
+@pytest.mark.parametrize(("question", "images", "asked", "order"), PLACED)
+def test_place_holders_leave_the_question_or_are_where_the_pictures_stand(question, images, asked, order):
+    assert placed(question, images) == (asked, order)
+
+
+@pytest.mark.parametrize(
+    ("question", "count", "parts"),
+    [
+        ("What?", 1, ["", "What?"]),
+        ("What?", 2, ["", "", "What?"]),
+        ("<image> or <image>?", 2, ["", " or ", "", "?"]),
+        ("Is <image> new?", 2, ["", "Is ", "", " new?"]),  # the other one stands before the text
+        ("What?", 0, ["What?"]),
+    ],
+)
+def test_pictures_stand_in_their_places(nano, question, count, parts):
+    example = Example("", (Image.new("RGB", (56, 56)),) * count, question, "a", task="math")
+    (turn,) = conversation(example, "no_thinking")
+    said = [part.get("text", "") for part in turn["content"]]
+    said[-1] = said[-1].partition("\n")[0]
+    assert said == parts and [part["type"] for part in turn["content"]].count("image") == count
+    ids = encode(nano[1], [example], "no_thinking")["input_ids"]
+    assert (ids == nano[1].image_token_id).sum() == count * 16  # tokens of a picture
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from PIL import Image
 from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.evaluate import asked_parts
+from rftkit.prompts import question_text
 from rftkit.run import execute
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
@@ -23,6 +24,12 @@ def problems(capsys):
     """What `rftkit data check` found, beside the bar of its work."""
     lines = capsys.readouterr().err.splitlines()
     return [line.removeprefix("problem: ") for line in lines if line.startswith("problem: ")]
+
+
+def remarks(capsys):
+    """What it found that is nobody's here to fix."""
+    lines = capsys.readouterr().out.splitlines()
+    return [line.removeprefix("remark: ") for line in lines if line.startswith("remark: ")]
 
 
 def jsonl_folder(folder, **splits):
@@ -59,7 +66,7 @@ def test_every_line_of_a_jsonl_file_is_checked(tmp_path, capsys):
 def test_a_bundled_name_is_never_a_folder_of_jsonl_files(tmp_path, monkeypatch):
     jsonl_folder(tmp_path / "shapes", train=2, test=2)
     monkeypatch.chdir(tmp_path)
-    assert set(asked_parts(open_set("shapes"), limit=2)) == {"base", "new"}
+    assert set(asked_parts(open_set("shapes"), test_items=2)) == {"base", "new"}
 
 
 BAD = [
@@ -87,8 +94,8 @@ def test_the_same_picture_in_two_splits_is_found(tmp_path, capsys):
     row = {"image_bytes": [formats.picture(1)], "question": "?", "answers": ["a", "b"], "correct_answer": "a"}
     for split in ("train", "test"):
         formats.parquet(tmp_path / f"{split}.parquet", [row] * 3, image_bytes=formats.IMAGES)
-    assert main(["data", "check", f"sat@{tmp_path}"]) == 2
-    (line,) = problems(capsys)  # one for a picture, however many rows have it
+    assert main(["data", "check", f"sat@{tmp_path}"]) == 0  # it was published so
+    (line,) = remarks(capsys)  # one for a picture, however many rows have it
     assert line.startswith("the same picture is in ") and line.endswith(" and in test (sat-test-0)")
 
 
@@ -253,3 +260,59 @@ def test_choices_that_are_no_list_are_a_problem_of_their_row():
 def test_the_hub_or_a_folder_not_both(tmp_path):
     with pytest.raises(UserError, match="names both the hub and a folder"):
         open_set(f"hub:sat@{tmp_path}")
+
+
+def test_a_jsonl_set_names_its_task_and_is_tested_on_another_set_of_it(tmp_path, capsys):
+    rows = [{"image": f"{i}.png", "question": "How long?", "answer": str(i), "task": "math"} for i in range(12)]
+    names = [row["image"] for row in rows]
+    mine = formats.json_file(tmp_path / "mine", "train.jsonl", rows, names, lines=True)
+    assert (open_set(str(mine)).task, open_set(str(mine)).rule) == ("math", "math")
+    tested = f"mathvista@{formats.mathvista_github(tmp_path / 'real')}"
+    settings = load_settings("smoke", "no_thinking_rl", dataset=str(mine), eval_dataset=tested, steps=1)
+    assert (settings.task, settings.scoring) == ("math", "math")
+    done = read_results(execute(settings, tmp_path / "runs"))
+    assert (done.task, done.parts["test"].n) == ("math", 2)
+    command = f"run --profile smoke --dataset {mine} --eval-dataset shapes"
+    assert main(command.split()) == 2
+    assert "dataset 'shapes' belongs to the task 'classification', not 'math'" in capsys.readouterr().err
+
+
+def test_a_jsonl_set_that_names_no_task_is_of_the_one_that_is_given(tmp_path, capsys):
+    row = {"image": "0.png", "question": "Which?", "answer": "2", "choices": ["1", "2"]}
+    folder = formats.json_file(tmp_path / "mine", "test.jsonl", [row, row | {"id": "b"}], ["0.png"], lines=True)
+    name = str(folder)
+    assert open_set(name).task == "classification" and open_set(name, "puzzle").rule == "choice_letter"
+    (example, _) = open_set(name, "puzzle").examples("test", "test", None)
+    assert question_text(example, "no_thinking").startswith("Which?\n (A) 1 (B) 2\n")
+    settings = load_settings("smoke", "cls_rl", task="puzzle", eval_dataset=name)
+    assert settings.test_set.examples("test", "test", None)[0].task == "puzzle"
+    for command, said in (
+        (f"evaluate --model nano-s --data {name} --task puzzle --mode no_thinking", "test   no_thinking choice_letter"),
+        (f"diagnose nano-s --data {name} --task spatial --mode no_thinking", "no_thinking      2"),
+    ):
+        assert main(command.split()) == 0 and said in capsys.readouterr().out
+    assert main(["evaluate", "--model", "nano-s", "--data", name, "--task", "chess"]) == 2
+    assert "belongs to the task 'classification', not 'chess'" in capsys.readouterr().err
+
+
+def test_every_line_is_of_the_sets_task(tmp_path):
+    row = {"image": "0.png", "question": "Which?", "answer": "2", "task": "math"}
+    rows = [row, row | {"task": "puzzle", "id": "b"}, row | {"task": None, "id": "c"}]
+    name = str(formats.json_file(tmp_path / "mine", "test.jsonl", rows, ["0.png"], lines=True))
+    assert check_set(name)[1] == ["test.jsonl line 2: task 'puzzle' where the set's is 'math'"]
+    with pytest.raises(UserError, match="dataset 'mine' belongs to the task 'math', not 'puzzle'"):
+        open_set(name, "puzzle")
+
+
+@pytest.mark.parametrize("file", ["train.json", "test.csv"])
+def test_a_folder_with_a_table_in_place_of_json_lines_is_one_line(tmp_path, capsys, file):
+    formats.json_file(tmp_path / "mine", file, [], ["images/0.png"])
+    name = str(tmp_path / "mine")
+    for command in (f"evaluate --model nano-s --data {name}", f"run --profile smoke --dataset {name}"):
+        assert main(command.split()) == 2
+        written = capsys.readouterr().err
+        assert f"/{file}' must be {file[:-4].rstrip('.')}.jsonl: write an example a line, such as {{" in written
+        assert written.count("\n") == 1
+    (tmp_path / "mine" / "train").mkdir()  # a table beside folders of pictures is nobody's business
+    with pytest.raises(UserError, match="has one class"):
+        open_set(name).examples("test", "base", 1)

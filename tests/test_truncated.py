@@ -177,7 +177,8 @@ def broken_model(folder, name, content):
 @pytest.mark.parametrize(("name", "content", "said"), MODELS)
 def test_broken_models(tmp_path, capsys, name, content, said):
     model = broken_model(tmp_path / "model", name, content)
-    commands = (f"diagnose {model} --data shapes --limit 1", f"evaluate --model {model} --data shapes --limit 1",
+    commands = (f"diagnose {model} --data shapes --test-items 1",
+                f"evaluate --model {model} --data shapes --test-items 1",
                 f"run --profile smoke --model {model} --out {tmp_path / 'runs'}")  # fmt: skip
     for command in commands:
         line = one_line(capsys, *command.split())
@@ -188,7 +189,7 @@ def test_weights_of_another_size(tmp_path, capsys):
     config = json.loads((BUNDLED / "nano-s" / "config.json").read_text())
     config["text_config"]["intermediate_size"] //= 2
     model = broken_model(tmp_path / "model", "config.json", json.dumps(config).encode())
-    line = one_line(capsys, "evaluate", "--model", str(model), "--data", "shapes", "--limit", "1")
+    line = one_line(capsys, "evaluate", "--model", str(model), "--data", "shapes", "--test-items", "1")
     assert "its weights are truncated, or do not fit its config.json" in line
 
 
@@ -197,7 +198,7 @@ def test_weights_that_lack_a_part_are_not_made_up(tmp_path, capsys):
     del weights["model.layers.3.mlp.up_proj.weight"]
     model = broken_model(tmp_path / "model", "model.safetensors", None)
     save_file(weights, model / "model.safetensors", {"format": "pt"})
-    line = one_line(capsys, "evaluate", "--model", str(model), "--data", "shapes", "--limit", "1")
+    line = one_line(capsys, "evaluate", "--model", str(model), "--data", "shapes", "--test-items", "1")
     assert "its weights lack 1 parts, such as model.language_model.layers.3.mlp.up_proj.weight" in line
 
 

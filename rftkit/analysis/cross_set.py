@@ -38,7 +38,7 @@ def gains(runs: Sequence[Run], sets: Sequence[str], items: int) -> pd.DataFrame:
         a row for each set trained on, a column for each set tested on.
     """
     every = {run.folder: read_settings(run.folder) for run in runs}
-    items = min((items, *(settings.test_items for settings in every.values())))
+    items = min((items, *(settings.test_items or items for settings in every.values())))
     tests = {name: list(asked_parts(open_set(name), None, items).values()) for name in sets}
     room = max((settings.max_completion_tokens for settings in every.values()), default=0)
     gained, before = defaultdict(list), {}

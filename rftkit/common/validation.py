@@ -49,6 +49,15 @@ Number = Annotated[float, BeforeValidator(_number)]
 Text = Annotated[str, Field(min_length=1)]
 
 
+def check_lists(**given: Any) -> None:
+    """UserError if a parameter of a notebook is no list: of a text or a number papermill's `-p` makes none."""
+    for name, value in given.items():
+        if not isinstance(value, list | tuple) or not value:
+            inside = str(value).strip("[]() ") or "..."
+            said = f"'{name}' must be a list with something in it, not {value!r:.80}"
+            raise UserError(f"{said}: give papermill -y '{{{name}: [{inside:.80}]}}'")
+
+
 def choices(field: FieldInfo) -> list[str]:
     """The values of a field that has a closed list of them; none of another."""
     return [value for value in get_args(field.annotation) if isinstance(value, str)]
@@ -75,7 +84,7 @@ def checked(kind: type[T], values: dict[str, Any]) -> T:
 def read_mapping(path: Path, what: str) -> dict[str, Any]:
     """The mapping in a YAML file, not to be changed: it is kept for the next who asks. UserError if there is none."""
     try:
-        content = _parsed(path.read_text())
+        content = _parsed(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{what} '{path}' is not valid YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):

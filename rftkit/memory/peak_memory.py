@@ -21,7 +21,7 @@ from rftkit.prompts import question_text
 from rftkit.settings import METHODS, Settings, completion_limit, with_steps
 from rftkit.shared_prefix.sharing import PAYS_FROM
 from rftkit.tasks.example import Example
-from rftkit.tasks.images import open_image
+from rftkit.tasks.images import pixels_of
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight: 4 bits, an 8-bit scale for 64, an fp32 scale for 256 scales
 TILE_TOKENS, TILE_WORDS = 4096, 32768  # TRL's fused head computes the logits of so many at once
@@ -85,8 +85,8 @@ def free_memory(device: str) -> int | None:
 def lengths_of(settings: Settings, shape: Shape, examples: Sequence[Example]) -> Lengths:
     """From the run's own examples (one at least); pictures of the largest size the settings allow."""
     examples = examples[:32]
-    opened = [open_image(image, item=example.id) for example in examples for image in example.images]
-    pixels = max((image.width * image.height for image in opened), default=0)
+    sizes = (pixels_of(image, item=example.id) for example in examples for image in example.images)
+    pixels = max(sizes, default=0)
     pixels = settings.max_pixels or max(pixels, settings.min_pixels or 0)
     image_tokens = -(-pixels // shape.token_side**2) * max(len(example.images) for example in examples)
     method = METHODS[settings.method]

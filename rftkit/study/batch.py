@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+import yaml
+
 from rftkit.analysis.methods import title_of
 from rftkit.common.errors import UserError, within
 from rftkit.common.paths import LOGS
@@ -21,8 +23,8 @@ from rftkit.models import load_processor
 from rftkit.report.pages import write_report
 from rftkit.runs.archive import archived_runs, is_archive
 from rftkit.runs.collect import PROTOCOL_TITLES
-from rftkit.runs.folder import complete_runs, data_title, is_complete, read_results, read_settings
-from rftkit.settings import Settings, load_settings, study_seeds
+from rftkit.runs.folder import complete_runs, data_title, is_complete, read_results, read_settings, write_atomically
+from rftkit.settings import MOST, Settings, load_profile, load_settings, study_seeds, whose_turn
 from rftkit.study.chapters import Part, dealt, parts_of
 from rftkit.study.workers import devices, execute_notebooks, make_runs
 
@@ -36,6 +38,7 @@ def study(
     first_seed: int = 0,
     dataset: str | None = None,
     models: Sequence[str] | None = None,
+    test_items: int | None = None,
     dry_run: bool = False,
     jobs: int | None = None,
     shard: str | None = None,
@@ -47,6 +50,7 @@ def study(
     a CPU two, or one if there is one core. Without `seeds` and `models` the profile says which.
     """
     began = time.perf_counter()
+    profile = profile if test_items is None else _asking(profile, test_items, out)
     count = study_seeds(profile) if seeds is None else seeds
     jobs = (len(devices()) or min(2, os.cpu_count() or 1)) if jobs is None else jobs
     _check(count, jobs, first_seed, time_limit, models)
@@ -75,6 +79,18 @@ def study(
         print(f"\n{text}\n\nreport: {path} and {path.with_suffix('.html').name}")
         print(f"took {(time.perf_counter() - began) / 60:.1f} minutes")
     return 1 if failed else 0
+
+
+def _asking(profile: str, test_items: int, out: Path) -> str:
+    """The path of a copy of a profile with so many test items a part, for runs and notebooks alike."""
+    within("--test-items", test_items, 1, MOST)
+    content = load_profile(profile) | {"test_items": test_items}
+    models = content.get("model", Settings.model)
+    content["model"] = [whose_turn(model, 0, profile) for model in (models if isinstance(models, list) else [models])]
+    path = out / Path(profile).stem / f"{Path(profile).stem}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, yaml.safe_dump(content))
+    return str(path)
 
 
 def _check(seeds: int, jobs: int, first_seed: int, time_limit: float | None, models: Sequence[str] | None) -> None:

@@ -28,7 +28,7 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     All points of a run that diverged have accuracy 0 and n 0, and none of them is chosen.
     """
     data = open_set(dataset)  # a wrong name is said once, here, and so is a set with nothing held out
-    data.examples("val", data.trained_parts("base_to_new")[0], 1)
+    data.examples("val", data.trained_parts(data.usual_protocol)[0], 1, protocol=data.usual_protocol)
     grid = _grid(profile, dataset, control)
     # A run's name does not say how it is looked at on the way: a curve of another rule would be found again.
     folder = out / "selection" / f"{grid[0].val_items}-items-every-{grid[0].eval_every}"

@@ -54,27 +54,34 @@ class ClassSet(ExampleSet):
     trained_parts = parts
 
     def examples(
-        self, split: str, part: str, count: int, seed: int = 0, protocol: str = "base_to_new"
+        self, split: str, part: str, count: int | None, seed: int = 0, protocol: str = "base_to_new"
     ) -> list[Example]:
-        """As in `ExampleSet`, spread over the classes of a half; in `new_to_base` `base` is what is trained on."""
+        """As in `ExampleSet`; in `new_to_base` `base` is what is trained on."""
         half = SWAPPED.get(part, part) if protocol == "new_to_base" else part
-        return as_asked(self._drawn(split, half, count, seed), protocol)
+        return as_asked(self._asked(split, half, count, seed), protocol)
 
     def training(self, protocol: str, shots: int, items: int, seed: int) -> list[Example]:
         """`shots` pictures of each class (fewer where real pictures run out)."""
         half = TRAINED_HALF.get(protocol, "all")
         return as_asked(self._drawn("shots", half, shots, seed, per_class=True), protocol)
 
-    def _drawn(self, split: str, half: str, count: int, seed: int, per_class: bool = False) -> list[Example]:
-        """`count` examples of a half in all, or of each class. The seed is of the draw and of the choice lists."""
-        world = self.world
-        halves = {"base": world.base, "new": world.new, "all": world.classes}
+    def classes_of(self, half: str) -> tuple[tuple[str, ...], float]:
+        """The classes of a half or of `all`, and which share of them a choice list has."""
+        halves = {"base": self.world.base, "new": self.world.new, "all": self.world.classes}
         if half not in halves:
             raise UserError(f"unknown half '{half}': choose one of {', '.join(halves)}")
         classes = halves[half]
         # Few-shot learning has all classes in one list of 40 %.
         part_of_list = FEW_SHOT_SHARE if half == "all" else BASE_TO_NEW_SHARE
-        share = 1.0 if len(classes) < LIST_ALL_BELOW else part_of_list
+        return classes, 1.0 if len(classes) < LIST_ALL_BELOW else part_of_list
+
+    def _asked(self, split: str, half: str, count: int, seed: int) -> list[Example]:
+        """`count` examples of a half, spread over its classes: a world can be drawn from as long as one likes."""
+        return self._drawn(split, half, count, seed)
+
+    def _drawn(self, split: str, half: str, count: int, seed: int, per_class: bool = False) -> list[Example]:
+        """`count` examples of a half in all, or of each class. The seed is of the draw and of the choice lists."""
+        world, (classes, share) = self.world, self.classes_of(half)
         rng = random.Random(f"{world.name}/{split}/{half}/{seed}")
         each = count if per_class else -(-count // len(classes))
         drawn = []
@@ -92,15 +99,18 @@ class ClassSet(ExampleSet):
 class BundledClasses(ClassSet):
     """One of the bundled worlds."""
 
-    bundled = True
+    bundled, usual_items = True, 1000
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.name = self.spec = world.name
 
 
-def tell_of_other_classes(shots: Sequence[Example], tested: Sequence[Example]) -> None:
-    """A line on stderr if classes are tested on that the shots have not; other tasks have none."""
+def tell_of_other_classes(data: ExampleSet, shots: Sequence[Example], tested: Sequence[Example]) -> None:
+    """Where another set is tested on: a line on stderr if that has classes that the shots have not (other tasks have
+    none), and one if files of the trained set, `data`, are passed over."""
+    if data.passed_over:
+        print(f"{data.name}: {data.passed_over}", file=sys.stderr)
     trained = {example.answer for example in shots if example.task == "classification"}
     asked = {example.answer for example in tested if example.task == "classification"}
     if other := sorted(asked - trained):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.example import ImageRef
+from rftkit.tasks.example import Example, ImageRef
 
 MAX_PIXELS = 40_000_000
 MAX_SIDE = 20_000
@@ -20,19 +22,49 @@ ALLOWED = (
     f"at most {MAX_PIXELS // 10**6} megapixels, {MAX_SIDE} pixels a side and an aspect ratio of {MAX_ASPECT} are read: "
     "scale it down or crop it"
 )
+WHITES = (1.0, 255.0, 65535.0)  # the usual values of white in pictures of more than 8 bits
 
 
 def open_image(image: ImageRef, max_pixels: int | None = None, item: str = "") -> Image.Image:
-    """An image in RGB, scaled down to `max_pixels` if it has more; UserError naming `item` if it cannot be used."""
+    """An image in RGB, scaled down to `max_pixels` if it has more; UserError naming `item` if it cannot be used.
+
+    What is transparent becomes white. Of an animation it is the first picture.
+    """
     if isinstance(image, Path | bytes):
         with opened(image, item) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-    image = image.convert("RGB")
+            image = as_rgb(ImageOps.exif_transpose(file))
+    image = as_rgb(image)
     if max_pixels and image.width * image.height > max_pixels:
-        scale = (max_pixels / (image.width * image.height)) ** 0.5
-        size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
+        image = image.resize(_smaller(image.width, image.height, max_pixels), Image.Resampling.LANCZOS)
     return image
+
+
+def _smaller(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """A size of at most `max_pixels` and of the same shape, as far as whole pixels and MAX_ASPECT allow."""
+    scale = (max_pixels / (width * height)) ** 0.5
+    width, height = max(1, int(width * scale)), max(1, int(height * scale))
+    return min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in RGB: transparent parts on white, more than 8 bits a value scaled to 8."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """Values [H, W] as bytes. White is 65,535 in 16 bits; in 32 bits the smallest usual one that holds all values."""
+    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0)
+    low, high = min(0.0, values.min()), values.max()
+    if mode.startswith("I;16"):
+        high = WHITES[-1]
+    elif low == 0:
+        high = next((white for white in WHITES[mode != "F" :] if high <= white), high)
+    return ((values - low) * (255 / ((high - low) or 1))).round().astype(np.uint8)
 
 
 @contextmanager
@@ -56,6 +88,25 @@ def opened(image: Path | bytes, item: str) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's readers raise all kinds of errors on broken files
         reason = str(error) or type(error).__name__
         raise UserError(f"{item}: cannot read image '{name}': {reason}") from None
+
+
+def pixels_of(image: ImageRef, max_pixels: int | None = None, item: str = "") -> int:
+    """How many pixels `open_image` would give, from the header alone; UserError as there."""
+    if isinstance(image, Path | bytes):
+        with opened(image, item) as file:
+            width, height = file.size
+    else:
+        width, height = image.size
+    return min(width * height, max_pixels or MAX_PIXELS)
+
+
+def check_pictures(examples: Iterable[Example], whole: bool) -> None:
+    """UserError on the first picture that cannot be read: its header, or all of it (`whole`). Nothing is kept."""
+    read = open_image if whole else pixels_of
+    for example in tqdm(examples, desc="check pictures", leave=False, delay=2):
+        for image in example.images:
+            if isinstance(image, Path | bytes):
+                read(image, item=example.id)
 
 
 def check_size(size: tuple[int, int], name: str, item: str) -> None:

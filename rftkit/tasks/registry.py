@@ -28,18 +28,20 @@ def bundled_sets() -> dict[str, ExampleSet]:
     return {name: BundledClasses(world) for name, world in worlds().items()} | DRAWN
 
 
-def open_set(name: str) -> ExampleSet:
-    """The set that a name stands for; UserError if there is none. Reads no picture and fetches nothing yet.
+def open_set(name: str, task: str | None = None) -> ExampleSet:
+    """The set that a name stands for; UserError if there is none of that task. Reads no picture, fetches nothing yet.
 
     Args:
         name: a bundled set; `hub:NAME` or `NAME@DIR` for a set of the paper; a folder of photographs; a folder with
             `train.jsonl` or `test.jsonl`; a JSONL file.
+        task: that it must be of (None: any), or that its pictures are asked for, where its files name none.
     """
-    if name in bundled_sets():
-        return bundled_sets()[name]
-    for source in SOURCES:
-        if found := source.named(name):
-            return found
+    named = (source.named(name) for source in SOURCES)
+    found = bundled_sets().get(name) or next(filter(None, named), None)
+    if found and task not in (None, found.as_task(task).task):
+        raise UserError(f"dataset '{found.name}' belongs to the task '{found.task}', not '{task}'")
+    if found:
+        return found
     raise UserError(
         f"unknown dataset '{name}': choose one of {', '.join(bundled_sets())}, give a folder, a JSONL file, or a real "
         "set as hub:NAME or NAME@DIR (rftkit data list)"

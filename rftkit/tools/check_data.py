@@ -10,11 +10,11 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.example import TASK_RULES, Example
+from rftkit.tasks.example import TASK_RULES, Example, ExampleSet
 from rftkit.tasks.images import open_image
-from rftkit.tasks.outside.photos import COOP
+from rftkit.tasks.outside.coop import COOP
 from rftkit.tasks.outside.real_sets import AUTHORS, REAL_SETS, RealSet
-from rftkit.tasks.outside.rows import repeated
+from rftkit.tasks.outside.rows import repeated, same_answers
 from rftkit.tasks.registry import DRAWN, open_set
 from rftkit.tasks.worlds import worlds
 
@@ -28,8 +28,10 @@ def list_sets() -> str:
     lines += [f"  {name:<16}{len(task.kinds)} kinds on {len(task.levels)} levels" for name, task in DRAWN.items()]
     lines.append("CoOp's sets, as NAME@DIR: DIR has the folders of these files in it, as CoOp lays them out:")
     lines += [f"  {name:<16}{c.folder}/{c.split}, images in {c.folder}/{c.images}" for name, c in COOP.items()]
-    lines.append("yours, by path: a folder with one folder of images a class; one with train.jsonl and test.jsonl; a")
-    lines.append("JSONL file (rftkit evaluate)")
+    lines.append(
+        "yours, by path: a folder with one folder of images a class, or with train, val and test of these; one"
+    )
+    lines.append("with train.jsonl and test.jsonl; a JSONL file (rftkit evaluate)")
     lines.append("real, as hub:NAME or, in a folder, NAME@DIR (trained on / tested on; licence; rule):")
     shots = [name for name in REAL_SETS if "-4shot-" in name]
     lines.append(_entry("NAME-4shot-b2n", REAL_SETS[shots[0]], "afdsafas/NAME-4shot-b2n, and -fewshot"))
@@ -44,18 +46,19 @@ def _entry(name: str, entry: RealSet, where: str) -> str:
     return f"  {name:<16}{entry.task}, {where} ({splits}; {entry.licence}; {TASK_RULES[entry.task]}{folder})"
 
 
-def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
-    """Counts, answers and a few items of a set as text, and every problem found, a line each.
+def check_set(name: str, root: str | None = None, task: str | None = None) -> tuple[str, list[str]]:
+    """Counts, answers, a few items and remarks on a set as text, and every problem found, a line each.
 
-    `root` is the folder that a real set is in: NAME with DIR is NAME@DIR.
+    A problem is what can be fixed; the rest is a remark. `root` is the folder that a real set is in: NAME with DIR is
+    NAME@DIR.
     """
-    data = open_set(name if root is None else f"{name.removeprefix('hub:')}@{root}")
+    data = open_set(name if root is None else f"{name.removeprefix('hub:')}@{root}", task)
     parts, lines, problems = {}, [], []
     one_split = data.splits.get("shots") == data.splits.get("test")
     for split in tqdm(data.splits, desc="splits", leave=False, disable=None):  # a drawn task takes seconds each
         if one_split and split == "test":
             continue
-        rows = list(data.rows(split))
+        rows = _rows(data, split)
         parts[split] = examples = [row for row in rows if isinstance(row, Example)]
         problems += [str(row) for row in rows if isinstance(row, UserError)]
         labels = Counter(example.answer for example in examples)
@@ -66,9 +69,33 @@ def check_set(name: str, root: str | None = None) -> tuple[str, list[str]]:
             question = " ".join(example.question.split())
             lines.append(f"  {example.id}: {question:.200} -> {example.answer:.80}{choices}")
         problems += _unreadable(examples)
-        problems += [f"{split} has no rows"] if not examples and split != "val" else []  # a small set may have no val
+        problems += [f"{split} has no rows"] if not rows and split != "val" else []  # a small set may have no val
         problems += [f"{split}: {problem}" for problem in repeated(examples)]
-    return "\n".join(lines), problems + _shared(parts) + _ambiguous(parts)
+    remarks = _ambiguous(parts)
+    fixed = remarks if data.published else problems  # what only those who made the set could fix
+    fixed += _shared(parts) + _alike(parts)
+    if data.passed_over:
+        (problems if data.lacks_pictures else remarks).append(data.passed_over)
+    return "\n".join(lines + [f"remark: {remark}" for remark in _once(remarks)]), _once(problems)
+
+
+def _rows(data: ExampleSet, split: str) -> list[Example | UserError]:
+    """What there is of a split; nothing if nothing is held out."""
+    try:
+        return list(data.rows(split))
+    except UserError:
+        if split != "val":
+            raise
+        return []
+
+
+def _once(lines: list[str]) -> list[str]:
+    """Lines that say the same of several items, such as that a column is missing, as one."""
+    same: dict[str, list[str]] = {}
+    for line in lines:
+        item, colon, said = line.partition(": ")
+        same.setdefault(said if colon else line, []).append(line)
+    return [first if not more else f"{first} (and so of {len(more)} more)" for first, *more in same.values()]
 
 
 def _unreadable(examples: list[Example]) -> list[str]:
@@ -108,4 +135,14 @@ def _ambiguous(parts: dict[str, list[Example]]) -> list[str]:
     labels = sorted({label.casefold() for example in choosing for label in example.choices})
     pairs = [f"'{one}' in '{other}'" for one, other in permutations(labels, 2) if one in other]
     told = "class names that are part of others, which the lenient rule cannot tell apart"
-    return [f"{told}: {len(pairs)}, such as {', '.join(pairs[:SHOWN])}"] if pairs else []
+    lines = [f"{told}: {len(pairs)}, such as {', '.join(pairs[:SHOWN])}"] if pairs else []
+    told = "class names with a comma in them, which in a list of choices look like two"
+    commas = [f"'{label}'" for label in labels if "," in label]
+    return lines + ([f"{told}: {len(commas)}, such as {', '.join(commas[:SHOWN])}"] if commas else [])
+
+
+def _alike(parts: dict[str, list[Example]]) -> list[str]:
+    """Choices of an item that every rule takes for the same."""
+    every = (example for examples in parts.values() for example in examples)
+    named = ((example.id, same_answers(example.choices or ())) for example in every)
+    return [f"{item}: no rule can tell the choices {same} apart" for item, same in named if same]

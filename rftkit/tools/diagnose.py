@@ -14,6 +14,7 @@ from rftkit.models import load
 from rftkit.prompts import MODES, get_mode, is_well_formed, parse_answer
 from rftkit.rewards import score
 from rftkit.tasks.example import Example
+from rftkit.tasks.images import check_pictures
 from rftkit.tasks.registry import open_set
 
 HABITS = ("exact", "broken tags", "prose", "wrong", "vague")
@@ -56,7 +57,8 @@ def _names(text: str, name: str) -> bool:
 def diagnose(
     model: str,
     data: str,
-    limit: int = 200,
+    task: str | None = None,
+    test_items: int = 200,
     modes: tuple[str, ...] = tuple(MODES),
     batch: int = 64,
     max_tokens: int | None = None,
@@ -66,15 +68,16 @@ def diagnose(
     """Greedy answers of an untrained model to a set's test items, by habit, in each mode.
 
     Args:
-        limit: items a part of the set.
+        test_items: items a part of the set.
         batch: items in memory at once.
         max_tokens: of a completion; None: 64 without thinking, 1024 with.
     """
-    at_least_one(limit=limit, batch=batch, max_tokens=max_tokens)
+    at_least_one(test_items=test_items, batch=batch, max_tokens=max_tokens)
     for mode in modes:
         get_mode(mode)
-    asked = open_set(data)
-    examples = [example for part in asked_parts(asked, None, limit).values() for example in part]
+    asked = open_set(data, task)
+    examples = [example for part in asked_parts(asked, None, test_items).values() for example in part]
+    check_pictures(examples, whole=True)
     network, processor = load(model, quantize=quantize, device=device)
     found = []
     for mode in modes:

@@ -20,6 +20,8 @@ from rftkit.run import generation_options, test_splits
 from rftkit.runs import folder as results
 from rftkit.runs.results import Run
 from rftkit.settings import METHODS, Settings
+from rftkit.tasks.example import Example
+from rftkit.tasks.images import check_pictures
 from rftkit.tasks.registry import short_name
 
 LEAST_AGREEMENT = 0.95  # with the run's own answers
@@ -60,10 +62,12 @@ def export(run: Path, out: Path, *, check: int = 64, device: str | None = None) 
     if out.resolve().is_relative_to(run.resolve()):
         raise UserError(f"'{out}' lies in the run folder: name one outside")
     within("--check", check, 0, 10**6)
+    tests = {part: examples[:check] for part, examples in test_splits(settings).items()} if check else {}
+    check_pictures((example for part in tests.values() for example in part), whole=True)
     temporary = _partial(out)
     try:
         _merge(settings, run / "adapter", temporary)
-        agreement = _compare(settings, run, temporary, check, device or pick_device()) if check else None
+        agreement = _compare(settings, run, temporary, tests, device or pick_device()) if check else None
         results.write_atomically(temporary / "README.md", model_card(settings, found, agreement))
         temporary.replace(out)
     finally:
@@ -99,9 +103,8 @@ def _merge(settings: Settings, adapter: Path, folder: Path) -> None:
     processor.tokenizer.save_pretrained(folder)
 
 
-def _compare(settings: Settings, run: Path, merged: Path, count: int, device: str) -> Agreement:
-    parts = {part: examples[:count] for part, examples in test_splits(settings).items()}
-    examples = [example for part in parts.values() for example in part]
+def _compare(settings: Settings, run: Path, merged: Path, tests: dict[str, list[Example]], device: str) -> Agreement:
+    examples = [example for part in tests.values() for example in part]
     mode = METHODS[settings.method].mode
 
     def answers(model, processor) -> list[str]:
@@ -120,7 +123,7 @@ def _compare(settings: Settings, run: Path, merged: Path, count: int, device: st
     if (run / results.PREDICTIONS).is_file():
         written = results.read_predictions(run)
         own = written[written["mode"] == mode].set_index(["split", "id"])["completion"]
-        ids = [(part, example.id) for part, examples in parts.items() for example in examples]
+        ids = [(part, example.id) for part, examples in tests.items() for example in examples]
         as_run = int((own.reindex(ids) == ours).sum())
     return Agreement(len(ours), same, as_run)
 

@@ -20,7 +20,8 @@ from rftkit.common.errors import UserError
 from rftkit.prompts import get_mode
 from rftkit.rewards import score
 from rftkit.tasks.example import Example
-from rftkit.tasks.outside.real_sets import chosen_by_letter
+from rftkit.tasks.outside.real_sets import as_text, chosen_by_letter
+from rftkit.tasks.outside.rows import asked_in
 
 # The names under which an item has a completion, the right answer, and so on.
 KEYS = {
@@ -31,6 +32,8 @@ KEYS = {
     "choices": ("options", "choices"),
 }
 BLANK = re.compile(r"[ \t\r\n]*")
+OF_A_KIND = ("choice_letter", "math")  # rules that only items of their kind are scored by
+VALUE, WORD = re.compile(r"[\d\\^=]"), re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")  # "2012 BMW" is a class
 SHOWN = 3  # differences of each kind
 
 
@@ -51,7 +54,10 @@ def read_predictions(path: Path) -> list[Prediction]:
     except UnicodeDecodeError:
         raise UserError(f"cannot read predictions from '{path}': it is not UTF-8 text; they must be JSON") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"cannot read predictions from '{path}': not valid JSON: {str(error)[:200]}") from None
+        raise UserError(
+            f"cannot read predictions from '{path}': not valid JSON: {str(error)[:200]}; they must be "
+            "a list, or an object a line"
+        ) from None
     content = content[0] if len(content) == 1 else content
     if isinstance(content, dict) and "results" not in content and any(key in content for key in KEYS["output"]):
         content = [content]  # one line of JSON lines
@@ -75,22 +81,37 @@ def _prediction(item: Any, name: str, number: int) -> Prediction:
     item = item if isinstance(item, dict) else {}
     values = {kind: next((item[key] for key in keys if key in item), None) for kind, keys in KEYS.items()}
     for kind in ("output", "answer"):
+        values[kind] = as_text(values[kind])
         if not isinstance(values[kind], str):
-            raise UserError(f"{name}: no text under any of {', '.join(KEYS[kind])}")
+            null = any(key in item for key in KEYS[kind]) and values[kind] is None
+            how = ": null; write an empty text, or leave the item out" if null else ""
+            raise UserError(f"{name}: no text under any of {', '.join(KEYS[kind])}{how}")
     if not values["answer"].strip():  # every completion would contain it
         raise UserError(f"{name}: the right answer is empty")
     answer, choices = values["answer"], values["choices"]
+    choices = [as_text(choice) for choice in choices] if isinstance(choices, list) else choices
     if choices is not None and not (isinstance(choices, list) and all(isinstance(c, str) for c in choices)):
         raise UserError(f"{name}: the options must be a list of texts")
     correct = values["correct"]
     if correct not in (None, 0, 1):
         raise UserError(f"{name}: 'correct' must be 0, 1, true or false, not {correct!r:.40}")
-    if choices:
-        example = Example(str(number), (), "", chosen_by_letter(answer, choices), tuple(choices), "spatial")
-    else:
-        example = Example(str(number), (), "", answer, None, "classification")
-    read = values["read"] if isinstance(values["read"], str) else None
-    return Prediction(values["output"], example, None if correct is None else bool(correct), read)
+    answer = chosen_by_letter(answer, choices or ())
+    choices = tuple(choice for choice in choices or () if choice.strip()) or None
+    _, unit, precision = asked_in(item, "", choices, name)
+    task = "spatial" if choices else "classification"
+    example = Example(str(number), (), "", answer, choices, task, unit=unit, precision=precision)
+    read = as_text(values["read"])
+    correct = None if correct is None else bool(correct)
+    return Prediction(values["output"], example, correct, read if isinstance(read, str) else None)
+
+
+def kinds_of(predictions: list[Prediction]) -> list[str]:
+    """The rule of each item's kind: `choice_letter` where there are options. Of the others `math`, if most of their
+    right answers are numbers or formulas; else `strict`."""
+    free = [prediction.example.answer for prediction in predictions if not prediction.example.choices]
+    values = sum(bool(VALUE.search(answer)) and not WORD.search(answer) for answer in free)
+    other = "math" if 2 * values > len(free) else "strict"
+    return ["choice_letter" if prediction.example.choices else other for prediction in predictions]
 
 
 def mode_of(predictions: list[Prediction]) -> str:
@@ -103,21 +124,24 @@ def mode_of(predictions: list[Prediction]) -> str:
 
 
 def rescore(predictions: list[Prediction], mode: str) -> pd.DataFrame:
-    """Each item by each rule beside the published score: `strict`, `lenient`, `authors`; with options `choice_letter`.
+    """Each item by each rule beside the published score: `strict`, `lenient`, `authors`, and the rule of its kind.
 
-    Columns: rule, item (its number), and whether it is right, whether that agrees with those who published it or only
-    one of both counts it right, and whether we read another answer in it than they.
+    That is `kinds_of`; `by kind` are all items together, where they are of several. Columns: rule, item (its number),
+    and whether it is right, whether that agrees with those who published it or only one of both counts it right, and
+    whether we read another answer in it than they.
     """
     get_mode(mode)
-    rules = ["strict", "lenient", "authors"]
-    if all(prediction.example.choices for prediction in predictions):
-        rules.append("choice_letter")
+    kinds = kinds_of(predictions)
+    several = [*dict.fromkeys(kinds), "by kind"] if len(set(kinds)) > 1 else kinds[:1]
     rows = []
-    for rule in rules:
-        for number, prediction in enumerate(tqdm(predictions, desc=rule, leave=False)):
+    for name in dict.fromkeys(["strict", "lenient", "authors", *several]):
+        for number, prediction in enumerate(tqdm(predictions, desc=name, leave=False)):
+            rule = kinds[number] if name == "by kind" else name
+            if name in OF_A_KIND and rule != kinds[number]:
+                continue
             ours = score(prediction.output, prediction.example, mode, rule)
             right, read = bool(ours.accuracy), (ours.parsed or "").strip()
-            row = {"rule": rule, "item": number, "right": right, "agrees": prediction.correct == right}
+            row = {"rule": name, "item": number, "right": right, "agrees": prediction.correct == right}
             row["theirs only"] = prediction.correct is True and not right
             row["ours only"] = prediction.correct is False and right
             row["read otherwise"] = prediction.read is not None and read != prediction.read.strip()
@@ -136,7 +160,10 @@ def rescore_file(path: Path, mode: str | None) -> str:
     theirs = f"{100 * sum(told) / len(told):.2f} % right as published" if told else "no published score"
     items = rescore(predictions, mode)
     table = items.drop(columns="item").groupby("rule", sort=False, as_index=False).sum()
-    table.insert(2, "accuracy", (100 * table["right"] / len(predictions)).map("{:.2f} %".format))
+    count = items.groupby("rule", sort=False).size().to_numpy()
+    table.insert(2, "accuracy", (100 * table["right"] / count).map("{:.2f} %".format))
+    if len(set(count)) > 1:
+        table.insert(1, "items", count)
     lines = [f"{len(predictions)} predictions, mode {mode}, {theirs}", table.to_string(index=False)]
     for rule, of_rule in items.groupby("rule", sort=False):
         for kind in ("theirs only", "ours only"):

@@ -61,8 +61,9 @@ def few_of(settings: Settings) -> Settings:
 
     Of the items for pass@8 it has the same share, so that one proportion holds for the whole evaluation.
     """
-    items = min(ITEMS, settings.eval_batch, settings.test_items)
-    passed = math.ceil(settings.pass_items * items / settings.test_items)
+    asked = settings.test_items or max(map(len, test_splits(settings).values()))
+    items = min(ITEMS, settings.eval_batch, asked)
+    passed = math.ceil(settings.pass_items * items / asked)
     return replace(
         settings, steps=STEPS, epochs=None, test_items=items, pass_items=passed, eval_every=0, report_to=None
     )

@@ -60,7 +60,7 @@ class DrawnTask(ExampleSet):
     kinds: dict[str, Callable[[int, random.Random], Scene]]
     test_parts: dict[str, tuple[tuple[str, int], ...]]
     untrained: tuple[str, ...] = ()
-    bundled = True
+    bundled, usual_items = True, 1000
 
     @property
     def spec(self) -> str:

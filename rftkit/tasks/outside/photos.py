@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.classification import ClassSet
-from rftkit.tasks.outside.real_sets import SETS
-from rftkit.tasks.outside.rows import CONTROL_TOKEN, is_utf8
+from rftkit.tasks.classification import ClassSet, question
+from rftkit.tasks.example import Example
+from rftkit.tasks.outside.class_folders import UNSPLIT, Listed, PassedOver, class_folders, deeper
+from rftkit.tasks.outside.coop import COOP, QUESTION, coop_file, coop_set
+from rftkit.tasks.outside.rows import CONTROL_TOKEN, is_utf8, same_answers
+from rftkit.tasks.outside.splits import Items, a_fifth, by_chance, by_content
 from rftkit.tasks.worlds import Drawing, World
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-QUESTION = "What type of object is in the photo?"
-# CoOp's splits are train, val and test; few shots are drawn from train.
 SPLITS = {"shots": "train", "val": "val", "test": "test"}
-Items = dict[str, dict[str, list[Path]]]  # split -> label -> images
-
-
-@dataclass(frozen=True)
-class CoOpSet:
-    """A set of the CoOp benchmark: its folder, where its images are, its split file, the paper's question."""
-
-    folder: str
-    images: str
-    split: str
-    question: str = QUESTION
-
-
-COOP = {name: CoOpSet(**given) for name, given in SETS["coop"].items()}
+NEEDED = 4  # classes, so that there are two in each half
 
 
 @dataclass(frozen=True)
 class PhotoSet(World):
-    """A world of photographs; its classes are in the order of the set's labels, as CoOp halves them."""
+    """A world of photographs; its classes are in the order of the set's labels, as CoOp halves them.
+
+    `pictures` reads the contents of the files where these decide on the split, when it is called first.
+    """
 
     labels: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    pictures: Callable[[], Items] = dict
+    passed: PassedOver = field(default_factory=PassedOver)
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.labels
+
+    def of(self, label: str, split: str) -> list[Drawing]:
+        """The photographs of a class in a split, in the order of their names."""
+        paths = sorted(self.pictures().get(SPLITS[split], {}).get(label, []))
+        # Names such as image_0001.jpg come again in every class.
+        return [Drawing(path, label, (), f"{label}/{path.name}") for path in paths]
 
 
 class PhotoFolder(ClassSet):
@@ -75,152 +73,112 @@ class PhotoFolder(ClassSet):
     def world(self) -> PhotoSet:
         return read_photos(self.folder, self.known)
 
+    @property
+    def splits(self) -> dict[str, str]:
+        return {split: stored for split, stored in SPLITS.items() if stored in self.world.splits}
+
+    @property
+    def usual_protocol(self) -> str:
+        return "base_to_new" if len(self.world.classes) >= NEEDED else "few_shot"
+
+    @property
+    def passed_over(self) -> str:
+        return str(self.world.passed)
+
+    @property
+    def lacks_pictures(self) -> bool:
+        return self.world.passed.has_pictures
+
+    @property
+    def published(self) -> bool:
+        return coop_file(self.folder, self.known) is not None
+
+    def classes_of(self, half: str) -> tuple[tuple[str, ...], float]:
+        if half != "all" and len(self.world.classes) < NEEDED:
+            told = f"has {len(self.world.classes)} classes; base-to-new needs {NEEDED} or more"
+            raise UserError(f"'{self.spec}' {told}: give --protocol few_shot (rftkit evaluate: --split all)")
+        return super().classes_of(half)
+
+    def _asked(self, split: str, half: str, count: int | None, seed: int) -> list[Example]:
+        """All photographs of a half or, as likely as any others, `count`: in an order by chance, so that any first part
+        of them is a plain sample too. What is asked of one does not depend on `count`."""
+        world, (classes, share) = self.world, self.classes_of(half)
+        every = [pair for label in classes for pair in enumerate(world.of(label, split))]
+        if not every:
+            raise UserError(f"'{self.spec}' has no photographs for '{split}'")
+        name = f"{world.name}/{split}/{half}/{seed}"
+        found = []
+        for number, drawing in random.Random(name).sample(every, len(every))[:count]:
+            id = f"{world.name}-{split}-{drawing.label}-{number}"
+            found.append(question(drawing, world, classes, share, random.Random(f"{name}/{id}"), split, id))
+        return found
+
 
 @cache
 def read_photos(folder: Path, known: str | None = None) -> PhotoSet:
-    """The photographs in a folder (`known`: of this set of CoOp's) as a world; nothing is opened yet.
+    """The photographs in a folder (`known`: of this set of CoOp's) as a world; no picture is opened.
 
     Known are: a CoOp folder with its `split_zhou_*.json`, `variants.txt` or `classnames.txt`; a folder with `train`,
-    `val` (if there) and `test`, each with a folder a class; and a folder with a folder a class, which is then split by
-    file name (half, a fifth, the rest). A class without `val` images gives up every fifth of its `train` images.
+    `val` or `test`, each with a folder a class; and a folder with a folder a class, which is split by chance (half, a
+    fifth, the rest). A class without `val` images gives up every fifth of its `train` images.
     """
     name = f"{known}@{folder}" if known else str(folder)
-    splits = [folder / COOP[known].split] if known else sorted(folder.glob("split_zhou_*.json"))
-    if not splits and (folder / "images").is_dir():
-        splits = [folder / known for known in READERS if (folder / known).is_file()]
-    if splits:
-        coop = next((c for c in COOP.values() if c.split == splits[0].name), CoOpSet("", "", ""))
-        labels, items = READERS.get(splits[0].name, _read_split)(splits[0], folder / coop.images)
-        question = coop.question
-    else:
-        labels, items = _read_class_folders(folder)
-        question = QUESTION
-    if len(labels) < 4:
-        raise UserError(f"'{name}' has {len(labels)} classes; base-to-new needs four or more")
-    for label in labels:
-        _complete(name, label, items)
+    file = coop_file(folder, known)
+    found = coop_set(file) if file else class_folders(folder, QUESTION)
+    if not found.labels:
+        _refuse(folder, found.passed)
+    _check_names(name, found.labels)
+    pictures = cache(lambda: _complete(name, found))
 
     def draw(label: str, split: str, count: int, rng: random.Random) -> list[Drawing]:
-        paths = sorted(items[SPLITS[split]].get(label, []))
-        # Names such as image_0001.jpg come again in every class.
-        return [Drawing(path, label, (), f"{label}/{path.name}") for path in rng.sample(paths, min(count, len(paths)))]
+        every = world.of(label, split)
+        return rng.sample(every, min(count, len(every)))
 
-    return PhotoSet(known or folder.resolve().name, question, dict.fromkeys(labels, ""), draw, labels)
-
-
-def _complete(name: str, label: str, items: Items) -> None:
-    """Give a class its `val` images if it has none, and refuse what cannot be used."""
-    if CONTROL_TOKEN.search(label) or not label.strip() or not is_utf8(label):
-        raise UserError(
-            f"'{name}': class name {label!r:.99} is empty, no UTF-8 or has a control token of the chat format"
-        )
-    if not items["val"].get(label):  # every fifth of the training images then
-        paths = sorted(items["train"].get(label, []))
-        items["val"][label] = paths[4::5] or paths[1:2]
-        items["train"][label] = [path for path in paths if path not in items["val"][label]]
-    for split in SPLITS.values():
-        if not items[split].get(label):
-            raise UserError(f"'{name}': class '{label}' has no image to {split} with (two to train, one to test)")
+    has = dict.fromkeys(SPLITS.values()) if UNSPLIT in found.items else found.items
+    splits = (*has, "val") if "train" in has else tuple(has)
+    title = known or folder.resolve().name
+    world = PhotoSet(title, found.question, dict.fromkeys(found.labels, ""), draw, found.labels, splits, pictures,
+                     found.passed)  # fmt: skip
+    return world
 
 
-def _read_split(path: Path, images: Path) -> tuple[tuple[str, ...], Items]:
-    """A CoOp split file: `{"train" | "val" | "test": [[path, label number, class name], ...]}`."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows = [(split, str(file), int(number), str(name)) for split in SPLITS.values()
-                for file, number, name in content[split]]  # fmt: skip
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"'{path}' is not a CoOp split file ({type(error).__name__}: {error})") from None
-    names = {number: name for _, _, number, name in rows}
-    if len(set(names.values())) < len(names):
-        raise UserError(f"'{path}' gives two labels the same name")
-    items: Items = {split: {} for split in SPLITS.values()}
-    for split, file, number, _ in rows:
-        items[split].setdefault(names[number], []).append(_inside(images, file, path))
-    return tuple(names[number] for number in sorted(names)), items
+def _check_names(name: str, labels: tuple[str, ...]) -> None:
+    """Refuse class names that cannot be asked for, and those that no rule can tell apart."""
+    for label in labels:
+        if CONTROL_TOKEN.search(label) or not label.strip() or not is_utf8(label):
+            told = "is empty, no UTF-8 or has a control token of the chat format"
+            raise UserError(f"'{name}': class name {label!r:.99} {told}")
+    if same := same_answers(labels):
+        raise UserError(f"'{name}': no rule can tell the classes {same} apart: rename one, or put them together")
+    if len(labels) < 2:
+        raise UserError(f"'{name}' has one class, '{labels[0]}': two or more are needed to choose from")
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read '{path}': {error}") from None
+def _complete(name: str, listed: Listed) -> Items:
+    """The photographs of a set in splits: made by chance if it has none, and `val` from `train` where it is missing."""
+    items = listed.items
+    if UNSPLIT in items:
+        items = by_content(items[UNSPLIT], by_chance)
+    elif "train" in items:
+        given = items.get("val", {})
+        parts = by_content({label: paths for label, paths in items["train"].items() if not given.get(label)}, a_fifth)
+        items = items | {"train": items["train"] | parts["train"], "val": given | parts["val"]}
+    for split in ("train", "test"):
+        for label in listed.labels if split in items else ():
+            if not items[split].get(label):
+                told = "one to train and one to test are needed, with different pictures"
+                raise UserError(f"'{name}': class '{label}' has no image to {split} with ({told})")
+    return items
 
 
-def _read_variants(path: Path, images: Path) -> tuple[tuple[str, ...], Items]:
-    """FGVC-Aircraft: a class a line in `variants.txt`, `NUMBER CLASS` a line in `images_variant_train.txt` etc."""
-    labels = _lines(path)
-    items: Items = {split: {} for split in SPLITS.values()}
-    for split in items:
-        listed = path.with_name(f"images_variant_{split}.txt")
-        for line in _lines(listed):
-            number, _, label = line.partition(" ")
-            if label not in labels:
-                raise UserError(f"'{listed}': class {label!r:.80} is not in variants.txt")
-            items[split].setdefault(label, []).append(_inside(images, f"{number}.jpg", listed))
-    return tuple(labels), items
-
-
-def _read_classnames(path: Path, images: Path) -> tuple[tuple[str, ...], Items]:
-    """ImageNet: `FOLDER CLASS` a line in `classnames.txt`; images/train and images/val, which is tested on.
-
-    Classes of one name are one class here: nobody could tell them apart by their names.
-    """
-    names = dict(line.split(" ", 1) for line in _lines(path) if " " in line)
-    items: Items = {split: {} for split in SPLITS.values()}
-    for split, place in (("train", "train"), ("test", "val")):
-        for folder, paths in _classes_in(images / place).items():
-            if folder not in names:
-                raise UserError(f"'{path}' has no name for the folder '{folder}'")
-            items[split].setdefault(names[folder], []).extend(paths)
-    return tuple(items["train"]), items
-
-
-READERS = {"variants.txt": _read_variants, "classnames.txt": _read_classnames}
-
-
-def _inside(images: Path, file: str, split: Path) -> Path:
-    path = images / file
-    if ".." in Path(file).parts or Path(file).is_absolute():
-        raise UserError(f"'{split}': image {file!r:.80} points outside the data folder")
-    try:
-        there = path.is_file()
-    except (OSError, ValueError):  # a name too long, with a null character
-        there = False
-    if not there or not is_utf8(file):
-        raise UserError(f"'{split}' names the image {file!r:.80}, which is not there")
-    return path
-
-
-def _read_class_folders(folder: Path) -> tuple[tuple[str, ...], Items]:
-    """Folders of classes, split already or not."""
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        items = {split: _classes_in(folder / split) for split in SPLITS.values()}
-    else:
-        items = {split: {} for split in SPLITS.values()}
-        for label, paths in _classes_in(folder).items():
-            for path in paths:
-                tenth = hashlib.sha256(path.name.encode()).digest()[0] % 10
-                items["train" if tenth < 5 else "val" if tenth < 7 else "test"].setdefault(label, []).append(path)
-    labels = sorted({label for part in items.values() for label in part})
-    if not labels:
-        if of_coop := [f"{name}@{folder}" for name, coop in COOP.items() if (folder / coop.folder).is_dir()]:
-            raise UserError(f"'{folder}' has folders of CoOp's sets in it: give one of them as {', '.join(of_coop)}")
-        raise UserError(
-            f"'{folder}' is a folder without a split_zhou_*.json and without folders of images: give a CoOp folder, a "
-            "folder with one folder a class, or the JSONL file in it"
-        )
-    return tuple(labels), items
-
-
-def _classes_in(folder: Path) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        return {}
-    found = {sub.name: [path for path in sorted(sub.iterdir()) if path.suffix.lower() in SUFFIXES]
-             for sub in sorted(folder.iterdir()) if sub.is_dir()}  # fmt: skip
-    for path in (path for paths in found.values() for path in paths):
-        if not path.is_file():
-            raise UserError(f"'{path}' is no file: a folder, or a link that leads nowhere")
-        if not is_utf8(path.parent.name + path.name):
-            raise UserError(f"{str(path)!r:.200} is not a name in UTF-8: rename it")
-    return {label: paths for label, paths in found.items() if paths}
+def _refuse(folder: Path, passed: PassedOver) -> None:
+    """UserError on a folder without classes."""
+    if of_coop := [f"{name}@{folder}" for name, coop in COOP.items() if (folder / coop.folder).is_dir()]:
+        raise UserError(f"'{folder}' has folders of CoOp's sets in it: give one of them as {', '.join(of_coop)}")
+    if inside := deeper(folder):
+        raise UserError(f"'{folder}' has no folders of images; give one in it that has, such as '{inside[0]}'")
+    told = f" ({passed})" if str(passed) else ""
+    raise UserError(
+        f"'{folder}' is a folder without a split_zhou_*.json and without folders of images{told}: give a CoOp folder, "
+        "a folder with one folder a class, or the JSONL file in it"
+    )

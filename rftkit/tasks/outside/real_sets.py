@@ -59,11 +59,11 @@ class RealSet:
 
 def by_columns(entry: RealSet, row: Row) -> Texts:
     """A column each; numbers become texts, and a letter becomes the choice it stands for."""
-    answer = _text(row[entry.answer])
+    answer = as_text(row[entry.answer])
     choices = row[entry.choices] if entry.choices else None
     if choices and not isinstance(choices, list):
         return row[entry.question], answer, choices  # to be refused
-    choices = [_text(choice) for choice in choices or ()]
+    choices = [as_text(choice) for choice in choices or ()]
     if entry.letters and isinstance(answer, str):
         answer = chosen_by_letter(answer, choices)
     return row[entry.question], answer, choices or None
@@ -76,7 +76,8 @@ def chosen_by_letter(answer: str, choices: list[Any]) -> Any:
     return choices[place] if place < len(choices) else answer
 
 
-def _text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
+    """A number as a text; anything else as it is."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -108,10 +109,10 @@ def by_turns(entry: RealSet, row: Row) -> Texts:
     turns = row[entry.question]
     if not isinstance(turns, list) or len(turns) < 2 or not all(isinstance(turn, dict) for turn in turns[:2]):
         return None, None, None
-    asked, answer = (_text(turn.get("value") or turn.get("content")) for turn in turns[:2])
+    asked, answer = (as_text(turn.get("value") or turn.get("content")) for turn in turns[:2])
     if not isinstance(asked, str) or not isinstance(answer, str):
         return asked, answer, None  # to be refused
-    asked = re.sub(r"\s*<image>\s*", "", asked.strip())
+    asked = re.sub(r"^(\s*<image>\s*)+", "", asked.strip())  # pictures that stand before the text anyhow
     asked = re.sub(r"^Hint:[^\n]*\n", "", asked).removeprefix("Question:").strip()
     answer = re.sub(r"^the answer is:?\s*", "", answer.strip(), flags=re.IGNORECASE).removesuffix(".").strip()
     asked, there, listed = asked.partition("\nChoices:")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
+from unicodedata import normalize
 
 from rftkit.common.errors import UserError
-from rftkit.tasks.example import Example
+from rftkit.tasks.example import PLACE, Example, ImageRef
+from rftkit.tasks.images import pixels_of
 
 Row = dict[str, Any]
 MOST_DECIMALS = 15  # that a number of double precision has
@@ -26,10 +29,15 @@ def check_texts(
     """
     for column, text in (("question", question), ("answer", answer)):
         if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{item}: '{column}' must be a text that is not empty")
+            number = isinstance(text, int | float) and f'; write "{text}", not {text}'
+            how = "; it is null: give it, or leave the row out" if text is None else number or ""
+            raise UserError(f"{item}: '{column}' must be a text that is not empty{how}")
+    if choices is not None and not (isinstance(choices, list) and all(isinstance(c, str) for c in choices)):
+        raise UserError(f"{item}: 'choices' must be a list of texts")
+    question, answer = normalize("NFC", question), normalize("NFC", answer)
+    # Tables pad short lists with empty texts, and write an empty list where there is nothing to choose.
+    choices = [normalize("NFC", choice) for choice in choices or () if choice.strip()] or None
     if choices is not None:
-        if not isinstance(choices, list) or not all(isinstance(c, str) and c.strip() for c in choices):
-            raise UserError(f"{item}: 'choices' must be a list of texts")
         if answer not in choices:
             raise UserError(f"{item}: answer {answer!r:.80} is not among the choices {choices!r:.200}")
         if task != "classification" and len(choices) > len(ascii_uppercase):
@@ -64,10 +72,52 @@ def asked_in(row: Row, question: str, choices: Any, item: str) -> tuple[str, str
     return said, unit, int(precision)
 
 
+def with_headers(row: Example | UserError, item: str) -> Example | UserError:
+    """A row, or what the headers of its pictures say is wrong with them."""
+    try:
+        for image in row.images if isinstance(row, Example) else ():
+            pixels_of(image, item=item)
+    except UserError as error:
+        return error
+    return row
+
+
 def repeated(examples: Iterable[Example]) -> list[str]:
     """A line for each id that several examples have: answers could not be told apart by it."""
     times = Counter(example.id for example in examples)
     return [f"{name} names {count} items: ids must differ" for name, count in times.items() if count > 1]
+
+
+# A place holder of a picture, as benchmarks write it: <image>, <image1>, <image 1>, <img_1>, <|image_1|>.
+MARK = re.compile(r"<\|?(?:image|img|picture)[ _-]?(\d*)\|?>", re.IGNORECASE)
+MARKS = re.compile(rf"(?:\s*{MARK.pattern})+(\s*)([,.;:?!)]?)", re.IGNORECASE)
+
+
+def placed(question: str, images: tuple[ImageRef, ...]) -> tuple[str, tuple[ImageRef, ...]]:
+    """A question with `PLACE` for each place holder, and the pictures in that order (see `Example`).
+
+    A single picture stands before the text, so that its place holders are left out; so are those that do not fit the
+    number of pictures. Where a picture is named again its number stays.
+    """
+    marks = MARK.findall(question)
+    order = list(dict.fromkeys(int(mark) - 1 for mark in marks)) if all(marks) else []
+    fits = all(0 <= place < len(images) for place in order) if all(marks) else len(marks) <= len(images)
+    if len(images) < 2 or not fits or (any(marks) and not all(marks)):
+        return MARKS.sub(_left_out, question).strip(), images
+    rest = [image for place, image in enumerate(images) if place not in order] if order else images
+    seen = set()
+
+    def place(mark: re.Match) -> str:
+        again = mark[1] in seen
+        seen.update([mark[1]] if mark[1] else [])
+        return f"image {mark[1]}" if again else PLACE
+
+    return MARK.sub(place, question), (*rest, *(images[number] for number in order))
+
+
+def _left_out(marks: re.Match) -> str:
+    """What stands for place holders that are left out: as much space as was around them, none before a comma."""
+    return marks[3] or ("\n" if "\n" in marks[0] else " ")
 
 
 def is_utf8(text: str) -> bool:
@@ -90,14 +140,36 @@ def read_images(value: Any, folder: Path | None, item: str) -> tuple[Path | byte
 def _image_path(name: Any, folder: Path | None, item: str) -> Path:
     if not isinstance(name, str) or not name or folder is None:
         raise UserError(f"{item}: 'image' must be a path")
-    folder = folder.resolve()
-    try:
-        image = (folder / name).resolve()
-        is_file = image.is_file()
-    except (OSError, ValueError, RuntimeError):  # a name too long, with a null character, a loop of links
-        raise UserError(f"{item}: {name!r:.80} is not the name of a file") from None
-    if not image.is_relative_to(folder):
+    # By its name alone: links are followed, wherever they lead, as people link folders of pictures.
+    folder, within = folder.resolve(), os.path.normpath(name)
+    if os.path.isabs(within) or within.split(os.sep)[0] == "..":
         raise UserError(f"{item}: image {name!r:.80} points outside the data folder")
+    try:
+        image = in_either_form(folder, within)
+        is_file = image.is_file()
+    except (OSError, ValueError):  # a name too long, with a null character
+        raise UserError(f"{item}: {name!r:.80} is not the name of a file") from None
     if not is_file:
         raise UserError(f"{item}: there is no image {name!r:.80} in the folder '{folder.name}'")
     return image
+
+
+def in_either_form(folder: Path, name: str) -> Path:
+    """The file of this name, in whichever Unicode forms the disk has its parts: macOS writes `é` as two characters."""
+    if (folder / name).is_file():
+        return folder / name
+    for part in Path(name).parts:
+        forms = [folder / part, *(folder / normalize(form, part) for form in ("NFC", "NFD"))]
+        folder = next((path for path in forms if path.exists()), forms[0])
+    return folder
+
+
+def same_answers(texts: Iterable[str]) -> str:
+    """Two texts that every rule takes for the same answer, in words; nothing if all can be told apart."""
+    seen: dict[str, str] = {}
+    for text in texts:
+        plain = " ".join(normalize("NFC", text).casefold().split())
+        if plain in seen:
+            return f"'{seen[plain]:.60}' and '{text:.60}'"
+        seen[plain] = text
+    return ""

@@ -6,25 +6,34 @@ arrow files, what `datasets.save_to_disk` wrote, or JSON files beside their imag
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import random
 import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import Example, ExampleSet, as_asked
+from rftkit.tasks.outside.json_files import json_files, json_rows
 from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet
-from rftkit.tasks.outside.rows import Row, asked_in, check_texts, read_images, repeated
+from rftkit.tasks.outside.rows import (
+    Row,
+    asked_in,
+    check_texts,
+    in_either_form,
+    placed,
+    read_images,
+    repeated,
+    with_headers,
+)
+from rftkit.tasks.outside.splits import content, held_out, is_held_out
 
-HELD_OUT = 10  # every tenth training picture is kept for choosing steps and learning rate
+GROUP = "group"  # column: rows with the same one are not independent, and are held out together
 BATCH = 64  # rows read at once
-# JSON files of the `datasets` library that hold no rows.
-DESCRIPTIONS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 Numbered = tuple[int, Row, Path | None]  # a row, its place in its split, and the folder that its images are in
 
 
@@ -33,6 +42,7 @@ class Table(ExampleSet):
 
     given: str  # its name as the user gave it, for messages
     usual_items = None
+    drawn_shots = False  # whether its training rows are few shots of each class, drawn by those who made it
     distinct_ids = True  # whether two rows of a split may not have one id
 
     def stored(self, split: str) -> str:
@@ -68,23 +78,50 @@ class Table(ExampleSet):
             raise UserError(f"'{self.given}', {split}: {again[0]}")
         return as_asked(good, protocol)
 
+    def size(self, part: str, protocol: str) -> int:
+        return sum(1 for _ in self.rows("test"))
+
     def rows(self, split: str) -> Iterable[Example | UserError]:
         return self.read(split)
 
     def training(self, protocol: str, shots: int, items: int, seed: int) -> list[Example]:
-        """As in `ExampleSet`; a table of classes is taken whole: its shots were drawn by those who made it."""
-        count = None if self.task == "classification" else items
-        return self.examples("shots", "all", count, seed, protocol)
+        """As in `ExampleSet`: a plain sample of `items` rows, or all, where those who made the set drew its shots."""
+        return self.examples("shots", "all", None if self.drawn_shots else items, seed, protocol)
+
+    def sample(self, rows: Iterable[tuple], split: str, count: int | None, seed: int) -> list[tuple]:
+        """Up to `count` rows, each as likely as any other, by their numbers; one pass, so that rows may be streamed.
+
+        If there are more to train on, a line says so, once.
+        """
+        rng, kept, seen = random.Random(seed), [], 0
+        for seen, row in enumerate(rows, 1):
+            if count is None or len(kept) < count:
+                kept.append(row)
+            elif (place := rng.randrange(seen)) < count:
+                kept[place] = row
+        if split == "shots" and seen > len(kept):
+            _tell(
+                f"{self.given}: trained on {len(kept)} of {seen} rows, a plain sample; a larger train_items takes more"
+            )
+        return sorted(kept, key=lambda row: row[0])
+
+
+@cache
+def _tell(line: str) -> None:
+    """A line on stderr, once: a study asks for the examples of many runs."""
+    print(line, file=sys.stderr)
 
 
 class RealTable(Table):
     """One of the paper's sets (`real_sets.py`), from the hub or from a folder."""
 
+    published = True
+
     def __init__(self, name: str, entry: RealSet, folder: Path | None) -> None:
         self.name, self.entry, self.folder = name, entry, folder
         self.given = f"hub:{name}" if folder is None else f"{name}@{folder}"
         self.spec = f"hub:{name}" if folder is None else f"{name}@{folder.resolve()}"
-        self.task = entry.task
+        self.task, self.drawn_shots = entry.task, entry.task == "classification"
         stored = {"shots": entry.train, "val": entry.train if entry.held_out else None, "test": entry.test}
         self.splits = {split: source for split, source in stored.items() if source}
 
@@ -109,71 +146,52 @@ class RealTable(Table):
 
     def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
         rows = _rows(self.given, self.entry, self.folder, self.stored(split))
-        chosen = sample((row for row in rows if split == "test" or self._wanted(row[1], split)), count, seed)
-        return (_example(self.name, self.entry, row, split) for row in chosen)
+        if split != "test":
+            rows = self._kept(rows, split == "val")
+        for numbered in self.sample(rows, split, count, seed):
+            row = _example(self.name, self.entry, numbered, split)
+            yield with_headers(row, f"{self.name}-{split}-{numbered[0]}")
 
-    def _wanted(self, row: Row, split: str) -> bool:
-        """Whether a training row is one of the paper's, and of this split."""
-        images = row.get(self.entry.image)
-        images = images if isinstance(images, list) else [images]
-        if self.entry.one_image and len(images) != 1:
-            return False
-        return not self.entry.held_out or is_held_out(images[0] if images else None, None) == (split == "val")
+    def _kept(self, rows: Iterable[Numbered], val: bool) -> Iterator[Numbered]:
+        """The training rows that are the paper's, and held out for choosing or not."""
+        rows = filter(self._is_the_papers, rows)
+        if not self.entry.held_out:
+            return rows
+        if self.entry.streamed and self.folder is None:  # one pass, one picture a row: as it would be in a folder
+            return (row for row in rows if is_held_out(_keys(self.entry, row)[0]) == val)
+        first = filter(self._is_the_papers, _rows(self.given, self.entry, self.folder, self.entry.train))
+        kept = held_out(_keys(self.entry, row) for row in first)
+        return (row for row, held in zip(rows, kept, strict=True) if held == val)
 
-
-def is_held_out(image: Any, folder: Path | None) -> bool:
-    """Whether a training picture is kept for choosing: whatever is asked about it."""
-    return _digest(image, folder)[0] % HELD_OUT == 0
-
-
-def _digest(image: Any, folder: Path | None) -> bytes:
-    """What a picture is known by: the content that a row holds, or its path in the folder of the images."""
-    image = (image.get("bytes") or image.get("path")) if isinstance(image, dict) else image
-    name = image.relative_to(folder.resolve()).as_posix() if isinstance(image, Path) else image
-    return hashlib.sha256(name if isinstance(name, bytes) else str(name).encode(errors="replace")).digest()
+    def _is_the_papers(self, numbered: Numbered) -> bool:
+        return not self.entry.one_image or len(_listed(numbered[1].get(self.entry.image))) == 1
 
 
-def sample(rows: Iterable[tuple], count: int | None, seed: int) -> list[tuple]:
-    """Up to `count` rows, each as likely as any other, by their numbers; one pass, so that rows may be streamed."""
-    rng, kept = random.Random(seed), []
-    for seen, row in enumerate(rows):
-        if count is None or len(kept) < count:
-            kept.append(row)
-        elif (place := rng.randrange(seen + 1)) < count:
-            kept[place] = row
-    return sorted(kept, key=lambda row: row[0])
+def _listed(images: Any) -> list:
+    return images if isinstance(images, list) else [images]
+
+
+def _keys(entry: RealSet, numbered: Numbered) -> list[str]:
+    """What keeps rows in one split: the content of their pictures, and their group."""
+    _, row, folder = numbered
+    keys = [f"group {row[GROUP]}"] if row.get(GROUP) is not None else []
+    for image in _listed(row.get(entry.image)):
+        image = (image.get("bytes") or image.get("path")) if isinstance(image, dict) else image
+        if isinstance(image, str) and folder is not None:
+            with suppress(OSError, ValueError):  # a picture that is not there is told of with its row
+                image = content(in_either_form(folder, image))
+        keys.insert(0, content(image) if isinstance(image, bytes) else str(image))
+    return keys
 
 
 def _rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> Iterator[Numbered]:
     """The rows of a stored split; the first ones only, where the paper takes no more for training."""
-    files = _json_files(folder, entry, stored) if folder else []
-    rows = _json_rows(files, entry) if files else _table_rows(name, entry, folder, stored)
+    files = json_files(folder, entry, stored) if folder else []
+    rows = json_rows(files, entry, folder) if files else _table_rows(name, entry, folder, stored)
     for number, (row, images) in enumerate(rows):
         if stored == entry.train and number == entry.first_rows:
             return
         yield number, row, images
-
-
-def _json_files(folder: Path, entry: RealSet, stored: str) -> list[Path]:
-    """The JSON files with the rows of a stored split; none in a folder with files that hold the images too."""
-    if any(path.suffix in (".parquet", ".arrow") for path in (*folder.glob("*"), *folder.glob("*/*"))):
-        return []
-    files = sorted([*folder.glob("*.json"), *folder.glob("data/*.json")])
-    return [file for file in files if file.name not in DESCRIPTIONS and (entry.has_one_split or stored in file.stem)]
-
-
-def _json_rows(files: list[Path], entry: RealSet) -> Iterator[tuple[Row, Path]]:
-    """The rows of JSON files, a list or an object a line each; their images are beside them."""
-    for file in files:
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-            whole = text.lstrip().startswith("[")
-            rows = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"cannot read '{file}': {str(error)[:200]}") from None
-        images = file.parent / entry.images
-        for row in rows:
-            yield row if isinstance(row, dict) else {}, images if images.is_dir() else file.parent
 
 
 def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> Iterator[tuple[Row, Path | None]]:
@@ -235,11 +253,12 @@ def _example(known: str, entry: RealSet, numbered: Numbered, split: str) -> Exam
                 raise UserError(f"{item}: column '{column}' is missing (there are {', '.join(row) or 'none'})")
         question, answer, choices = check_texts(*entry.read(entry, row), item, entry.task)
         question, unit, precision = asked_in(row, question, choices, item)
-        images = read_images(row[entry.image], folder, item)
+        question, images = placed(question, read_images(row[entry.image], folder, item))
     except UserError as error:
         return error
     if entry.shuffled and choices:
         choices = tuple(random.Random(item).sample(choices, len(choices)))
-    group = _digest(images[0], folder).hex()[:16]  # questions about one picture are not independent
+    # Questions about one picture are not independent.
+    group = content(images[0])[:16] if row.get(GROUP) is None else str(row[GROUP])
     where = {"task": entry.task, "dataset": known, "split": split, "group": group}
     return Example(item, images, question, answer, choices, **where, unit=unit, precision=precision)

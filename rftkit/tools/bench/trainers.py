@@ -20,7 +20,6 @@ from typing import Literal
 import psutil
 import pydantic
 import torch
-from datasets import Image as ImageFeature
 from pydantic import Field
 from transformers import (
     AutoConfig,
@@ -39,7 +38,7 @@ from rftkit.nano.build import build_model, build_processor, picture_tokens
 from rftkit.shared_prefix.sharing import SharedPrefixTrainer
 from rftkit.tasks.example import Example
 from rftkit.tasks.worlds import SIDE
-from rftkit.trainer import training_rows
+from rftkit.trainer import open_late, training_rows
 
 SEED = 0
 TOKENS = {"no_thinking": 8, "thinking": 64, "think_after_answer": 64}  # of each completion
@@ -217,13 +216,12 @@ def make_trainer(kind: str, options: Options, folder: str, examples: list[Exampl
         dataloader_pin_memory=not on_cpu, logging_steps=1000,
         generation_kwargs={"min_new_tokens": tokens, "suppress_tokens": pictures},
     )  # fmt: skip
-    rows = training_rows(examples, options.mode, None)
-    if kind == "ours":
-        rows = rows.cast_column("images", [ImageFeature(decode=False)])
-    return KINDS[kind](
-        model=model, reward_funcs=reward, args=arguments, train_dataset=rows, processing_class=processor,
-        peft_config=lora_config(16),
+    trainer = KINDS[kind](
+        model=model, reward_funcs=reward, args=arguments, train_dataset=training_rows(examples, options.mode),
+        processing_class=processor, peft_config=lora_config(16),
     )  # fmt: skip
+    trainer.data_collator = open_late(trainer.data_collator, examples, None)
+    return trainer
 
 
 def peak_of_two_steps(kind: str, options: Options, folder: str, examples: list[Example]) -> int:
@@ -236,6 +234,11 @@ def peak_of_two_steps(kind: str, options: Options, folder: str, examples: list[E
         trainer.one_step(step, PRESETS[options.preset].prompts)
     if options.device == "cuda":
         return torch.cuda.max_memory_allocated()
+    return resident_peak()
+
+
+def resident_peak() -> int:
+    """The most bytes of main memory that this process has had."""
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
     import resource

@@ -1,0 +1,95 @@
+"""Pictures as people have them: transparency, more than 8 bits, odd shapes and formats, all as a model sees them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rftkit.evaluate import encode
+from rftkit.tasks.example import Example
+from rftkit.tasks.images import MAX_ASPECT, open_image
+
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+
+def cut_out(mode="RGBA"):
+    """A black square in the corner of nothing, whose colour is black as well."""
+    image = Image.new("RGBA", (10, 10), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 5, 5))
+    return image.convert(mode)
+
+
+def keyed(mode, colour, other):
+    """A picture without alpha whose files name the colour that is transparent."""
+    image = Image.new(mode, (10, 10), colour)
+    image.paste(other, (0, 0, 5, 5))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "options"),
+    [
+        (cut_out(), "a.png", {}),
+        (cut_out(), "a.webp", {"lossless": True}),
+        (cut_out(), "a.gif", {}),
+        (cut_out(), "a.tga", {}),
+        (cut_out("LA"), "a.png", {}),
+        (keyed("P", 0, 1), "a.png", {"transparency": 0}),
+        (keyed("L", 7, 0), "a.png", {"transparency": 7}),
+        (keyed("1", 1, 0), "a.png", {"transparency": 1}),
+        (keyed("RGB", (9, 9, 9), BLACK), "a.png", {"transparency": (9, 9, 9)}),
+        (cut_out(), "moves.png", {"save_all": True, "append_images": [Image.new("RGBA", (10, 10), "red")]}),
+        (cut_out(), "moves.gif", {"save_all": True, "append_images": [Image.new("RGBA", (10, 10), "red")]}),
+    ],
+)
+def test_what_is_transparent_is_white(tmp_path, image, name, options):
+    if image.mode == "P":
+        image.putpalette([255, 0, 0, *BLACK])
+    image.save(tmp_path / name, **options)
+    seen = open_image(tmp_path / name)
+    assert (seen.mode, seen.getpixel((0, 0)), seen.getpixel((9, 9))) == ("RGB", BLACK, WHITE)
+
+
+def test_half_transparent_red_on_white_is_pink():
+    assert open_image(Image.new("RGBA", (1, 1), (255, 0, 0, 128))).getpixel((0, 0)) == (255, 127, 127)
+
+
+RAMP = np.arange(256).reshape(16, 16)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ((RAMP * 257).astype(np.uint16), "a.png"),
+        ((RAMP * 257).astype(np.uint16), "a.tif"),
+        ((RAMP * 257).astype(">u2"), "a.tif"),
+        ((RAMP * 257).astype(np.int32), "a.tif"),
+        (RAMP.astype(np.int32), "a.tif"),  # a byte a value, stored in four
+        (RAMP.astype(np.int32) * 10**6, "a.tif"),
+        ((RAMP / 255).astype(np.float32), "a.tif"),
+        (RAMP.astype(np.float32), "a.tif"),
+        ((RAMP - 128).astype(np.float32), "a.tif"),
+    ],
+)
+def test_more_than_eight_bits_a_value_are_scaled_to_eight(tmp_path, values, name):
+    Image.fromarray(values).save(tmp_path / name)
+    assert (np.asarray(open_image(tmp_path / name)) == RAMP[..., None]).all()
+
+
+def test_values_that_are_no_numbers_are_black(tmp_path):
+    Image.fromarray(np.array([[np.nan, np.inf, 0, 1]], np.float32)).save(tmp_path / "a.tif")
+    assert np.asarray(open_image(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 0, 0, 255]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_inks_become_light(tmp_path, name):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / name)
+    red, *others = open_image(tmp_path / name).getpixel((0, 0))
+    assert red > 200 and max(others) < 60
+
+
+@pytest.mark.parametrize("max_pixels", [800, 4096, 153_664])
+@pytest.mark.parametrize("size", [(9850, 50), (50, 9850), (7600, 38), (200, 1)])
+def test_long_pictures_stay_as_long_as_the_models_processor_takes_them(nano, size, max_pixels):
+    seen = open_image(Image.new("RGB", size), max_pixels)
+    assert max(seen.size) <= MAX_ASPECT * min(seen.size) and seen.width * seen.height <= max_pixels
+    encode(nano[1], [Example("long", (Image.new("RGB", size),), "What is it?", "a line")], "no_thinking", max_pixels)
