@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import Path
@@ -21,7 +22,7 @@ from transformers import set_seed
 from rftkit.analysis.methods import method_rows, title_of
 from rftkit.common.errors import said
 from rftkit.common.paths import LOGS, NOTEBOOKS
-from rftkit.evaluate import answer_rows, encode
+from rftkit.evaluate import answer_rows, encode, generate
 from rftkit.models import pick_device, quieten
 from rftkit.prompts import MODES
 from rftkit.report.curves import LivePlot, read_metrics, run_curves, training_figure, with_titles
@@ -29,12 +30,13 @@ from rftkit.report.figures import accuracy_figure
 from rftkit.report.samples import examples_figure, visible
 from rftkit.report.tables import LEGEND, markdown, methods_table
 from rftkit.rewards import RULES, reward_functions, score
-from rftkit.run import folder_of, generation_options, load_run, run_methods, test_splits
+from rftkit.run import execute, folder_of, generation_options, load_run, run_methods, test_splits
 from rftkit.runs.changed import as_set
 from rftkit.runs.collect import Methods
 from rftkit.runs.fingerprint import versions
 from rftkit.runs.folder import METRICS, is_complete, read_results, read_settings
 from rftkit.runs.log import COMPLETIONS
+from rftkit.runs.results import Run
 from rftkit.settings import METHODS, Settings, load_settings
 from rftkit.sft import Collator, sft_rows
 from rftkit.tasks.example import Example
@@ -162,6 +164,22 @@ def run_live(
     clear_output(wait=True)
     display(run_curves(folders, columns))
     return folders
+
+
+def repeat(settings: Settings, out: Path, **changes: Any) -> Run | None:
+    """A run with these settings but for the changes, made or found; None while one of them is None."""
+    if None in changes.values():
+        return None
+    return read_results(execute(replace(settings, **changes), out))
+
+
+def sample(settings: Settings, example: Example, temperature: float, count: int = 8) -> list[str]:
+    """Completions of an example that the untrained model draws in the settings' mode, always the same."""
+    set_seed(settings.seed)
+    network, processor = load_run(settings, None)
+    mode = METHODS[settings.method].mode
+    options = generation_options(settings, mode) | {"samples": count, "temperature": temperature}
+    return generate(network, processor, [example], mode, **options)[0].texts
 
 
 def finished(profile: str, methods: Sequence[str], seeds: Sequence[int], out: Path, **overrides: Any) -> Methods:

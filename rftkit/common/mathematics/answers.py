@@ -13,12 +13,14 @@ from rftkit.common.mathematics.units import Asked, asked
 from rftkit.common.mathematics.values import agreements, exact, same, value
 
 LONGEST = 200  # characters of an answer that is read as mathematics
-MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+MONTHS = "january february march april may june july august september october november december"
+ORDER = re.compile(r"\d+(?:-\d+)+|\d+(?:/\d+){2,}")  # places, a score, a range, 3/4/2020: nothing to calculate
 BRACKETS = {"(": ")]", "[": ")]", "⦃": "⦄"}
+COMMAS = {" and ": ",", ";": ","}
 SEPARATORS = ("∪", " or ", ";", ",", " and ", ":")
 NAMED = re.compile(
-    r"(?P<name>[A-Za-z]|\\[A-Za-z]+|∠ ?[A-Z]{1,3}|[A-Z]{2,4}|[A-Za-z]_(?:\w|\{\w+\})|[A-Za-z] ?\([A-Za-z]\)"
-    r"|\([A-Za-z](?:, ?[A-Za-z])+\)) ?[=≈∈] ?(?P<rest>[^=<>≤≥≠]+)"
+    r"(?P<name>[A-Za-z]|\\[A-Za-z]+|m? ?∠ ?[A-Z]{1,3}|[A-Z]{2,4}|[A-Za-z]_(?:\w|\{\w+\})|[A-Za-z] ?\([A-Za-z]\)"
+    r"|\([A-Za-z](?:, ?[A-Za-z])+\)) ?[=≈∈] ?(?P<rest>(?![A-Z]$)[^=<>≤≥≠]+)"
 )
 RELATION = re.compile(r"[=<>≤≥≠]")
 FLIPPED = {">": "<", "≥": "≤", "<": ">", "≤": "≥"}
@@ -57,25 +59,25 @@ def same_answer(gold: str, said: str, question: str = "", unit: str = "", precis
 
 
 def _same(gold: str, said: str, question: Asked, precision: int | None) -> bool:
-    gold, said = gold.removeprefix("≈").strip(), said.removeprefix("≈").strip()
+    gold, said = gold.lstrip("≈= "), said.lstrip("≈= ")
     if not gold or not said:
         return False
     if same_text(gold, said):
         return True
     if date := _date(gold):
         return date == _date(said)
+    if ORDER.fullmatch(gold.replace(" ", "")):
+        return gold.replace(" ", "") == said.replace(" ", "")
     gold_name, gold_rest = _name_and_rest(gold)
     said_name, said_rest = _name_and_rest(said)
-    if gold_name and said_name and gold_name != said_name:
+    if said_name and gold_name != said_name and (gold_name or not _is_in_order(said_name.strip("()").split(","))):
         return False
-    if gold_name or said_name:
+    if (gold_name or said_name) and not RELATION.search(gold_rest + said_rest):
         return _same(gold_rest, said_rest, question, precision)
-    groups = _group(gold), _group(said)
-    if all(groups) and _same_group(*groups, question, precision):
-        return True
     gold, said = without_thousands(gold), without_thousands(said)
-    if _group(gold) or _group(said):
-        return False
+    groups = _group(gold), _group(said)
+    if any(groups):
+        return all(groups) and _same_group(*groups, question, precision)
     if RELATION.search(gold) or RELATION.search(said):
         return _same_relation(gold, said)
     return _same_value(gold, said, question, precision)
@@ -84,7 +86,13 @@ def _same(gold: str, said: str, question: Asked, precision: int | None) -> bool:
 def _name_and_rest(text: str) -> tuple[str, str]:
     """What stands before the equals sign of x = 3, if it is a name, and what stands behind it."""
     found = NAMED.fullmatch(text)
-    return (re.sub(r"[\s{}]", "", found["name"]), found["rest"]) if found else ("", text)
+    return (re.sub(r"[\s{}]|^m(?=.?∠)", "", found["name"]), found["rest"]) if found else ("", text)
+
+
+def _is_in_order(names: list[str]) -> bool:
+    """(7, 6) is x = 7, y = 6 and (x, y) = (7, 6); it is no y = 7, x = 6."""
+    letters = [name for name in names if name.isalpha()]
+    return letters == sorted(letters)
 
 
 def _date(text: str) -> tuple[int, ...] | None:
@@ -92,14 +100,18 @@ def _date(text: str) -> tuple[int, ...] | None:
     if found := re.fullmatch(r"(\d{4})-(\d{1,2})-(\d{1,2})", text):
         return tuple(int(part) for part in found.groups())
     words = re.findall(r"[^\W\d]+|\d+", text.casefold())
-    months = [MONTHS.index(word[:3]) + 1 for word in words if word[:3] in MONTHS]
-    numbers = [int(word) for word in words if word.isdigit()]
-    others = [word for word in words if not word.isdigit() and word[:3] not in MONTHS]
-    if len(months) != 1 or len(numbers) not in (1, 2) or {*others} - {"st", "nd", "rd", "th", "of", "the"}:
+    numbers = [int(word) for word in words if word.isdecimal()]
+    months = [number for number, month in enumerate(MONTHS.split(), 1) for word in words if _is_month(word, month)]
+    others = len({*words} - {"st", "nd", "rd", "th", "of", "the"}) - len({*numbers})
+    if len(months) != 1 or len(numbers) not in (1, 2) or others != 1:
         return None
     years = [number for number in numbers if number > 31]
     days = [number for number in numbers if number <= 31]
     return (*(years or [0]), months[0], *days) if len(days) == 1 else None
+
+
+def _is_month(word: str, month: str) -> bool:
+    return len(word) >= 3 and month.startswith(word)
 
 
 def _group(text: str) -> Group | None:
@@ -112,7 +124,7 @@ def _group(text: str) -> Group | None:
     for separator in SEPARATORS:
         items = _split(text, separator)
         if len(items) > 1:
-            return Group(brackets, separator.strip().replace("and", ","), tuple(item.strip() for item in items))
+            return Group(brackets, COMMAS.get(separator, separator.strip()), tuple(item.strip() for item in items))
     return None
 
 
@@ -142,6 +154,9 @@ def _same_group(gold: Group, said: Group, question: Asked, precision: int | None
         return False
     if {gold.brackets, said.brackets} == {"()", "⦃⦄"}:
         return False
+    names = [_name_and_rest(item)[0] for item in said.items]
+    if not any(_name_and_rest(item)[0] for item in gold.items) and not _is_in_order(names):
+        return False
     if "⦃⦄" not in (gold.brackets, said.brackets):
         pairs = zip(gold.items, said.items, strict=True)
         return all(_same(left, right, question, precision) for left, right in pairs)
@@ -155,7 +170,7 @@ def _same_group(gold: Group, said: Group, question: Asked, precision: int | None
 
 
 def _same_relation(gold: str, said: str) -> bool:
-    """Equations that are multiples of each other, and chains of inequalities read from either end."""
+    """Equations: in one variable the same sides, in more a multiple; chains of inequalities from either end."""
     chains = []
     for text in (gold, said):
         signs = RELATION.findall(text)
@@ -172,6 +187,8 @@ def _same_relation(gold: str, said: str) -> bool:
         return all(same(left, right) for left, right in zip(gold_sides, said_sides, strict=True))
     gold_rest, said_rest = (Node("+", (left, Node("neg", (right,)))) for left, right in (gold_sides, said_sides))
     names = gold_rest.variables()
+    if len(names) < 2:
+        return any(all(map(same, gold_sides, sides)) for sides in (said_sides, said_sides[::-1]))
     ratios: list = []
 
     def proportional(point: dict[str, float]) -> bool:
@@ -181,7 +198,7 @@ def _same_relation(gold: str, said: str) -> bool:
         ratios.append(above / below)
         return abs(ratios[-1] - ratios[0]) < 1e-20 * abs(ratios[0])
 
-    return bool(names) and names == said_rest.variables() and agreements(proportional, names)
+    return names == said_rest.variables() and agreements(proportional, names)
 
 
 def _same_value(gold: str, said: str, question: Asked, precision: int | None) -> bool:
@@ -222,8 +239,11 @@ def _quantities(text: str, question: Asked) -> list[Quantity]:
 def _same_number(gold: Node, said: Node, text: str, precision: int | None) -> bool:
     if not _is_worked_out(said, gold):
         return False
-    if same(gold, said):
-        return True
+    try:
+        if same(gold, said):  # what is rational is written so: neither 5π/π nor √5√5
+            return exact(said) is not None or exact(gold) is None
+    except Unreadable:
+        return False
     if precision is None and (found := re.fullmatch(r"\D*\d*\.(\d{3,})\D*", text)):
         precision = len(found[1])
     try:
@@ -233,7 +253,7 @@ def _same_number(gold: Node, said: Node, text: str, precision: int | None) -> bo
         rounded = Node("number", number=round(right / unit) * unit)
         given = exact(said)
         if given is not None:
-            return abs(given - rounded.number) <= unit / 2
+            return abs(given - rounded.number) < unit / 2
         return abs(value(said) - value(rounded)) < float(unit / 2)
     except Unreadable:
         return False
@@ -254,6 +274,8 @@ def _is_worked_out(said: Node, gold: Node) -> bool:
 
 def _leaves_work(node: Node) -> bool:
     for part in node.nodes():
+        if part.kind == "neg" and part.parts[0].kind == "neg":
+            return True
         if part.kind not in ("+", "*"):
             continue
         try:

@@ -104,13 +104,16 @@ class _Parser:
         self.depth -= 1
         return Node("+", tuple(terms)) if len(terms) > 1 else terms[0]
 
-    def product(self) -> Node:
+    def product(self, argument: bool = False) -> Node:
+        """Factors and divisors. The argument of a function ends before another function: sin b cos a."""
         if self.next("-"):
-            return Node("neg", (self.product(),))
+            return Node("neg", (self.product(argument),))
         if self.next("+"):
-            return self.product()
+            return self.product(argument)
         node = self.power()
         while True:
+            if argument and self.ahead()[1].removeprefix("\\") in FUNCTIONS:
+                return node
             if self.next("/"):
                 node = Node("/", (node, self.signed()))
             elif self.next("*"):
@@ -188,7 +191,7 @@ class _Parser:
         base = self.argument() if name == "log" and self.next("_") else None
         power = self.signed() if self.next("^") else None
         bracketed = self.ahead()[1] in ("(", "{")
-        inner = self.power() if bracketed else self.product()
+        inner = self.power() if bracketed else self.product(argument=True)
         node = Node(name, (inner,))
         if base:
             node = Node("/", (Node("ln", (inner,)), Node("ln", (base,))))

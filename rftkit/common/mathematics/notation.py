@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 
-WRAPPERS = (("**", "**"), ("__", "__"), ("`", "`"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
-BRACED = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|textrm|mathrm|mathbf|mathit|rm|bf)\s*\{")
-UPRIGHT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}")
+WRAPPERS = "** **", "* *", "__ __", "` `", "$$ $$", "$ $", "\\( \\)", "\\[ \\]", '" "', "' '", "“ ”"
+BRACED = re.compile(r"\\(?:boxed|fbox|text|textnormal|textbf|textit|textrm|mathrm|mathbf|mathit|rm|bf)\s*\{")
+UPRIGHT = re.compile(
+    r"\\(?:text|textnormal|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}"
+)
+GREEK = "alpha beta gamma delta epsilon theta lambda mu rho sigma phi phi omega Delta"
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 SIGNS = {
     **dict.fromkeys("−–—‒﹣-", "-"),
@@ -22,7 +25,8 @@ SIGNS = {
     **dict.fromkeys(("^{\\circ}", "^\\circ", "^{∘}", "^∘", "\\degree", "\\circ", "º", "˚"), "°"),
     **dict.fromkeys(("\\dfrac", "\\tfrac", "\\cfrac"), "\\frac "),
     **dict.fromkeys(("\\left", "\\right", "\\bigl", "\\bigr", "\\Bigl", "\\Bigr", "\\big", "\\Big", "\\!"), ""),
-    **dict.fromkeys(("\\,", "\\;", "\\:", "\\ ", "~", "\\quad", "\\qquad", "\\displaystyle", "\u00a0", "\u202f"), " "),
+    **dict.fromkeys(("\\,", "\\;", "\\:", "\\ ", "~", "\\quad", "\\qquad", "\u00a0", "\u202f"), " "),
+    **dict.fromkeys(("\\displaystyle", "\\boxed", "\\fbox"), " "),
     **dict.fromkeys(("\\{", "\\lbrace"), "⦃"),
     **dict.fromkeys(("\\}", "\\rbrace"), "⦄"),
     **dict.fromkeys(("\\langle", "⟨"), "("),
@@ -31,8 +35,10 @@ SIGNS = {
     **dict.fromkeys(("\\cup", "∪"), "∪"),
     **dict.fromkeys(("\\pm", "±"), "±"),
     **dict.fromkeys(("\\in", "∈"), "∈"),
+    **dict.fromkeys(("\\emptyset", "\\varnothing", "∅"), "∅"),
     **dict.fromkeys(("\\angle", "∠"), "∠"),
     **dict.fromkeys(("π",), "\\pi "),
+    **{sign: f"\\{name} " for sign, name in zip("αβγδεθλμρσφϕωΔ", GREEK.split(), strict=True)},
     **dict.fromkeys(("∞", "\\infin"), "\\infty "),
     **dict.fromkeys(("√",), "\\sqrt "),
     **dict.fromkeys(("\\%",), "%"),
@@ -57,7 +63,7 @@ def plain(text: str) -> str:
 
 
 def _unwrapped(text: str) -> str:
-    for opening, closing in WRAPPERS:
+    for opening, closing in map(str.split, WRAPPERS):
         inner = text[len(opening) : -len(closing)]
         if text.startswith(opening) and text.endswith(closing) and inner.strip() and opening not in inner:
             return inner
@@ -84,23 +90,26 @@ def same_text(left: str, right: str) -> bool:
 
 def _words(text: str) -> str:
     text = UPRIGHT.sub(r" \1 ", plain(text)).replace("_", " ").casefold()
-    return re.sub(r"\s*([,;:()\[\]])\s*", r"\1", " ".join(text.split()))
+    return re.sub(r"\s*([,;:()\[\]=<>⊥∥])\s*", r"\1", " ".join(text.split()))
 
 
 def one_notation(text: str) -> str:
     """LaTeX or plain mathematics as `expressions.parse` reads it."""
+    text = re.sub(r"(?<!\\)\$([^$]*)(?<!\\)\$", r" \1 ", text)  # mathematics in a text: $28$ percent
     text = UPRIGHT.sub(r" \1 ", text)
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda found: "^{" + found[0].translate(SUPERSCRIPTS) + "}", text)
     text = "".join(_vulgar(sign) for sign in text)
     text = SIGN.sub(lambda found: SIGNS[found[0]], text)
     # Digit groups, 1{,}000 and 1 000; and a decimal comma that LaTeX writes 3{,}5.
-    text = re.sub(r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|\s)\d{3})+(?![\d,])", lambda found: _digits(found[0]), text)
+    text = re.sub(r"(?<![\d.,])[1-9]\d{0,2}(?:(?:\{,\}|\s)\d{3})+(?![\d,])", lambda found: _digits(found[0]), text)
     text = re.sub(r"(\d)\{,\}(\d)", r"\1.\2", text)
     # \frac12 and \frac{1}2; mixed numbers 2 1/3.
     text = re.sub(r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{", text)
     text = re.sub(r"(?<![\d.^/])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d.])", r"\1\\frac{\2}{\3}", text)
-    return " ".join(text.split())
+    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", "*", text)  # 3x10^8
+    text = re.sub(r"_\{(\w)\}", r"_\1", text)
+    return " ".join(re.sub(r",\s*and\s", ", ", text).split())
 
 
 def _digits(text: str) -> str:
@@ -121,4 +130,4 @@ def without_thousands(text: str) -> str:
         inside = sum(before.count(sign) for sign in "([⦃") - sum(before.count(sign) for sign in ")]⦄")
         return found[0] if inside else found[0].replace(",", "")
 
-    return re.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])", joined, text)
+    return re.sub(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])", joined, text)

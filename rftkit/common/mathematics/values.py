@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from random import Random
 
 import mpmath
@@ -18,6 +18,7 @@ _exactly = mpmath.MPContext()
 _exactly.dps = DIGITS + 15
 UNLIKE = {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "log": "log10", "abs": "fabs"}  # names in mpmath
 MOST = 1000 * LARGEST  # argument of a function
+BITS = 10_000  # of a numerator or denominator
 
 
 @lru_cache(maxsize=2**14)
@@ -28,27 +29,28 @@ def exact(node: Node) -> Fraction | None:
     values = [exact(part) for part in node.parts]
     if not values or None in values:
         return None
-    if node.kind == "+":
-        return sum(values)
+    if node.kind in ("+", "*"):
+        return reduce(lambda left, right: _bounded(left + right if node.kind == "+" else left * right), values)
     if node.kind == "neg":
         return -values[0]
-    if node.kind == "*":
-        product = Fraction(1)
-        for value in values:
-            product *= value
-        return product
     if node.kind == "/":
         if not values[1]:
             raise Unreadable
-        return values[0] / values[1]
+        return _bounded(values[0] / values[1])
     return _exact_power(*values) if node.kind == "^" else None
+
+
+def _bounded(number: Fraction) -> Fraction:
+    if max(number.numerator.bit_length(), number.denominator.bit_length()) > BITS:
+        raise Unreadable
+    return number
 
 
 def _exact_power(base: Fraction, exponent: Fraction) -> Fraction | None:
     if exponent.denominator != 1:
         return _exact_root(base, exponent) if base > 0 and exponent.denominator <= 10 else None
     bits = base.numerator.bit_length() + base.denominator.bit_length()
-    if abs(exponent) > LARGEST or bits * abs(exponent) > 1000 * LARGEST or not base and exponent <= 0:
+    if abs(exponent) > LARGEST or bits * abs(exponent) > BITS or not base and exponent <= 0:
         raise Unreadable
     return base ** int(exponent)
 
