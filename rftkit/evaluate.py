@@ -19,11 +19,11 @@ from rftkit.shared_prefix.likelihood import log_probs_behind
 from rftkit.shared_prefix.merged_adapter import merged
 from rftkit.shared_prefix.vision import with_features
 from rftkit.tasks.example import Example, ExampleSet, tell_what_is_asked
-from rftkit.tasks.images import MAX_PIXELS, check_pictures, open_image, pixels_of
+from rftkit.tasks.images import MAX_PIXELS, check_pictures, open_image
+from rftkit.tasks.late import batches
 from rftkit.tasks.registry import open_set
 
 PASS_SAMPLES = 8
-BATCH_PIXELS = 2**26  # of pictures that are open at once: 200 MB
 
 
 def evaluated_modes(own: str, trained: bool) -> list[str]:
@@ -56,18 +56,6 @@ def encode(
         add_special_tokens=False,
         return_tensors="pt",
     )
-
-
-def batches(examples: Sequence[Example], size: int, max_pixels: int | None = None) -> list[slice]:
-    """Batches of up to `size` examples whose pictures have up to `BATCH_PIXELS` together; or of one that has more."""
-    found, start, held = [], 0, 0
-    for place, example in enumerate(examples):
-        own = sum(pixels_of(image, max_pixels, example.id) for image in example.images)
-        if place > start and (place - start == size or held + own > BATCH_PIXELS):
-            found.append(slice(start, place))
-            start, held = place, 0
-        held += own
-    return [*found, slice(start, len(examples))] if examples else []
 
 
 class Answer(NamedTuple):

@@ -40,8 +40,8 @@ from rftkit.runs.results import Run
 from rftkit.settings import METHODS, Settings, load_settings
 from rftkit.sft import Collator, sft_rows
 from rftkit.tasks.example import Example
+from rftkit.tasks.late import open_late
 from rftkit.tasks.registry import open_set, short_name
-from rftkit.trainer import open_late
 
 # A group of completions of `fixed_example`, an arrow: right, right but not as asked, wrong, vague prose.
 STRAIGHT, VAGUE = "it has straight sides", "The picture shows an angular thing."

@@ -16,11 +16,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -38,7 +37,7 @@ from rftkit.runs.log import RunLog
 from rftkit.settings import METHODS, Settings, completion_limit
 from rftkit.shared_prefix.sharing import SharedPrefixTrainer
 from rftkit.tasks.example import Example
-from rftkit.tasks.images import open_image
+from rftkit.tasks.late import open_late
 
 CHECKPOINTS = "checkpoints"
 
@@ -93,21 +92,6 @@ def training_rows(examples: Sequence[Example], mode: str) -> Dataset:
         **{name: [getattr(example, name) for example in examples] for name in READ},
     }
     return Dataset.from_dict(rows)
-
-
-def open_late(collate: Callable, examples: Sequence[Example], max_pixels: int | None) -> Callable:
-    """A collator that first opens the pictures of a batch of `training_rows`, each once.
-
-    So start-up opens none of them, and memory holds those of a batch, however many there are to train on.
-    """
-    pictures = [(image, example.id) for example in examples for image in example.images]
-
-    def opened(rows: Sequence[dict[str, Any]]) -> Any:
-        numbers = dict.fromkeys(number for row in rows for number in row["images"])
-        images = {number: open_image(pictures[number][0], max_pixels, pictures[number][1]) for number in numbers}
-        return collate([row | {"images": [images[number] for number in row["images"]]} for row in rows])
-
-    return opened
 
 
 def common_arguments(settings: Settings, folder: Path) -> dict:

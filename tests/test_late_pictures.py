@@ -8,7 +8,7 @@ from PIL import Image
 
 from rftkit.cli import main
 from rftkit.common.errors import UserError
-from rftkit.evaluate import BATCH_PIXELS, batches, evaluate_data
+from rftkit.evaluate import evaluate_data
 from rftkit.models import load
 from rftkit.run import execute, training_examples
 from rftkit.runs.check import check_run, tell_of_no_reward
@@ -18,8 +18,9 @@ from rftkit.sft import dpo_trainer, sft_trainer
 from rftkit.tasks import images
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import MAX_PIXELS
+from rftkit.tasks.late import BATCH_PIXELS, batches, open_late
 from rftkit.tasks.registry import open_set
-from rftkit.trainer import grpo_trainer, open_late, training_rows
+from rftkit.trainer import grpo_trainer, training_rows
 
 ROW = {"question": "What is it?", "answer": "cat", "choices": ["cat", "dog"]}
 
@@ -46,7 +47,7 @@ def opened(monkeypatch):
         names.append(getattr(image, "name", "drawn"))
         return convert(image, *args, **options)
 
-    for module in ("rftkit.tasks.images", "rftkit.trainer", "rftkit.evaluate"):
+    for module in ("rftkit.tasks.images", "rftkit.tasks.late", "rftkit.evaluate"):
         monkeypatch.setattr(f"{module}.open_image", watched)
     return names
 

@@ -37,8 +37,9 @@ from rftkit.models import ImageTextProcessor, load, lora_config, quieten, resolv
 from rftkit.nano.build import build_model, build_processor, picture_tokens
 from rftkit.shared_prefix.sharing import SharedPrefixTrainer
 from rftkit.tasks.example import Example
+from rftkit.tasks.late import open_late
 from rftkit.tasks.worlds import SIDE
-from rftkit.trainer import open_late, training_rows
+from rftkit.trainer import training_rows
 
 SEED = 0
 TOKENS = {"no_thinking": 8, "thinking": 64, "think_after_answer": 64}  # of each completion
