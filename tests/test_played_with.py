@@ -35,7 +35,7 @@ def test_other_parameters_and_every_cell_twice(path, tmp_path):
             names = [statement.targets[0].id for statement in ast.parse(cell.source).body]
             parameters |= {name: OTHER[name] for name in names if name in OTHER}
         elif cell.cell_type == "code":
-            cells.append(deepcopy(cell) | {"id": f"{cell.id}-again"[-64:]})
+            cells.append(nbformat.from_dict(deepcopy(cell) | {"id": f"{cell.id}-again"[-64:]}))
     assert {"profile", "out"} <= set(parameters)
     notebook.cells = cells
     nbformat.write(notebook, tmp_path / path.name)

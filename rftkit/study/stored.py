@@ -12,6 +12,9 @@ from nbclient import NotebookClient
 from rftkit.common.paths import NOTEBOOKS, ROOT
 from rftkit.runs.folder import write_atomically
 
+# Runs are made here, not among the reader's; the report is of none, so that it shows the archived study.
+OUT = {"09_report": "../build/no-runs"}
+USUAL_OUT = "../build/notebooks"
 STATIC = ("image/png", "text/html", "text/latex", "text/markdown", "text/plain")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SOLVED = NOTEBOOKS / "solutions"
@@ -26,7 +29,13 @@ def sources_digest(notebook: nbformat.NotebookNode) -> str:
 def executed(path: Path) -> nbformat.NotebookNode:
     """The notebook at `path`, run from its first cell to its last with the parameters that stand in it."""
     notebook = nbformat.read(path, 4)
+    sources = [cell.source for cell in notebook.cells]
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = cell.source.replace('out = "../runs"', f'out = "{OUT.get(path.stem, USUAL_OUT)}"')
     NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": NOTEBOOKS}}).execute()
+    for cell, source in zip(notebook.cells, sources, strict=True):
+        cell.source = source
     for number, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
         cell.outputs = [output for given in cell.outputs if (output := static(given))]
         cell.execution_count = number
