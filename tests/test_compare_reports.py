@@ -23,7 +23,7 @@ def test_seeds_of_several_people_are_pooled(runs, capsys):
     assert [run.seed for run in methods["sft"]] == [0, 1, 2]
     assert main(["report", "--runs", *map(str, people)]) == 0
     assert "| SFT, loss on the answer | 3 |" in capsys.readouterr().out
-    assert (runs / "report.md").is_file() and not (people[0] / "report.md").exists()
+    assert (runs / "report" / "report.md").is_file() and not (people[0] / "report.md").exists()
 
 
 def test_a_report_goes_where_it_is_told(runs, tmp_path):

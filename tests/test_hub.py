@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx2
 import pytest
 import torch
+from peft import LoraConfig
+from safetensors.torch import save_file
 from test_report import OUTCOME
 
 from rftkit.cli import main
@@ -112,8 +114,8 @@ def test_an_export_whose_base_cannot_be_had_leaves_nothing(no_network, tmp_path,
     write_config(tmp_path / "run", settings)
     write_results(tmp_path / "run", settings, OUTCOME, data_sha="")
     (tmp_path / "run" / "adapter").mkdir()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (tmp_path / "run" / "adapter" / name).write_text("{}")
+    LoraConfig(base_model_name_or_path="none").save_pretrained(tmp_path / "run" / "adapter")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "run" / "adapter" / "adapter_model.safetensors")
     assert main(["export", "run", "out"]) == 2
     assert NO_NETWORK in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["run"]
 

@@ -1,5 +1,6 @@
 """Who waits sees that something happens, and what."""
 
+import sys
 import time
 
 import pytest
@@ -25,11 +26,12 @@ def test_it_ends_with_an_error_too(capsys):
     assert before and not capsys.readouterr().err
 
 
-def test_a_report_says_what_it_does(tmp_path, capfd):
+def test_a_report_says_what_it_does_on_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for seed in range(2):
         make_run(tmp_path / f"{seed}", "sft", seed, "no_thinking", [1, 0], [1, 0])
     write_report(tmp_path)
-    said = capfd.readouterr().err
+    said = capsys.readouterr().err
     stages = ("shapes, nano-s: methods", "shapes, nano-s: controls", "Set by set", "Effect against dose")
     places = [said.index(f"report: {stage}") for stage in stages]
     assert places == sorted(places)

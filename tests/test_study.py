@@ -230,11 +230,11 @@ def test_several_base_models_are_run_one_after_the_other(mine, tmp_path, capsys)
         == 0
     )
     printed = capsys.readouterr().out
-    assert "02_cls_rl-nano-s: 2 runs to do" in printed and "02_cls_rl-mymodel: 2 runs to do" in printed
+    assert "02_cls_rl-nano-s: 3 runs to do" in printed and "02_cls_rl-mymodel: 3 runs to do" in printed
     assert [printed.count(f"digits-cls_rl-{model}-s") for model in ("nano-s", "mymodel")] == [2, 2]
     assert study(mine, only=("02",), seeds=1, out=tmp_path / "out", models=["mymodel"]) == 0
-    (folder,) = complete_runs(tmp_path / "out")
-    assert read_results(folder).model == str((tmp_path / "mymodel").resolve())
+    made = complete_runs(tmp_path / "out")  # the untrained model too
+    assert [read_results(folder).model for folder in made] == [str((tmp_path / "mymodel").resolve())] * 2
     with pytest.raises(UserError, match="no model 'nano-x'"):
         study(mine, only=("02",), seeds=1, out=tmp_path / "out", models=["nano-x"], dry_run=True)
 
@@ -274,7 +274,7 @@ def test_a_worker_that_is_killed_is_one_line_and_a_second_start_goes_on(mine, tm
     assert len(made) == 1
     assert study(mine, only=("03",), seeds=2, out=out, jobs=1) == 0
     again = {folder: (folder / RESULTS).stat().st_mtime_ns for folder in complete_runs(out)}
-    assert len(again) == 2 and again | made == again
+    assert len(again) == 3 and again | made == again
     assert (out / "mine" / "notebooks" / "03_no_thinking_rl.ipynb").is_file()
 
 

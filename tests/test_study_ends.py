@@ -55,6 +55,8 @@ def complete(profile, out, *numbers):
     """Runs of these notebooks as if they had been made, so that only the notebooks are left to execute."""
     for part in parts_of(dealt(profile, numbers, [0], [], None), profile, None, out):
         for folder, run in part.runs.items():
+            if folder.exists():  # two notebooks share it
+                continue
             given = {"profile": run.profile, "dataset": run.dataset, "model": run.model}
             make_run(folder, run.method, run.seed, METHODS[run.method].mode, [1, 0], [1, 0], **given)
 
@@ -139,5 +141,5 @@ def test_a_study_that_is_ended_leaves_no_process(sent, at, mine, tmp_path):
                 one.kill()
     said = process.stderr.read()
     assert ("interrupted; start the same command again" in said) == (sent != "SIGKILL")
-    assert len(complete_runs(tmp_path / "out")) == (1 if at == "notebook" else 0)
+    assert len(complete_runs(tmp_path / "out")) == (2 if at == "notebook" else 0)
     assert not list(tmp_path.glob("out/mine/notebooks/[0-9]*"))  # so it is executed when the study goes on

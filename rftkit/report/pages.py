@@ -59,7 +59,7 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     path = folder / "report.md"
     if path.exists() and not path.read_bytes().startswith(HEADING.encode()):
         raise UserError(f"'{path}' is not a report's: move it, or name another --out")
-    with ticking(desc="report", bar_format="{desc} ({elapsed})", leave=False) as bar:
+    with ticking(desc="report", disable=None, bar_format="{desc} ({elapsed})", leave=False) as bar:
         parts, numbers, failed = _parts(
             sections, places, folder, lambda doing: bar.set_description_str(f"report: {doing}")
         )

@@ -51,7 +51,8 @@ def executed(path: Path) -> nbformat.NotebookNode:
 def static(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     """An output as it is stored: no progress bars, widgets or folders of this machine. None if nothing is left."""
     if output.output_type == "stream":
-        return None if output.name == "stderr" else output | {"text": without_root(output.text)}
+        shown = output | {"text": without_root(output.text)}
+        return None if output.name == "stderr" else nbformat.from_dict(shown)
     data = output.get("data", {})
     if not data or WIDGET in data:
         return None
