@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
 	$(BIN)/python -c "import ipykernel.kernelapp, papermill.__main__, rftkit.study.batch"
 	touch $@
 
-study: .venv/.ready  ## the CPU study: notebooks 01-04 (or NOTEBOOKS=06,10, NOTEBOOKS=all), as many seeds as the profile says (or SEEDS=2), then the table and a report
+study: .venv/.ready  ## the CPU study: notebooks 01-04 (or NOTEBOOKS=06,10, NOTEBOOKS=all), three seeds (SEEDS=10: as the archived study has), then the table beside the archived one and a report
 	$(BIN)/python -m rftkit.cli study --profile $(PROFILE) $(if $(NOTEBOOKS),--only $(NOTEBOOKS)) $(if $(SEEDS),--seeds $(SEEDS)) --out $(OUT)
 
 test: .venv/.ready  ## lint and all tests, every notebook headless included

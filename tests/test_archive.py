@@ -1,5 +1,6 @@
 """Archived runs: the same report out of two small files, which are whole or refused."""
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 from test_report import make_run, two_methods  # noqa: F401 (the fixture `runs`)
 
 from rftkit.common.errors import UserError
-from rftkit.common.paths import LOGS
+from rftkit.common.paths import KEPT, LOGS
 from rftkit.report.pages import write_report
 from rftkit.runs.archive import archived_runs, is_archive, read_archive, write_archive
 from rftkit.runs.collect import load_runs
@@ -101,3 +102,12 @@ def test_items_called_na_are_archived_by_their_names(runs, tmp_path):
 def test_the_runs_of_the_kit_can_be_read():
     counts = {place.name: len(archived_runs(place)) for place in LOGS.iterdir() if is_archive(place)}
     assert counts == {"study": 223, "sets": 549, "swapped": 51}
+
+
+def test_a_study_of_three_seeds_stands_beside_the_archived_one_of_ten(tmp_path):
+    runs = [run for methods in load_runs(KEPT).values() for of in methods.values() for run in of]
+    write_archive([run for run in runs if run.seed < 3 and not run.control and run.method != "adaptive"], tmp_path)
+    text, _ = write_report(tmp_path)
+    assert "### Beside the archived study of 10 seeds" in text and "All 10 seeds: `make study SEEDS=10`" in text
+    assert re.search(r"\| CLS-RL \(thinking\) \| 3 on 3 .* \| 10 on 3 .* \| 93.5 / 93.1 \|", text)
+    assert "Verdicts that agree: 7 of 7." in text

@@ -29,7 +29,17 @@ from rftkit.common.progress import ticking
 from rftkit.report import tables
 from rftkit.report.figures import accuracy_figure, claims_figure, dose_figure
 from rftkit.runs.archive import write_archive
-from rftkit.runs.collect import Methods, Sections, SetAside, all_runs, families, is_headline, model_names, sort_out
+from rftkit.runs.collect import (
+    Methods,
+    Sections,
+    SetAside,
+    all_runs,
+    archived_methods,
+    families,
+    is_headline,
+    model_names,
+    sort_out,
+)
 from rftkit.runs.folder import write_atomically
 
 HEADING = "# rftkit report"
@@ -198,6 +208,9 @@ def _section(
         parts += _table(decided, tables.claims_table, figure=figure)
     if headline and (lacking := without_runs(methods, decided)):
         parts.append(f"Not decided, for want of runs: {'; '.join(lacking)}.\n")
+    if headline:
+        tell(f"{dataset}, {models}: the archived study beside it")
+        parts += _beside_archived(dataset, methods, plain, decided)
     tell(f"{dataset}, {models}: controls")
     parts += _table(control_differences(methods), tables.controls_table, "Controls, minus the method itself:")
     if headline:
@@ -207,6 +220,21 @@ def _section(
     tell(f"{dataset}, {models}: elicited or learnt")
     parts += _table(elicitation_rows(methods), tables.elicitation_table, "Elicited or learnt?")
     return parts + _table(plain, tables.long_methods_table, "All numbers of the first table:")
+
+
+def _beside_archived(dataset: str, methods: Methods, rows: list[MethodRow], decided: list[Comparison]) -> list[str]:
+    """A study of fewer seeds beside the archived one, and how to make the others; nothing beside one as large."""
+    archived = archived_methods(dataset)
+    if not decided or max(map(len, methods.values())) >= (seeds := max(map(len, archived.values()), default=0)):
+        return []
+    verdicts = tables.claims_beside(decided, decide(archived))
+    agree = f"Verdicts that agree: {sum(verdicts['agree'] == 'yes')} of {len(verdicts)}."
+    return [
+        f"### Beside the archived study of {seeds} seeds\n",
+        f"{tables.markdown(tables.methods_beside(rows, method_rows(archived)))}\n",
+        f"{tables.markdown(verdicts)}\n",
+        f"{agree} All {seeds} seeds: `make study SEEDS={seeds}`, or `rftkit study --seeds {seeds}`.\n",
+    ]
 
 
 def _figure(figure: Figure, title: str, folder: Path, *names: str) -> str:

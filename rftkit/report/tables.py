@@ -99,6 +99,30 @@ def long_methods_table(rows: list[MethodRow]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+def methods_beside(rows: list[MethodRow], archived: list[MethodRow]) -> pd.DataFrame:
+    """A method a row: its accuracy here and in the archived study, in per cent."""
+    table, theirs = [], {row.label: row for row in archived}
+    for row in rows:
+        rule, *_ = row.accuracy
+        if other := theirs.get(row.label):
+            cells = {"method": row.title, "seeds here": _counted(row.runs), "seeds archived": _counted(other.runs)}
+            for part, (mean, _, _) in row.accuracy[rule].items():
+                cells[f"{_named(part)}: here / archived"] = _shares((mean, other.accuracy[rule][part][0]))
+            table.append(cells)
+    return pd.DataFrame(table)
+
+
+def claims_beside(rows: list[Comparison], archived: list[Comparison]) -> pd.DataFrame:
+    """A claim a row: its difference and verdict here and in the archived study, and whether the verdicts agree."""
+    table, theirs = [], {row.claim: row for row in archived}
+    for row in rows:
+        if other := theirs.get(row.claim):
+            cells = {"claim of the paper": row.claim, "here": _difference(row), "archived": _difference(other)}
+            agrees = "yes" if row.verdict == other.verdict else "no"
+            table.append(cells | {"verdict here": row.verdict, "verdict archived": other.verdict, "agree": agrees})
+    return pd.DataFrame(table)
+
+
 def knows_table(rows: list[MethodRow]) -> pd.DataFrame:
     """A method and part a row: how often the likeliest choice is right, and what is said (by the rule of training)."""
     table = []
