@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rftkit.common.errors import UserError
+from rftkit.common.errors import UserError, said
 from rftkit.tasks.example import Example, ExampleSet, as_asked
 from rftkit.tasks.outside.json_files import json_files, json_rows
 from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet
@@ -208,7 +208,7 @@ def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> 
     except UserError:
         raise
     except Exception as error:  # of the network, the hub, the files: the library raises all kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = said(error)[:200]
         other = f"; with a copy of it in DIR give {name[4:]}@DIR" if folder is None else ""
         raise UserError(f"cannot read the split '{stored}' of '{name}': {reason}{other}") from None
 
