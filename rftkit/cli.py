@@ -48,7 +48,6 @@ FLAGS = {
     "--jobs": {"type": int, "help": "processes at once, which share the cores (and have a GPU each)"},
     "--json": {"action": "store_true", "help": "print JSON, for programs"},
     "--keep": {"type": Path, "metavar": "DIR", "help": "keep these runs small in DIR; --runs DIR reads them"},
-    "--limit": {"dest": "test_items", "type": int, "help": "as --test-items"},
     "--max-pixels": {"type": int, "help": "pixels an image is scaled down to"},
     "--max-tokens": {"type": int, "help": "longest completion; 64 without thinking, 1024 with"},
     "--min-pixels": {"type": int, "help": "pixels an image is scaled up to"},
@@ -242,7 +241,7 @@ def _parser(asked: str = "") -> argparse.ArgumentParser:
     before = _add(top, "estimate", estimate, "memory and time of a run, before it", "--no-time --json")
     if asked in ("run", "estimate"):
         _add_settings(one_run if asked == "run" else before)
-    how = "--test-items --limit --batch --max-tokens --quantize --device --json"
+    how = "--test-items --batch --max-tokens --quantize --device --json"
     flags = f"--model --adapter --data --task --mode --scoring --split --max-pixels --min-pixels {how}"
     text = "a model or adapter on any dataset the kit can read"
     _add(top, "evaluate", evaluate, text, flags, required=("model", "data"), quiet=True, mode="no_thinking")

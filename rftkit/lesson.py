@@ -198,18 +198,18 @@ def show_results(results: Methods) -> None:
     display(Markdown(f"{markdown(methods_table(rows))}\n\n{LEGEND}"), accuracy_figure(rows))
 
 
-def samples_figure(settings: Settings, run: Path | None = None, count: int = 3) -> Figure:
-    """The first test pictures of each part with the untrained model's greedy completions; a run's behind them."""
-    examples, before = _greedy(settings, None, count)
+def samples_figure(settings: Settings, run: Path | None = None) -> Figure:
+    """The first three test pictures of each part with the untrained model's greedy completions; a run's behind them."""
+    examples, before = _greedy(settings, None)
     if run is None:
         return examples_figure(examples, before)
-    both = zip(before, _greedy(settings, run, count)[1], strict=True)
+    both = zip(before, _greedy(settings, run)[1], strict=True)
     return examples_figure(examples, [(f"before: {visible(one)}", f"after: {visible(two)}") for one, two in both])
 
 
 @lru_cache(maxsize=4)  # those before are shown twice
-def _greedy(settings: Settings, run: Path | None, count: int) -> tuple[list[Example], list[str]]:
-    examples = [example for part in test_splits(settings).values() for example in part[:count]]
+def _greedy(settings: Settings, run: Path | None) -> tuple[list[Example], list[str]]:
+    examples = [example for part in test_splits(settings).values() for example in part[:3]]
     mode, (network, processor) = METHODS[settings.method].mode, load_run(settings, run)
     rows = answer_rows(network, processor, examples, mode, **generation_options(settings, mode))
     return examples, [row["completion"] for row in rows]
@@ -232,11 +232,12 @@ def beside_archived(folders: Sequence[Path], columns: Sequence[str]) -> None:
         print(f"no archived run of {', '.join(missing)}")
     if not archived:
         return
-    accuracies = [
-        {"run": title_of(run.label), "seed": run.seed, "part": part, "here": 100 * found.accuracy,
-         "archived": 100 * archived[run.method].parts[part].accuracy}
-        for run in runs if run.method in archived for part, found in run.parts.items()
-    ]  # fmt: skip
+    accuracies = []
+    for run in runs:
+        for part, found in run.parts.items() if run.method in archived else ():
+            before = archived[run.method].parts[part]
+            row = {"run": title_of(run.label), "seed": run.seed, "part": part}
+            accuracies.append(row | {"here": 100 * found.accuracy, "archived": 100 * before.accuracy})
     own, theirs = (with_titles(of, METRICS) for of in (folders, [logs[method] for method in archived]))
     tables = {f"{title}, here": read_metrics(run) for title, run in own.items()}
     tables |= {f"{title}, archived": read_metrics(run) for title, run in theirs.items()}

@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from transformers import set_seed
 
 from rftkit.common import distributed as processes
@@ -126,9 +125,7 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
     if not processes.is_main():
         return  # the others end here: evaluation is the main process's, and may take longer than a barrier waits
     content, rows = evaluate_run(settings, model, processor, tests)
-    temporary = folder / f".{results.PREDICTIONS}"
-    pd.DataFrame(rows).to_parquet(temporary, index=False)
-    temporary.replace(folder / results.PREDICTIONS)
+    results.write_table(folder / results.PREDICTIONS, rows)
     content["tests_sha256"] = sha256_examples(example for part in tests.values() for example in part)
     content["test_items"] = {part: {"asked": len(tests[part]), "of": count} for part, count in whole.items()}
     content["training"] = training_summary(folder)

@@ -13,7 +13,7 @@ from rftkit.evaluate import encode
 from rftkit.prompts import conversation
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import open_image
-from rftkit.tasks.outside.jsonl import JsonlFile
+from rftkit.tasks.outside.jsonl import Jsonl
 from rftkit.tasks.outside.rows import check_texts, placed
 
 ROW = bad_data.ROW
@@ -21,7 +21,7 @@ ROW = bad_data.ROW
 
 def read(path):
     """The examples of a JSONL file."""
-    return JsonlFile(path).examples("test", "test", None)
+    return Jsonl(path).examples("test", "test", None)
 
 
 def write(pictures, *rows, encoding="utf-8", end="\n"):

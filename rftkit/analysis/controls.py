@@ -134,13 +134,13 @@ def front(points: pd.DataFrame) -> pd.DataFrame:
     return ordered[ordered["new"] > best_before].iloc[::-1]
 
 
-def selection_points(table: pd.DataFrame, rule: str = "strict") -> pd.DataFrame:
+def selection_points(table: pd.DataFrame) -> pd.DataFrame:
     """The points of a selection (`rftkit select`): a row for each method, rate and step with `base`, `new` and `kl`.
 
     `kl` is the forward KL from the base model on base items (nats a completion).
     """
     place = ["method", "learning_rate", "step"]
-    halves = table.pivot(index=place, columns="half", values=rule)
+    halves = table.pivot(index=place, columns="half", values="strict")
     kl = table[table["half"] == "base"].set_index(place)["kl"]
     return halves.assign(kl=kl).reset_index()
 

@@ -120,18 +120,14 @@ def thoughts_said(runs: Sequence[Run]) -> dict[str, Any]:
     return {name: count / len(thoughts) for name, count in counts.items()} | {"for example": texts.iloc[0]}
 
 
-def before_and_after(runs: Sequence[Run], rule: str, items: int = 200) -> pd.DataFrame:
-    """`interventions` before and after training, a run of each start model: a row for each.
-
-    Args:
-        items: test examples a part, at most.
-    """
+def before_and_after(runs: Sequence[Run], rule: str) -> pd.DataFrame:
+    """`interventions` before and after training, a run of each start model: a row for each. On 200 items a part."""
     names, found = short_names(run.model for run in runs), {}
     first = {run.model: run.folder for run in reversed(runs)}
     for when in ("before training", "after training"):
         for model, name in names.items():
             settings = read_settings(first[model])
-            examples = [example for part in test_splits(settings).values() for example in part[:items]]
+            examples = [example for part in test_splits(settings).values() for example in part[:200]]
             network, processor = load_run(settings, first[model] if when == "after training" else None)
             options = generation_options(settings, "thinking") | {"progress": f"{name} {when}"}
             found[when, name] = interventions(network, processor, examples, rule, **options)

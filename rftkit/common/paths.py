@@ -6,8 +6,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
-LOGS = DATA / "logs"  # kept runs of the kit's own
-KEPT = LOGS / "study"  # as `rftkit report --keep` keeps them
+LOGS = DATA / "logs"  # archived runs of the kit
+KEPT = LOGS / "study"  # archived by `rftkit report --keep`
 BUNDLED = DATA / "models"
 
 

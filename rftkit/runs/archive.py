@@ -1,6 +1,6 @@
 """Archived runs: what a report needs of many run folders, in two small files that can be committed or handed in.
 
-`runs.parquet` has a run a row, with the columns of `runs.record.Run`, and a digest of `answers.parquet`, which has a
+`runs.parquet` has a run a row, with the columns of `runs.results.Run`, and a digest of `answers.parquet`. That has a
 test item a row with what was right, by the number of the run's row.
 """
 

@@ -11,16 +11,26 @@ import pandas as pd
 from rftkit.runs.folder import METRICS
 from rftkit.runs.log import COMPLETIONS, read_log
 from rftkit.settings import METHODS, Settings
-from rftkit.tasks.classification import tell_of_other_classes
-from rftkit.tasks.example import Example, tell_what_is_asked
+from rftkit.tasks.example import Example, ExampleSet, tell_what_is_asked
 from rftkit.tasks.images import check_pictures
 
 
 def tell_of_data(settings: Settings, tests: dict[str, list[Example]], shots: list[Example]) -> dict[str, int]:
     """Say what is not asked, not read, or asked without having been trained on; how many test items there are."""
     if settings.eval_dataset and METHODS[settings.method].trainer:
-        tell_of_other_classes(settings.train_set, shots, next(iter(tests.values())))
+        _tell_of_training(settings.train_set, shots, next(iter(tests.values())))
     return tell_what_is_asked(settings.test_set, tests, settings.test_items, settings.protocol)
+
+
+def _tell_of_training(data: ExampleSet, shots: Sequence[Example], tested: Sequence[Example]) -> None:
+    """Where another set is tested on: the files passed over in the trained one, and classes that the shots lack."""
+    if data.passed_over:
+        print(f"{data.name}: {data.passed_over}", file=sys.stderr)
+    trained = {example.answer for example in shots if example.task == "classification"}
+    asked = {example.answer for example in tested if example.task == "classification"}
+    if other := sorted(asked - trained):
+        told = f"{len(other)} of the {len(asked)} classes tested on are not among the {len(trained)} trained on"
+        print(f"{told}, such as '{other[0]}'", file=sys.stderr)
 
 
 def check_run(settings: Settings, tests: dict[str, list[Example]], shots: Sequence[Example]) -> None:

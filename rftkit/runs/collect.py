@@ -52,7 +52,7 @@ def load_runs(*places: Path) -> Sections:
     """Complete runs under some folders, by section and method; those of an archive have their answers with them.
 
     A run with other settings than its profile's is a method of its own (`Run.label`). Of a method's runs on a set those
-    count that have the settings most of them have (where a profile is not known), and the test items. Of runs with the
+    count that have the test items most of them have; where a profile is not known, the settings too. Of runs with the
     same seed the newest counts, or if both are archived that of the archive named first. Those of a selection never do.
     """
     return sort_out(*places)[0]
@@ -65,15 +65,13 @@ def sort_out(*places: Path) -> tuple[Sections, list[SetAside]]:
             raise UserError(f"no folder '{place}': give the --out of a study")
     dated = {}
     for place in reversed(places):
-        dated |= {name: found for name, found in _runs_under(place)}  # one place may lie within another
+        dated |= _runs_under(place)  # one place may lie within another
     runs = [run for _, run in sorted(dated.values(), key=lambda found: found[0])]
     counted, aside = [], []
     for _, of_method in sorted(_grouped(runs, lambda run: (run.profile, _section_of(run).dataset, run.label)).items()):
         count = _that_count(of_method)
         counted += count.values()
-        counts = {id(run) for run in count.values()}
-        left = [run for run in of_method if id(run) not in counts]
-        aside += [SetAside(run, count.get(run.pair)) for run in left]
+        aside += [SetAside(run, count.get(run.pair)) for run in of_method if run is not count.get(run.pair)]
     if not counted:
         named = ", ".join(f"'{place}'" for place in places)
         raise UserError(f"no complete runs under {named}: start rftkit study or rftkit run first")
@@ -133,15 +131,15 @@ def _as_most(runs: list[Run], of: Callable[[Run], Any]) -> list[Run]:
     return [run for run in runs if of(run) in (None, usual)]
 
 
-def _runs_under(place: Path) -> list[tuple[Any, tuple[float, Run]]]:
+def _runs_under(place: Path) -> dict[Any, tuple[float, Run]]:
     """Complete runs by what tells them apart, each with its time; all others are newer than what is archived, whenever
     that was copied."""
     if is_archive(place):
-        archived = enumerate(map(as_set, read_archive(place)))
-        return [((place.resolve(), number), (0.0, run)) for number, run in archived]
+        archived = map(as_set, read_archive(place))
+        return {(place.resolve(), number): (0.0, run) for number, run in enumerate(archived)}
     folders = [folder for folder in complete_runs(place) if (folder / PREDICTIONS).exists()]
     trained = [folder for folder in folders if "selection" not in folder.relative_to(place).parts]
-    return [(f.resolve(), ((f / RESULTS).stat().st_mtime, as_set(read_results(f)))) for f in trained]
+    return {f.resolve(): ((f / RESULTS).stat().st_mtime, as_set(read_results(f))) for f in trained}
 
 
 def that_decide(sections: Sections) -> Sections:

@@ -34,6 +34,13 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as Parquet, atomically too."""
+    temporary = path.with_name(f".{path.name}")
+    pd.DataFrame(rows).to_parquet(temporary, index=False)
+    temporary.replace(path)
+
+
 def data_title(dataset: str, eval_dataset: str | None) -> str:
     """How a run's data are named: DATASET, or TRAINED-to-TESTED."""
     return "-to-".join(short_name(name) for name in (dataset, eval_dataset) if name)
@@ -88,7 +95,7 @@ def read_settings(run: Path) -> Settings:
 
 
 def write_results(folder: Path, settings: Settings, content: dict[str, Any], data_sha: str) -> None:
-    """Write `results.json`, the last act of a run; `runs.record.Run` says what is in it."""
+    """Write `results.json`, the last act of a run; `runs.results.Run` says what is in it."""
     head = ("task", "dataset", "eval_dataset", "method", "control", "protocol", "model", "profile", "seed", "scoring")
     results = {"schema_version": SCHEMA_VERSION} | {key: getattr(settings, key) for key in head} | content
     results |= {

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from rftkit.common.errors import Diverged, UserError
 from rftkit.prompts import completion_text
-from rftkit.runs.folder import CURVE, METRICS, write_atomically
+from rftkit.runs.folder import CURVE, METRICS, write_atomically, write_table
 
 # TRL's name of a metric -> ours. `frac_reward_zero_std` is the share of groups whose completions all earned the
 # same: their advantages are zero and they teach nothing. Near 1, the task is too hard, too easy or decided already.
@@ -121,9 +121,7 @@ class RunLog(TrainerCallback):
             if rows:
                 write_atomically(self.folder / name, pd.DataFrame(rows).to_csv(index=False))
         if self.rollouts:
-            temporary = self.folder / f".{COMPLETIONS}"
-            pd.DataFrame(self.rollouts).to_parquet(temporary, index=False)
-            temporary.replace(self.folder / COMPLETIONS)
+            write_table(self.folder / COMPLETIONS, self.rollouts)
 
     def _keep_rollouts(self, step: int) -> None:
         logs = self.trainer._logs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Sequence
 
 from rftkit.common.errors import UserError
@@ -104,15 +103,3 @@ class BundledClasses(ClassSet):
     def __init__(self, world: World) -> None:
         self.world = world
         self.name = self.spec = world.name
-
-
-def tell_of_other_classes(data: ExampleSet, shots: Sequence[Example], tested: Sequence[Example]) -> None:
-    """Where another set is tested on: a line on stderr if that has classes that the shots have not (other tasks have
-    none), and one if files of the trained set, `data`, are passed over."""
-    if data.passed_over:
-        print(f"{data.name}: {data.passed_over}", file=sys.stderr)
-    trained = {example.answer for example in shots if example.task == "classification"}
-    asked = {example.answer for example in tested if example.task == "classification"}
-    if other := sorted(asked - trained):
-        told = f"{len(other)} of the {len(asked)} classes tested on are not among the {len(trained)} trained on"
-        print(f"{told}, such as '{other[0]}'", file=sys.stderr)

@@ -13,13 +13,13 @@ from rftkit.common.errors import UserError
 from rftkit.tasks.classification import BundledClasses
 from rftkit.tasks.drawn import math, puzzle, spatial
 from rftkit.tasks.example import ExampleSet
-from rftkit.tasks.outside.jsonl import JsonlFile, JsonlFolder
+from rftkit.tasks.outside.jsonl import Jsonl
 from rftkit.tasks.outside.photos import PhotoFolder
 from rftkit.tasks.outside.table_sets import RealTable
 from rftkit.tasks.worlds import worlds
 
 DRAWN = {task.name: task for task in (math.TASK, puzzle.TASK, spatial.TASK)}
-SOURCES = (RealTable, JsonlFolder, JsonlFile, PhotoFolder)  # in this order; each knows its own names
+SOURCES = (RealTable, Jsonl, PhotoFolder)  # in this order; each knows its own names
 
 
 @cache

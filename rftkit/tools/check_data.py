@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from itertools import permutations
 from pathlib import Path
@@ -15,6 +14,7 @@ from rftkit.tasks.images import open_image
 from rftkit.tasks.outside.coop import COOP
 from rftkit.tasks.outside.real_sets import AUTHORS, REAL_SETS, RealSet
 from rftkit.tasks.outside.rows import repeated, same_answers
+from rftkit.tasks.outside.splits import content
 from rftkit.tasks.registry import DRAWN, open_set
 from rftkit.tasks.worlds import worlds
 
@@ -116,9 +116,8 @@ def _shared(parts: dict[str, list[Example]]) -> list[str]:
         for example in examples:
             for image in example.images:
                 if isinstance(image, Path | bytes):
-                    content = image if isinstance(image, bytes) else image.read_bytes()
                     place = example.id if isinstance(image, bytes) else image.name
-                    seen.setdefault(hashlib.sha256(content).hexdigest(), {}).setdefault(split, place)
+                    seen.setdefault(content(image), {}).setdefault(split, place)
     problems = []
     for places in seen.values():
         if len(places) > 1:

@@ -6,7 +6,6 @@ JSON lines are read too.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from rftkit.common.errors import UserError
 from rftkit.prompts import get_mode
 from rftkit.rewards import score
 from rftkit.tasks.example import Example
+from rftkit.tasks.outside.json_files import json_values
 from rftkit.tasks.outside.real_sets import as_text, chosen_by_letter
 from rftkit.tasks.outside.rows import asked_in
 
@@ -31,7 +31,6 @@ KEYS = {
     "read": ("extracted_answer", "model_answer"),
     "choices": ("options", "choices"),
 }
-BLANK = re.compile(r"[ \t\r\n]*")
 OF_A_KIND = ("choice_letter", "math")  # rules that only items of their kind are scored by
 VALUE, WORD = re.compile(r"[\d\\^=]"), re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")  # "2012 BMW" is a class
 SHOWN = 3  # differences of each kind
@@ -50,7 +49,7 @@ class Prediction:
 def read_predictions(path: Path) -> list[Prediction]:
     """The predictions of a file; UserError in one line if it is none."""
     try:
-        content = _values(path.read_text(encoding="utf-8-sig"))
+        content = json_values(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError:
         raise UserError(f"cannot read predictions from '{path}': it is not UTF-8 text; they must be JSON") from None
     except (ValueError, RecursionError) as error:
@@ -65,16 +64,6 @@ def read_predictions(path: Path) -> list[Prediction]:
     if not isinstance(items, list) or not items:
         raise UserError(f"'{path}' holds no predictions: it must be a list, or have a list as 'results'")
     return [_prediction(item, f"{path.name} item {number}", number) for number, item in enumerate(items)]
-
-
-def _values(text: str) -> list[Any]:
-    """The JSON values that stand in a text one after the other, such as one a line."""
-    found, place = [], BLANK.match(text).end()
-    while place < len(text):
-        value, place = json.JSONDecoder().raw_decode(text, place)
-        found.append(value)
-        place = BLANK.match(text, place).end()
-    return found
 
 
 def _prediction(item: Any, name: str, number: int) -> Prediction:
@@ -126,9 +115,10 @@ def mode_of(predictions: list[Prediction]) -> str:
 def rescore(predictions: list[Prediction], mode: str) -> pd.DataFrame:
     """Each item by each rule beside the published score: `strict`, `lenient`, `authors`, and the rule of its kind.
 
-    That is `kinds_of`; `by kind` are all items together, where they are of several. Columns: rule, item (its number),
-    and whether it is right, whether that agrees with those who published it or only one of both counts it right, and
-    whether we read another answer in it than they.
+    That is `kinds_of`; `by kind` are all items together, where they are of several.
+
+    Columns: `rule`, `item` (its number); `right` by this rule; `agrees` with those who published it; `theirs only` and
+    `ours only`: one of both counts it right; `read otherwise`: we read another answer in it than they.
     """
     get_mode(mode)
     kinds = kinds_of(predictions)

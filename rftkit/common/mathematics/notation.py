@@ -6,10 +6,9 @@ import re
 import unicodedata
 
 WRAPPERS = "** **", "* *", "__ __", "` `", "$$ $$", "$ $", "\\( \\)", "\\[ \\]", '" "', "' '", "“ ”"
-BRACED = re.compile(r"\\(?:boxed|fbox|text|textnormal|textbf|textit|textrm|mathrm|mathbf|mathit|rm|bf)\s*\{")
-UPRIGHT = re.compile(
-    r"\\(?:text|textnormal|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}"
-)
+TYPE = "text|textnormal|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname"
+BRACED = re.compile(rf"\\(?:boxed|fbox|rm|bf|{TYPE})\s*\{{")
+UPRIGHT = re.compile(rf"\\(?:{TYPE})\s*\{{([^{{}}]*)\}}")
 GREEK = "alpha beta gamma delta epsilon theta lambda mu rho sigma phi phi omega Delta"
 SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 SIGNS = {
@@ -48,7 +47,6 @@ SIGNS = {
 # Longest first; a command ends where its letters do: \le is no \left.
 SIGN = re.compile("|".join(re.escape(sign) + (r"(?![A-Za-z])" if sign[-1].isalpha() and sign[0] == "\\" else "")
                            for sign in sorted(SIGNS, key=len, reverse=True)))  # fmt: skip
-NUMERAL = re.compile(r"(?<![\d.])\d+(?:\.\d+)?")
 
 
 def plain(text: str) -> str:

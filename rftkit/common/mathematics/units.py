@@ -81,11 +81,6 @@ def fits(gold: str | None, said: str | None, question: Asked) -> bool:
     return said != "%"  # per cent changes the value: only where it is asked for
 
 
-def is_named(unit: str, question: Asked) -> bool:
-    """Whether the question asks in it: then it may stand close behind a number, as m in 5m."""
-    return unit in question.units
-
-
 def _unit(text: str) -> str | None:
     """A known unit, square, cubic or per another: cm^2 for "square centimetres"."""
     text = re.sub(r"\s*\^\s*", "^", re.sub(r"[{}]|degrees? (?=celsius|fahrenheit)", "", text, flags=re.IGNORECASE))

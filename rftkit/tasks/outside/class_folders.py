@@ -99,12 +99,9 @@ def classes_in(folder: Path, passed: PassedOver) -> dict[str, list[Path]]:
     """The pictures in each folder of a folder, by its name; what is no picture is counted in `passed`."""
     found: dict[str, list[Path]] = {}
     for sub in _seen(folder):
-        if sub.is_dir():
-            if pictures := _pictures(sub, passed):
-                found.setdefault(normalize("NFC", sub.name), []).extend(pictures)
-            else:
-                passed.folders.append(sub.name)
-        elif not sub.exists():  # a link that leads nowhere
+        if sub.is_dir() and (pictures := _pictures(sub, passed)):
+            found.setdefault(normalize("NFC", sub.name), []).extend(pictures)
+        elif sub.is_dir() or not sub.exists():  # without a picture, or a link that leads nowhere
             passed.folders.append(sub.name)
         elif _is_picture(sub):
             passed.files[f"{sub.suffix.lower()} beside the classes"] += 1

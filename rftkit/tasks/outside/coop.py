@@ -10,7 +10,7 @@ from unicodedata import normalize
 from rftkit.common.errors import UserError
 from rftkit.tasks.outside.class_folders import Listed, PassedOver, classes_in
 from rftkit.tasks.outside.real_sets import SETS
-from rftkit.tasks.outside.rows import in_either_form, is_utf8
+from rftkit.tasks.outside.rows import file_within, is_utf8
 from rftkit.tasks.outside.splits import Items
 
 QUESTION = "What type of object is in the photo?"
@@ -107,13 +107,10 @@ READERS = {"variants.txt": _read_variants, "classnames.txt": _read_classnames}
 
 
 def _inside(images: Path, file: str, split: Path) -> Path:
-    if ".." in Path(file).parts or Path(file).is_absolute():
-        raise UserError(f"'{split}': image {file!r:.80} points outside the data folder")
     try:
-        path = in_either_form(images, file)
-        there = path.is_file()
+        path = file_within(images, file, f"'{split}'")
     except (OSError, ValueError):  # a name too long, with a null character
-        there = False
-    if not there or not is_utf8(file):
+        path = None
+    if path is None or not is_utf8(file):
         raise UserError(f"'{split}' names the image {file!r:.80}, which is not there")
     return path

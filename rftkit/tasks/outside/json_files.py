@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from os.path import isfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from rftkit.common.errors import UserError
 from rftkit.tasks.outside.real_sets import RealSet
 from rftkit.tasks.outside.rows import Row
 
+BLANK = re.compile(r"[ \t\r\n]*")
 # JSON files of the `datasets` library that hold no rows.
 DESCRIPTIONS = ("dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json")
 
@@ -30,7 +32,7 @@ def json_rows(files: list[Path], entry: RealSet, folder: Path) -> Iterator[tuple
     """The rows of JSON files; their images are beside them, or in the folder of the set."""
     for file in files:
         try:
-            rows = json_values(file.read_text(encoding="utf-8-sig"))
+            rows = _listed(json_values(file.read_text(encoding="utf-8-sig")))
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"cannot read '{file}': {str(error)[:200]}") from None
         rows = [_with_image(row, entry) if isinstance(row, dict) else {} for row in rows]
@@ -44,11 +46,18 @@ def _with_image(row: Row, entry: RealSet) -> Row:
 
 
 def json_values(text: str) -> list[Any]:
-    """What a JSON text lists: in a list, in one object by id, or an object a line."""
-    try:
-        whole = json.loads(text)
-    except ValueError:
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    """The JSON values that stand in a text one after the other, such as one a line; ValueError if there is another."""
+    found, place = [], BLANK.match(text).end()
+    while place < len(text):
+        value, place = json.JSONDecoder().raw_decode(text, place)
+        found.append(value)
+        place = BLANK.match(text, place).end()
+    return found
+
+
+def _listed(values: list[Any]) -> list[Any]:
+    """What a JSON file lists: in a list, in one object by id, or one value after the other."""
+    whole = values[0] if len(values) == 1 else values
     if isinstance(whole, dict) and all(isinstance(value, dict) for value in whole.values()):
         return list(whole.values())
     return whole if isinstance(whole, list) else [whole]

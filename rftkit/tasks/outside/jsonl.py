@@ -4,92 +4,69 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rftkit.common.errors import UserError
 from rftkit.tasks.example import TASK_RULES, Example, ExampleSet
-from rftkit.tasks.outside.rows import asked_in, check_texts, placed, read_images, with_headers
+from rftkit.tasks.outside.rows import example_of, with_headers
 from rftkit.tasks.outside.splits import content, held_out
 from rftkit.tasks.outside.table_sets import Table
 
 FILES = {"train": "train.jsonl", "test": "test.jsonl"}
 OTHERS = (".json", ".csv", ".tsv")  # files that people have in place of JSON lines
 A_LINE = '{"image": "cat.jpg", "question": "What is it?", "answer": "cat"}'
-Line = tuple[int, Example | UserError]  # its number in its file, and what it holds or what is wrong with it
 
 
 class Jsonl(Table):
-    """A set of JSONL files. They name its task (`"task": "math"` in each line), or whoever opens it does."""
+    """A JSONL file to test on, or a folder with `train.jsonl`, `test.jsonl` or both, beside their images.
 
-    def __init__(self, place: Path, files: list[Path]) -> None:
-        self.given, self.spec, self.name = str(place), str(place.resolve()), place.resolve().name
-        self.named_task = next(filter(None, map(first_task, files)), None)
+    The files name their task (`"task": "math"` in each line), or whoever opens them does.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.given, self.spec = str(place), str(place.resolve())
+        files = {stored: place / file for stored, file in FILES.items() if (place / file).exists()}
+        if files:
+            self.name = self.dataset = place.resolve().name
+        else:
+            self.name, self.dataset, files = place.name, place.stem, {"test": place}
+        self.files = files
+        self.distinct_ids = place.is_dir()
+        stored = {"shots": "train", "val": "train", "test": "test"}
+        self.splits = {split: file for split, file in stored.items() if file in self.files}
+        self.named_task = next(filter(None, map(first_task, self.files.values())), None)
         self.task = self.named_task or Jsonl.task
+
+    @classmethod
+    def named(cls, name: str) -> Jsonl | None:
+        """The file, or the folder with such files, that a name is the path of; UserError if a folder has other ones."""
+        place = Path(name)
+        if place.is_file() or any((place / file).exists() for file in FILES.values()):
+            return cls(place)
+        is_split = any((place / split).is_dir() for split in FILES) or any(place.glob("split_zhou_*.json"))
+        for other in [] if is_split else [place / f"{split}{ending}" for split in FILES for ending in OTHERS]:
+            if other.is_file():
+                raise UserError(f"'{other}' must be {other.stem}.jsonl: write an example a line, such as {A_LINE}")
+        return None
 
     def as_task(self, task: str | None) -> ExampleSet:
         self.task = self.named_task or (task if task in TASK_RULES else Jsonl.task)
         return self
 
-
-class JsonlFile(Jsonl):
-    """One JSONL file, to test on."""
-
-    splits = {"test": "test"}
-    distinct_ids = False
-
-    def __init__(self, file: Path) -> None:
-        super().__init__(file, [file])
-        self.file, self.name = file, file.name
-
-    @classmethod
-    def named(cls, name: str) -> JsonlFile | None:
-        """The file that a name is the path of, if there is one."""
-        return cls(Path(name)) if Path(name).is_file() else None
-
     def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
-        lines = self.sample(read_lines(self.file, self.task), split, count, seed)
-        return (checked_line(self.file, line) for line in lines)
-
-
-class JsonlFolder(Jsonl):
-    """A folder with `train.jsonl` or `test.jsonl`, or both, beside their images."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        has = {split: folder / file for split, file in FILES.items() if (folder / file).exists()}
-        super().__init__(folder, list(has.values()))
-        stored = {"shots": "train", "val": "train", "test": "test"}
-        self.splits = {split: file for split, file in stored.items() if file in has}
-
-    @classmethod
-    def named(cls, name: str) -> JsonlFolder | None:
-        """The folder that a name is the path of, if it has such files; UserError if it has them in another form."""
-        folder = Path(name)
-        if any((folder / file).exists() for file in FILES.values()):
-            return cls(folder)
-        is_split = any((folder / split).is_dir() for split in FILES) or any(folder.glob("split_zhou_*.json"))
-        for other in [] if is_split else [folder / f"{split}{ending}" for split in FILES for ending in OTHERS]:
-            if other.is_file():
-                raise UserError(f"'{other}' must be {other.stem}.jsonl: write an example a line, such as {A_LINE}")
-        return None
-
-    def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
-        file = self.folder / FILES[self.stored(split)]
-        lines = read_lines(file, self.task)
+        file = self.files[self.stored(split)]
+        lines = read_lines(file, self.task, {"dataset": self.dataset, "split": split})
         if split != "test":
-            kept = held_out(_keys(line) for _, line in lines)
+            kept = held_out(_keys(row) for _, row in lines)
             lines = [line for line, val in zip(lines, kept, strict=True) if val == (split == "val")]
-        place = {"dataset": self.name, "split": split}
-        for line in self.sample(lines, split, count, seed):
-            row = checked_line(file, line)
-            yield replace(row, **place) if isinstance(row, Example) else row
+        for number, row in self.sample(lines, split, count, seed):
+            yield with_headers(row, f"{file.name} line {number}")  # of the pictures that are asked for, no others
 
 
-def _keys(line: Example | UserError) -> list[str]:
-    """What keeps lines in one split: their pictures and their group."""
-    return [] if isinstance(line, UserError) else [*map(content, line.images), f"group {line.group}"]
+def _keys(row: Example | UserError) -> list[str]:
+    """What keeps rows in one split: their pictures and their group."""
+    return [] if isinstance(row, UserError) else [*map(content, row.images), f"group {row.group}"]
 
 
 def first_task(path: Path) -> str | None:
@@ -102,16 +79,14 @@ def first_task(path: Path) -> str | None:
         return None  # what is wrong with it is said when it is read
 
 
-def checked_line(path: Path, line: Line) -> Example | UserError:
-    """What a line holds, the headers of its pictures read; only those that are asked for are."""
-    return with_headers(line[1], f"{path.name} line {line[0]}")
-
-
-def read_lines(path: Path, task: str) -> list[Line]:
+def read_lines(path: Path, task: str, where: dict[str, str]) -> list[tuple[int, Example | UserError]]:
     """The lines of a JSONL file of `{image, question, answer, choices?, id?, group?, task?, unit?, precision?}`.
 
     `image` is a path, or a list of paths, relative to the file and inside its folder. A line is an example, or what is
-    wrong with it; UserError if the file cannot be read or has none. No picture is opened.
+    wrong with it, with its number; UserError if the file cannot be read or has none. No picture is opened.
+
+    Args:
+        where: the names of the set and the split, for each example.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # Windows editors put a byte order mark first
@@ -125,7 +100,7 @@ def read_lines(path: Path, task: str) -> list[Line]:
         raise UserError(f"'{path}' holds no examples")
     if kind := _other_kind(text, len(lines)):
         raise UserError(f"'{path}' is {kind}: write an example a line, such as {A_LINE}")
-    return [(number, _example(line, path, number, task)) for number, line in lines]
+    return [(number, _example(line, path, number, task, where)) for number, line in lines]
 
 
 def _other_kind(text: str, lines: int) -> str | None:
@@ -144,7 +119,7 @@ def _other_kind(text: str, lines: int) -> str | None:
     return "one JSON object over several lines"
 
 
-def _example(line: str, path: Path, number: int, task: str) -> Example | UserError:
+def _example(line: str, path: Path, number: int, task: str, where: dict[str, str]) -> Example | UserError:
     item = f"{path.name} line {number}"
     try:
         row = json.loads(line)
@@ -152,12 +127,17 @@ def _example(line: str, path: Path, number: int, task: str) -> Example | UserErr
     except (ValueError, RecursionError) as error:
         return UserError(f"{item}: not valid JSON ({error})")
     try:
-        return _row(row, path, number, item, task)
+        _check_row(row, item, task)
+        texts = row["question"], row["answer"], row.get("choices")
+        name = f"{path.stem}-{number}" if row.get("id") is None else str(row["id"])
+        group = name if row.get("group") is None else str(row["group"])
+        return example_of(row, texts, row["image"], path.parent, item, task, id=name, group=group, **where)
     except UserError as error:
         return error
 
 
-def _row(row: Any, path: Path, number: int, item: str, task: str) -> Example:
+def _check_row(row: Any, item: str, task: str) -> None:
+    """UserError naming `item` if a line is no object, lacks a column, or is of another task."""
     if not isinstance(row, dict):
         raise UserError(f"{item}: not a JSON object")
     for column in ("image", "question", "answer"):
@@ -166,10 +146,3 @@ def _row(row: Any, path: Path, number: int, item: str, task: str) -> Example:
     if row.get("task") not in (None, task):
         known = "" if row["task"] in TASK_RULES else f" (there are {', '.join(TASK_RULES)})"
         raise UserError(f"{item}: task {row['task']!r:.40} where the set's is '{task}'{known}")
-    question, answer, choices = check_texts(row["question"], row["answer"], row.get("choices"), item, task)
-    question, unit, precision = asked_in(row, question, choices, item)
-    question, images = placed(question, read_images(row["image"], path.parent, item))
-    name = f"{path.stem}-{number}" if row.get("id") is None else str(row["id"])
-    group = name if row.get("group") is None else str(row["group"])
-    where = {"task": task, "dataset": path.stem, "split": "test", "group": group}
-    return Example(name, images, question, answer, choices, **where, unit=unit, precision=precision)

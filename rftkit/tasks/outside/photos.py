@@ -45,12 +45,17 @@ class PhotoSet(World):
 
 
 class PhotoFolder(ClassSet):
-    """Photographs in a folder, which is read when its classes are asked for first."""
+    """Photographs in a folder."""
 
     def __init__(self, folder: Path, known: str | None) -> None:
-        self.folder, self.known = folder, known
         self.name = known or folder.resolve().name
         self.spec = f"{known}@{folder.resolve()}" if known else str(folder.resolve())
+        self.world = read_photos(folder, known)
+        self.splits = {split: stored for split, stored in SPLITS.items() if stored in self.world.splits}
+        self.usual_protocol = "base_to_new" if len(self.world.classes) >= NEEDED else "few_shot"
+        self.passed_over = str(self.world.passed)
+        self.lacks_pictures = self.world.passed.has_pictures
+        self.published = coop_file(folder, known) is not None
 
     @classmethod
     def named(cls, name: str) -> PhotoFolder | None:
@@ -68,30 +73,6 @@ class PhotoFolder(ClassSet):
         if not (folder / COOP[known].split).is_file():
             raise UserError(f"'{name}': there is no {COOP[known].split} in the folder '{folder}'")
         return cls(folder, known)
-
-    @property
-    def world(self) -> PhotoSet:
-        return read_photos(self.folder, self.known)
-
-    @property
-    def splits(self) -> dict[str, str]:
-        return {split: stored for split, stored in SPLITS.items() if stored in self.world.splits}
-
-    @property
-    def usual_protocol(self) -> str:
-        return "base_to_new" if len(self.world.classes) >= NEEDED else "few_shot"
-
-    @property
-    def passed_over(self) -> str:
-        return str(self.world.passed)
-
-    @property
-    def lacks_pictures(self) -> bool:
-        return self.world.passed.has_pictures
-
-    @property
-    def published(self) -> bool:
-        return coop_file(self.folder, self.known) is not None
 
     def classes_of(self, half: str) -> tuple[tuple[str, ...], float]:
         if half != "all" and len(self.world.classes) < NEEDED:
@@ -137,8 +118,16 @@ def read_photos(folder: Path, known: str | None = None) -> PhotoSet:
     has = dict.fromkeys(SPLITS.values()) if UNSPLIT in found.items else found.items
     splits = (*has, "val") if "train" in has else tuple(has)
     title = known or folder.resolve().name
-    world = PhotoSet(title, found.question, dict.fromkeys(found.labels, ""), draw, found.labels, splits, pictures,
-                     found.passed)  # fmt: skip
+    world = PhotoSet(
+        title,
+        found.question,
+        coarse=dict.fromkeys(found.labels, ""),
+        draw=draw,
+        labels=found.labels,
+        splits=splits,
+        pictures=pictures,
+        passed=found.passed,
+    )
     return world
 
 

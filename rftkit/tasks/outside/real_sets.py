@@ -14,9 +14,7 @@ from typing import Any
 
 import yaml
 
-from rftkit.tasks.outside.rows import Row
-
-Texts = tuple[Any, Any, list[Any] | None]  # question, answer and choices as a row has them, not checked yet
+from rftkit.tasks.outside.rows import Row, Texts
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,35 @@ def asked_in(row: Row, question: str, choices: Any, item: str) -> tuple[str, str
     return said, unit, int(precision)
 
 
+Texts = tuple[Any, Any, list[Any] | None]  # question, answer and choices as a row has them, not checked yet
+
+
+def example_of(
+    row: Row, texts: Texts, pictures: Any, folder: Path | None, item: str, task: str, **where: Any
+) -> Example:
+    """The example that a row is; UserError naming `item` if it cannot be asked. No picture is opened.
+
+    Args:
+        texts: of the row, which also has `unit` and `precision` if it states them.
+        pictures: what it has for them (`read_images`).
+        folder: that they are in; None: there is none.
+        where: further fields of the example.
+    """
+    question, answer, choices = check_texts(*texts, item, task)
+    question, unit, precision = asked_in(row, question, choices, item)
+    question, images = placed(question, read_images(pictures, folder, item))
+    return Example(
+        images=images,
+        question=question,
+        answer=answer,
+        choices=choices,
+        task=task,
+        unit=unit,
+        precision=precision,
+        **where,
+    )
+
+
 def with_headers(row: Example | UserError, item: str) -> Example | UserError:
     """A row, or what the headers of its pictures say is wrong with them."""
     try:
@@ -140,18 +169,27 @@ def read_images(value: Any, folder: Path | None, item: str) -> tuple[Path | byte
 def _image_path(name: Any, folder: Path | None, item: str) -> Path:
     if not isinstance(name, str) or not name or folder is None:
         raise UserError(f"{item}: 'image' must be a path")
-    # By its name alone: links are followed, wherever they lead, as people link folders of pictures.
-    folder, within = folder.resolve(), os.path.normpath(name)
-    if os.path.isabs(within) or within.split(os.sep)[0] == "..":
-        raise UserError(f"{item}: image {name!r:.80} points outside the data folder")
+    folder = folder.resolve()
     try:
-        image = in_either_form(folder, within)
-        is_file = image.is_file()
+        image = file_within(folder, name, item)
     except (OSError, ValueError):  # a name too long, with a null character
         raise UserError(f"{item}: {name!r:.80} is not the name of a file") from None
-    if not is_file:
+    if image is None:
         raise UserError(f"{item}: there is no image {name!r:.80} in the folder '{folder.name}'")
     return image
+
+
+def file_within(folder: Path, name: str, item: str) -> Path | None:
+    """The picture of this name in a folder, or None; UserError naming `item` if it lies outside.
+
+    By its name alone: links are followed, wherever they lead, as people link folders of pictures. OSError or ValueError
+    if no file can be called so.
+    """
+    within = os.path.normpath(name)
+    if os.path.isabs(within) or within.split(os.sep)[0] == "..":
+        raise UserError(f"{item}: image {name!r:.80} points outside the data folder")
+    path = in_either_form(folder, within)
+    return path if path.is_file() else None
 
 
 def in_either_form(folder: Path, name: str) -> Path:

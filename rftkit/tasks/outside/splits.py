@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 Items = dict[str, dict[str, list[Path]]]  # split -> label -> pictures
@@ -18,15 +19,12 @@ ENDS = 2**16  # bytes: of a longer file its length and both ends tell it from ot
 
 def content(picture: Path | bytes) -> str:
     """What a picture is known by, whatever it is called. OSError if its file cannot be read."""
-    if isinstance(picture, bytes):
-        length, ends = len(picture), picture[:ENDS] + picture[-ENDS:]
-    else:
-        with picture.open("rb") as file:
-            length = file.seek(0, 2)
-            file.seek(0)
-            ends = file.read(ENDS)
-            file.seek(max(0, length - ENDS))
-            ends += file.read(ENDS)
+    with BytesIO(picture) if isinstance(picture, bytes) else picture.open("rb") as file:
+        length = file.seek(0, 2)
+        file.seek(0)
+        ends = file.read(ENDS)
+        file.seek(max(0, length - ENDS))
+        ends += file.read(ENDS)
     return hashlib.sha256(f"{length} ".encode() + ends).hexdigest()
 
 

@@ -12,24 +12,16 @@ import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rftkit.common.errors import UserError
+from rftkit.common.errors import UserError, said
 from rftkit.tasks.example import Example, ExampleSet, as_asked
 from rftkit.tasks.outside.json_files import json_files, json_rows
 from rftkit.tasks.outside.real_sets import REAL_SETS, RealSet
-from rftkit.tasks.outside.rows import (
-    Row,
-    asked_in,
-    check_texts,
-    in_either_form,
-    placed,
-    read_images,
-    repeated,
-    with_headers,
-)
+from rftkit.tasks.outside.rows import Row, example_of, in_either_form, repeated, with_headers
 from rftkit.tasks.outside.splits import content, held_out, is_held_out
 
 GROUP = "group"  # column: rows with the same one are not independent, and are held out together
@@ -216,7 +208,7 @@ def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> 
     except UserError:
         raise
     except Exception as error:  # of the network, the hub, the files: the library raises all kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = said(error)[:200]
         other = f"; with a copy of it in DIR give {name[4:]}@DIR" if folder is None else ""
         raise UserError(f"cannot read the split '{stored}' of '{name}': {reason}{other}") from None
 
@@ -251,14 +243,13 @@ def _example(known: str, entry: RealSet, numbered: Numbered, split: str) -> Exam
         for column in entry.columns:
             if column not in row:
                 raise UserError(f"{item}: column '{column}' is missing (there are {', '.join(row) or 'none'})")
-        question, answer, choices = check_texts(*entry.read(entry, row), item, entry.task)
-        question, unit, precision = asked_in(row, question, choices, item)
-        question, images = placed(question, read_images(row[entry.image], folder, item))
+        texts, place = entry.read(entry, row), {"id": item, "dataset": known, "split": split}
+        example = example_of(row, texts, row[entry.image], folder, item, entry.task, **place)
     except UserError as error:
         return error
+    # Questions about one picture are not independent.
+    group = content(example.images[0])[:16] if row.get(GROUP) is None else str(row[GROUP])
+    choices = example.choices
     if entry.shuffled and choices:
         choices = tuple(random.Random(item).sample(choices, len(choices)))
-    # Questions about one picture are not independent.
-    group = content(images[0])[:16] if row.get(GROUP) is None else str(row[GROUP])
-    where = {"task": entry.task, "dataset": known, "split": split, "group": group}
-    return Example(item, images, question, answer, choices, **where, unit=unit, precision=precision)
+    return replace(example, group=group, choices=choices)
