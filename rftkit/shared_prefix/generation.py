@@ -7,6 +7,7 @@ with one matrix product.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -94,6 +95,8 @@ def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache: 
         [N * copies, P + C] ids, the copies of a prompt one after the other.
     """
     cache = prefill(model, ids, mask, vision) if cache is None else cache
+    config = copy.deepcopy(config)
+    config.use_cache = True  # whatever it says, or the checkpoint: the tokens are the same
     extra = {"mm_token_type_ids": torch.zeros_like(ids).repeat_interleave(copies, 0)} if vision else {}
     with _attends_by_parts(model, copies):
         return model.generate(
@@ -103,6 +106,17 @@ def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache: 
             generation_config=config,
             **extra,
         )
+
+
+@contextmanager
+def generates_by(model, config) -> Iterator[None]:
+    """A generation config in place of the checkpoint's own, which generate() would fill its gaps from."""
+    inner = unwrapped(model)
+    own, inner.generation_config = inner.generation_config, config
+    try:
+        yield
+    finally:
+        inner.generation_config = own
 
 
 class ForkedLayer(DynamicLayer):
