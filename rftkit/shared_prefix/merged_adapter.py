@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
-from torch import nn
+from peft.tuners.lora import Linear, LoraLayer
 from transformers import PreTrainedModel
 
 MERGED_BYTES = 256 * 2**20  # of weights that LoRA is merged into; where there are more, its own products cost little
@@ -42,7 +41,7 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
 
 def _can_merge(layer: LoraLayer, uses: Counter) -> bool:
     base = layer.get_base_layer()
-    if not isinstance(base, nn.Linear) or base.weight.dtype != torch.float32 or uses[id(base.weight)] > 1:
+    if type(layer) is not Linear or base.weight.dtype != torch.float32 or uses[id(base.weight)] > 1:
         return False
     plain = not (layer.lora_variant or any(layer.lora_bias.values()))
     return plain and not (layer.disable_adapters or layer.merged)
