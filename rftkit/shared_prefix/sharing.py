@@ -14,12 +14,17 @@ and G times again in every log-prob pass. Here:
 
   The copy of the last prompt token gives every packed token at most one label, as TRL's fused head wants it.
 - *Vision* runs once per distinct image while the tower is frozen (`vision.py`), decoding and preprocessing too.
-- *Groups that teach nothing* (all advantages zero, beta zero) have a zero gradient: they take no part in the update.
+- *Groups that teach nothing* (all advantages zero, beta zero) have a zero gradient: they are run without one, for the
+  logged entropy.
 
 Groups are told apart by row number, never by equal token ids: two pictures of one size with the same question have
-the same ids. Everything else (rewards, advantages, losses, importance levels) is TRL's. Two things
-differ: LoRA in fp32 is merged while sampling, which rounds otherwise; and a micro-batch holds whole groups, so where it
-is one of several, `bnpo`, a mean over its tokens, is another mean.
+the same ids. Everything else (rewards, advantages, losses, importance levels) is TRL's.
+
+"The same numbers" means: in fp32, with the same seed, the same completions, rewards, advantages, losses and gradient
+norms, and weights within 1e-6 after some steps of SGD. `tests/test_trl_suite.py` compares them option by option, and
+`proved.py` says what is left to stock TRL. Two things are not in it. LoRA in fp32 is merged while sampling, which
+rounds otherwise. And where a step has several micro-batches, each holds whole groups. So the means that are logged of
+each (entropy, KL, clipping) are of other completions than stock TRL's. The update, a sum, is the same.
 """
 
 from __future__ import annotations
@@ -171,20 +176,18 @@ class SharedPrefixTrainer(GRPOTrainer):
                 pixel_values=pixel_values, image_grid_thw=image_grid_thw, num_images=num_images, **others,
             )  # fmt: skip
         images = _images_of_groups(pixel_values, image_grid_thw, num_images, len(input_ids), size)
-        groups = torch.arange(len(images), device=input_ids.device)
-        if self._teaching is not None:
-            groups = groups[self._teaching]
+        every, most = torch.arange(len(images), device=input_ids.device), max(1, (batch_size or len(input_ids)) // size)
+        teaches = torch.ones_like(every, dtype=torch.bool) if self._teaching is None else self._teaching
         logps = entropies = torch.zeros(input_ids.shape[0], width, device=input_ids.device)
-        for part in groups.split(max(1, (batch_size or len(input_ids)) // size)):
-            rows = _rows_of(part, size)
-            found = self._group_logps(
-                model, input_ids[rows], attention_mask[rows], prompt_width, size, [images[g] for g in part.tolist()]
-            )
-            logps = logps.index_copy(0, rows, found[0])
-            entropies = entropies.index_copy(0, rows, found[1]) if compute_entropy else None
-        if len(groups) < len(images):  # the logged mean entropy is that of the groups that were run
-            tokens = attention_mask[_rows_of(groups, size), prompt_width:].sum().clamp(min=1)
-            entropies = torch.full_like(entropies, (entropies.sum() / tokens).item())
+        for groups, learns in ((every[teaches], torch.is_grad_enabled()), (every[~teaches], False)):
+            for part in groups.split(most) if len(groups) else ():
+                rows = _rows_of(part, size)
+                with torch.set_grad_enabled(learns):
+                    found = self._group_logps(
+                        model, input_ids[rows], attention_mask[rows], prompt_width, size, [images[g] for g in part]
+                    )
+                logps = logps.index_copy(0, rows, found[0])
+                entropies = entropies.index_copy(0, rows, found[1]) if compute_entropy else None
         return logps, entropies, None
 
     def _compute_loss(self, model, inputs):
@@ -194,7 +197,7 @@ class SharedPrefixTrainer(GRPOTrainer):
         if not (plain and on_policy and self.model.training) or self._cannot_share:
             return super()._compute_loss(model, inputs)
         self._teaching = (inputs["advantages"].reshape(-1, self.num_generations) != 0).any(1)
-        self._teaching[0] |= not self._teaching.any()  # weights get their zero gradient, the log its entropy
+        self._teaching[0] |= not self._teaching.any()  # weights get their zero gradient
         try:
             return super()._compute_loss(model, inputs)
         finally:
