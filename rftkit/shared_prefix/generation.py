@@ -16,7 +16,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from rftkit.common.errors import UserError
 from rftkit.shared_prefix.vision import as_features, pieces, unwrapped
 
 SHARED_PROMPT = "shared_prompt"  # `attention` as transformers knows it
@@ -131,8 +130,6 @@ class ForkedLayer(DynamicLayer):
 
     def __init__(self, prompt: DynamicLayer, copies: int) -> None:
         super().__init__()
-        if prompt.is_sliding:
-            raise UserError("models with sliding-window attention cannot be used")
         self.prompt = prompt.keys, prompt.values  # [N, heads, P, size]
         rows = len(prompt.keys) * copies
         empty = [part.new_empty(rows, part.shape[1], 0, part.shape[3]) for part in self.prompt]

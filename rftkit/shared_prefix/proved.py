@@ -10,9 +10,10 @@ from torch import nn
 from transformers import GenerationConfig
 from trl import GRPOTrainer
 
+from rftkit.common.processor import FAMILIES
 from rftkit.shared_prefix.vision import unwrapped
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen2", "qwen3", "llama")
+TEXT_FAMILIES = ("qwen2", "qwen3", "llama")
 ATTENTION = (
     "sdpa",
 )  # eager attention adds its mask, flash attention takes none that hides one completion from another
@@ -49,7 +50,7 @@ def _sampling(trainer: GRPOTrainer) -> str:
 def _model(trainer: GRPOTrainer) -> str:
     model = unwrapped(trainer.model)
     config = model.config.get_text_config()
-    if model.config.model_type not in FAMILIES:
+    if model.config.model_type not in (*FAMILIES, *TEXT_FAMILIES):
         return f"models of the family {model.config.model_type} are not supported"
     if config._attn_implementation not in ATTENTION:
         return f"{config._attn_implementation} attention takes no block mask; load the model with sdpa"
