@@ -14,7 +14,7 @@ from rftkit.common.statistics import proportion
 from rftkit.models import check_adapter, load, scale_up
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
-from rftkit.shared_prefix.generation import generate_forked, prefill
+from rftkit.shared_prefix.generation import generate_forked, generates_by, prefill
 from rftkit.shared_prefix.likelihood import log_probs_behind
 from rftkit.shared_prefix.merged_adapter import merged
 from rftkit.shared_prefix.vision import with_features
@@ -92,7 +92,7 @@ def generate(
     was_training = model.training
     model.eval()
     places = batches(examples, batch_size, max_pixels)
-    with merged(model):
+    with merged(model), generates_by(model, config):
         for place in tqdm(places, desc=progress, leave=False) if progress else places:
             part = examples[place]
             starts_with = None if begun is None else begun[place]

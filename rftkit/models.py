@@ -24,7 +24,7 @@ from rftkit.common.adapters import adapter_errors, adapter_shapes, refuse_misfit
 from rftkit.common.errors import UserError, as_user_error, said
 from rftkit.common.hub import asked_once
 from rftkit.common.paths import BUNDLED, model_folder
-from rftkit.common.processor import IMAGE_TOKEN, ImageTextProcessor
+from rftkit.common.processor import FAMILIES, IMAGE_TOKEN, ImageTextProcessor
 
 LORA_TARGETS = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 # What a model's folder has beside its weights, each under one of these names; the first two kinds cannot be missed.
@@ -125,6 +125,7 @@ def load(
         raise UserError("there is no GPU that torch can use (see rftkit doctor): choose device cpu")
     check_adapter(adapter, name)
     processor = load_processor(name)
+    check_family(name)
     model, info = read(
         AutoModelForImageTextToText.from_pretrained,
         name,
@@ -147,6 +148,17 @@ def load(
         with adapter_errors(adapter):
             model = PeftModel.from_pretrained(model, adapter)
     return model.eval().requires_grad_(False), processor
+
+
+def check_family(name: str) -> None:
+    """UserError if the model called `name` is of another kind than those that are tested; no weight is read."""
+    config = read(AutoConfig.from_pretrained, name)
+    if config.model_type not in FAMILIES:
+        raise UserError(f"model '{name}' is of the family {config.model_type}: choose one of {', '.join(FAMILIES)}")
+    if "sliding_attention" in config.get_text_config().layer_types:
+        raise UserError(
+            f"model '{name}' attends by a sliding window: set use_sliding_window to false in its config.json"
+        )
 
 
 def check_adapter(adapter: str | None, name: str) -> None:

@@ -147,8 +147,9 @@ def grpo_trainer(
         train_dataset=training_rows(examples, mode),
         processing_class=processor,
         peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
+        share_prefix=settings.share_prefix,
     )
-    trainer.share_prefix, trainer.negatives = settings.share_prefix, settings.negatives
+    trainer.negatives = settings.negatives
     return attach(trainer, log, examples, settings.max_pixels)
 
 

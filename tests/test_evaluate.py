@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 
 from rftkit.evaluate import answer_rows, encode, generate, pass_at_samples
 from rftkit.models import load, lora_config
@@ -19,6 +20,19 @@ def test_greedy_answers_are_those_of_stock_generate(nano, shapes):
     answers = generate(model, processor, shapes, "thinking", max_tokens=30, batch_size=12)
     assert [text for said in answers for text in said.texts] == stock
     assert all(0 < len(ids) <= 30 for said in answers for ids in said.ids)
+
+
+@pytest.mark.parametrize("own", [
+    {"use_cache": False}, {"num_beams": 2}, {"cache_implementation": "static"}, {"no_repeat_ngram_size": 2},
+    {"suppress_tokens": list(range(20, 40))},
+], ids=str)  # fmt: skip
+def test_the_checkpoints_own_settings_of_generation_are_not_used(nano, shapes, own):
+    answers = [answer.texts for answer in generate(*nano, shapes, "no_thinking", max_tokens=20)]
+    model, processor = load("nano-s", device="cpu")
+    for name, value in own.items():
+        setattr(model.generation_config, name, value)
+    assert [answer.texts for answer in generate(model, processor, shapes, "no_thinking", max_tokens=20)] == answers
+    assert all(getattr(model.generation_config, name) == value for name, value in own.items())
 
 
 def test_image_tokens_are_marked_as_transformers_marks_them(nano):
@@ -81,6 +95,30 @@ def test_merged_adapters_give_the_same_numbers_and_leave_the_weights_as_they_wer
     assert not torch.allclose(before, nano[0](**batch).logits, atol=1e-2)
     assert all(torch.equal(w, weights[name]) for name, w in adapted.state_dict().items())
     assert torch.equal(adapted(**batch).logits, before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("changes", "left"), [
+    ({"lora_bias": True}, ["k", "q", "v"]),  # merging would move the base's frozen bias
+    ({"use_dora": True}, ["k", "q", "v"]),
+    ({"target_modules": ["q_proj", "embed_tokens"]}, ["embed_tokens"]),  # the head has the same weight
+    ({"target_modules": ["q_proj", "lm_head"]}, ["lm_head"]),
+])  # fmt: skip
+def test_what_is_not_plain_lora_on_a_weight_of_its_own_is_not_merged(nano, changes, left):
+    torch.manual_seed(0)
+    model, _ = load("nano-s", device="cpu")
+    targets = ["q_proj", "k_proj", "v_proj"]
+    config = LoraConfig(**{"r": 4, "target_modules": targets, "init_lora_weights": False, **changes})
+    network = get_peft_model(model, config).eval()
+    ids, state = torch.arange(50, 70)[None], {name: part.clone() for name, part in network.state_dict().items()}
+    before = network(input_ids=ids).logits
+    with merged(network):
+        during = network(input_ids=ids).logits
+        unmerged = {name.split(".")[-1].removesuffix("_proj") for name, layer in network.named_modules()
+                    if isinstance(layer, LoraLayer) and "visual" not in name and not layer.merged}  # fmt: skip
+    assert sorted(unmerged) == left
+    torch.testing.assert_close(during, before, atol=1e-4, rtol=1e-4)
+    assert all(torch.equal(part, state[name]) for name, part in network.state_dict().items())
 
 
 @torch.no_grad()

@@ -1,13 +1,19 @@
-"""What the processor makes once is what it would make each time."""
+"""What the processor makes once is what it would make each time; which models are refused."""
 
+import json
+import shutil
 from unittest.mock import patch
 
+import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import Qwen2VLProcessor
 
+from rftkit.common.errors import UserError
+from rftkit.common.paths import BUNDLED
 from rftkit.common.processor import ImageTextProcessor
+from rftkit.models import load
 from rftkit.prompts import conversation
 
 PICTURES = st.sampled_from([(0,), (1,), (0, 2), (1, 1, 0), ()])
@@ -42,3 +48,17 @@ def test_a_picture_seen_before_is_not_prepared_again(nano, shapes):
     kind = type(processor.image_processor)
     with patch.object(kind, "preprocess", side_effect=AssertionError("prepared again")):
         processor(**options)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"model_type": "qwen3_vl"}, "is of the family qwen3_vl: choose one of qwen2_vl, qwen2_5_vl"),
+    ({"text_config": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}}, "a sliding window"),
+])  # fmt: skip
+def test_a_model_of_another_kind_is_refused_before_its_weights_are_read(tmp_path, changes, words):
+    folder = shutil.copytree(BUNDLED / "nano-s", tmp_path / "other", ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((folder / "config.json").read_text())
+    text = config["text_config"] | changes.pop("text_config", {})
+    del text["layer_types"]
+    (folder / "config.json").write_text(json.dumps(config | {"text_config": text} | changes))
+    with pytest.raises(UserError, match=words):
+        load(str(folder), device="cpu")

@@ -7,6 +7,7 @@ with one matrix product.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +16,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from rftkit.common.errors import UserError
 from rftkit.shared_prefix.vision import as_features, pieces, unwrapped
 
 SHARED_PROMPT = "shared_prompt"  # `attention` as transformers knows it
@@ -27,18 +27,20 @@ def prefill(model, ids, mask, vision: dict) -> Cache:
     Args:
         vision: pixel_values or their features (`with_features`), image_grid_thw and mm_token_type_ids [N, P], or empty.
     """
-    ids, mask, parts = ids[:, :-1], mask[:, :-1], [slice(None)]
+    inner, ids, mask, parts = unwrapped(model).model, ids[:, :-1], mask[:, :-1], [slice(None)]
     if vision:
         vision = vision | {"mm_token_type_ids": vision["mm_token_type_ids"][:, :-1]}
-        vision["position_ids"] = positions_of(unwrapped(model).model, mask, vision)
+        vision["position_ids"] = positions_of(inner, mask, vision)
     else:
-        unwrapped(model).model.rope_deltas = None  # of pictures seen before
         # As generate() counts on from here; left alone, the model would count the padding, too.
-        vision = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0).expand(3, -1, -1)}
+        vision = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+        if has_three_positions(inner):
+            inner.rope_deltas = None  # of pictures seen before
+            vision["position_ids"] = vision["position_ids"].expand(3, -1, -1)
     if vision["position_ids"] is not None and "pixel_values" not in vision:
         parts = pieces(*ids.shape, ids.device)
     # Nobody reads what follows the last layer's keys and values: let one token of each prompt stand for all.
-    last = unwrapped(model).model.language_model.layers[-1].mlp
+    last = getattr(inner, "language_model", inner).layers[-1].mlp
     hook = last.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, -1:],))
     options = {"use_cache": True, "logits_to_keep": 1}
     try:
@@ -55,11 +57,16 @@ def prefill(model, ids, mask, vision: dict) -> Cache:
     return caches[0]
 
 
+def has_three_positions(inner) -> bool:
+    """Whether a token has a time, a row and a column (M-RoPE), as where there are pictures, or one number."""
+    return hasattr(inner, "rope_deltas")
+
+
 def _part(vision: dict, rows: slice) -> dict:
     """The positions and vision inputs of some prompts with one image each, or none; all of them where the rows are."""
     if rows == slice(None):
         return vision
-    own = {"position_ids": vision["position_ids"][:, rows]}
+    own = {"position_ids": vision["position_ids"][..., rows, :]}
     if "mm_encoder_outputs" in vision:
         own |= {name: vision[name][rows] for name in ("image_grid_thw", "mm_token_type_ids")}
         own |= as_features(vision["mm_encoder_outputs"]["image"].pooler_output[rows])
@@ -94,6 +101,8 @@ def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache: 
         [N * copies, P + C] ids, the copies of a prompt one after the other.
     """
     cache = prefill(model, ids, mask, vision) if cache is None else cache
+    config = copy.deepcopy(config)
+    config.use_cache = True  # whatever it says, or the checkpoint: the tokens are the same
     extra = {"mm_token_type_ids": torch.zeros_like(ids).repeat_interleave(copies, 0)} if vision else {}
     with _attends_by_parts(model, copies):
         return model.generate(
@@ -105,13 +114,22 @@ def generate_forked(model, ids, mask, vision: dict, copies: int, config, cache: 
         )
 
 
+@contextmanager
+def generates_by(model, config) -> Iterator[None]:
+    """A generation config in place of the checkpoint's own, which generate() would fill its gaps from."""
+    inner = unwrapped(model)
+    own, inner.generation_config = inner.generation_config, config
+    try:
+        yield
+    finally:
+        inner.generation_config = own
+
+
 class ForkedLayer(DynamicLayer):
     """A layer's keys and values of what `copies` completions of each prompt have said, behind the prompt's own."""
 
     def __init__(self, prompt: DynamicLayer, copies: int) -> None:
         super().__init__()
-        if prompt.is_sliding:
-            raise UserError("models with sliding-window attention cannot be used")
         self.prompt = prompt.keys, prompt.values  # [N, heads, P, size]
         rows = len(prompt.keys) * copies
         empty = [part.new_empty(rows, part.shape[1], 0, part.shape[3]) for part in self.prompt]
@@ -130,15 +148,17 @@ class ForkedLayer(DynamicLayer):
 @contextmanager
 def _attends_by_parts(model, copies: int) -> Iterator[None]:
     """The language model attends by `attention`, and has `copies` of what it remembers of each prompt's positions."""
-    inner = unwrapped(model)
-    config, deltas = inner.config.get_text_config(), inner.model.rope_deltas
-    usual = config._attn_implementation
+    inner, config = unwrapped(model).model, unwrapped(model).config.get_text_config()
+    usual, deltas = config._attn_implementation, getattr(inner, "rope_deltas", None)
     config._attn_implementation = SHARED_PROMPT
-    inner.model.rope_deltas = None if deltas is None else deltas.repeat_interleave(copies, 0)
+    if deltas is not None:
+        inner.rope_deltas = deltas.repeat_interleave(copies, 0)
     try:
         yield
     finally:
-        config._attn_implementation, inner.model.rope_deltas = usual, deltas
+        config._attn_implementation = usual
+        if has_three_positions(inner):
+            inner.rope_deltas = deltas
 
 
 def attention(module, query, key, value, attention_mask, scaling: float, **kwargs):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear, LoraLayer
 from transformers import PreTrainedModel
 
 MERGED_BYTES = 256 * 2**20  # of weights that LoRA is merged into; where there are more, its own products cost little
@@ -18,9 +19,10 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     """LoRA merged into the fp32 weights beside it, for passes without gradient: one product in place of three.
 
     Afterwards the weights are the tensors they were before, so nothing is rounded away. bf16 and 4-bit weights are left
-    alone: they would be rounded.
+    alone: they would be rounded. So is what is not plain LoRA, and a weight that another module uses, too.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and _can_merge(layer)]
+    uses = Counter(id(part) for module in model.modules() for part in module._parameters.values())
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and _can_merge(layer, uses)]
     kept = [layer.get_base_layer().weight.data for layer in layers]
     if sum(weight.nbytes for weight in kept) > MERGED_BYTES:
         layers, kept = [], []
@@ -37,6 +39,9 @@ def merged(model: PreTrainedModel | PeftModel) -> Iterator[None]:
             layer.merged_adapters.clear()
 
 
-def _can_merge(layer: LoraLayer) -> bool:
-    weight = getattr(layer.get_base_layer(), "weight", None)
-    return weight is not None and weight.dtype == torch.float32 and not (layer.disable_adapters or layer.merged)
+def _can_merge(layer: LoraLayer, uses: Counter) -> bool:
+    base = layer.get_base_layer()
+    if type(layer) is not Linear or base.weight.dtype != torch.float32 or uses[id(base.weight)] > 1:
+        return False
+    plain = not (layer.lora_variant or any(layer.lora_bias.values()))
+    return plain and not (layer.disable_adapters or layer.merged)

@@ -14,12 +14,17 @@ and G times again in every log-prob pass. Here:
 
   The copy of the last prompt token gives every packed token at most one label, as TRL's fused head wants it.
 - *Vision* runs once per distinct image while the tower is frozen (`vision.py`), decoding and preprocessing too.
-- *Groups that teach nothing* (all advantages zero, beta zero) have a zero gradient: they take no part in the update.
+- *Groups that teach nothing* (all advantages zero, beta zero) have a zero gradient: they are run without one, for the
+  logged entropy.
 
 Groups are told apart by row number, never by equal token ids: two pictures of one size with the same question have
-the same ids. Everything else (rewards, advantages, losses, importance levels) is TRL's. Two things
-differ: LoRA in fp32 is merged while sampling, which rounds otherwise; and a micro-batch holds whole groups, so where it
-is one of several, `bnpo`, a mean over its tokens, is another mean.
+the same ids. Everything else (rewards, advantages, losses, importance levels) is TRL's.
+
+"The same numbers" means: in fp32, with the same seed, the same completions, rewards, advantages, losses and gradient
+norms, and weights within 1e-6 after some steps of SGD. `tests/test_trl_suite.py` compares them option by option, and
+`proved.py` says what is left to stock TRL. Two things are not in it. LoRA in fp32 is merged while sampling, which
+rounds otherwise. And where a step has several micro-batches, each holds whole groups. So the means that are logged of
+each (entropy, KL, clipping) are of other completions than stock TRL's. The update, a sum, is the same.
 """
 
 from __future__ import annotations
@@ -33,9 +38,10 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
-from rftkit.shared_prefix.generation import generate_forked
+from rftkit.shared_prefix.generation import generate_forked, has_three_positions
 from rftkit.shared_prefix.merged_adapter import merged
 from rftkit.shared_prefix.packing import pack
+from rftkit.shared_prefix.proved import why_not
 from rftkit.shared_prefix.trl_patches import labelled_positions_only
 from rftkit.shared_prefix.vision import FEATURES, unwrapped, with_features
 
@@ -46,30 +52,22 @@ PAYS_FROM = 1.3  # share a prefix if it saves at least this factor of language t
 class SharedPrefixTrainer(GRPOTrainer):
     """trl.GRPOTrainer that computes each prompt and image once per group."""
 
-    share_prefix = True
     _teaching = None  # while a loss is computed: which groups have an advantage that is not zero
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args, share_prefix: bool = True, **kwargs) -> None:
+        """The arguments of GRPOTrainer; `share_prefix` off is stock TRL."""
         self._said: set[str] = set()
         super().__init__(*args, **kwargs)
+        self._cannot_share = why_not(self) if share_prefix else "it is switched off"
+        self._falls_back(self._cannot_share)
 
     def _group_size(self) -> int:
         return self.num_generations if self.model.training else self.num_generations_eval
 
-    def _cannot_share(self) -> str:
-        """Why prefixes cannot be shared in this set-up; empty if they can."""
-        implementation = self.model.config.get_text_config()._attn_implementation or ""
-        if not self.share_prefix:
-            return "it is switched off"
-        if self.use_vllm:
-            return "vLLM shares prefixes by itself"
-        if "flash" in implementation:
-            return "flash attention takes no block mask; load the model with sdpa"
-        if self.tools or self.aux_loss_enabled:
-            return "tools and mixture-of-experts models are not supported"
-        if self.args.per_device_train_batch_size % self.num_generations:
-            return "a micro-batch does not hold whole groups"
-        return ""
+    def _samples_whole_groups(self, prompts: list) -> bool:
+        """Whether these are the prompts of whole groups, which share them. A `rollout_func` may hand over any."""
+        size = self._group_size()
+        return not (self._cannot_share or self.rollout_func or size == 1 or len(prompts) % size)
 
     def _falls_back(self, reason: str) -> bool:
         """Whether to leave the work to stock TRL, said once for each reason."""
@@ -80,7 +78,7 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch):
         # As in TRL, but whole groups are shuffled, so that a group stays in one micro-batch.
-        if not self.model.training or self._falls_back(self._cannot_share()):
+        if not self.model.training or self._cannot_share:
             return super()._prepare_inputs(generation_batch)
         steps = self.args.steps_per_generation
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
@@ -108,20 +106,20 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     def _tokenize_prompts(self, prompts):
         # A group's prompts are equal: render, tokenize and preprocess the first and repeat it.
-        size = self._group_size()
-        if size == 1 or len(prompts) % size or self._cannot_share():
+        if not self._samples_whole_groups(prompts):
             return super()._tokenize_prompts(prompts)
+        size = self._group_size()
         ids, images, fields = super()._tokenize_prompts(prompts[::size])
         repeated = [row for row in ids for _ in range(size)]
         images = None if images is None else [row for row in images for _ in range(size)]
         return repeated, images, fields
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
-        size = self._group_size()
-        if size == 1 or len(prompt_ids) % size or self._cannot_share():
+        if not self._samples_whole_groups(prompt_ids):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
+        size = self._group_size()
         device, pad = self.accelerator.device, self._tokenizer.pad_token_id
         rows = [torch.tensor(ids, device=device) for ids in prompt_ids[::size]]
         ids = pad_sequence(rows, True, pad, padding_side="left")  # [N, P]
@@ -167,38 +165,39 @@ class SharedPrefixTrainer(GRPOTrainer):
         size, width = self._group_size(), logits_to_keep
         prompt_width = input_ids.shape[1] - width
         saving = size * (prompt_width + width) / max(1, prompt_width - 1 + size * (width + 1))
-        reason = self._cannot_share()
+        reason = self._cannot_share
         if not reason and (len(input_ids) % size or saving < PAYS_FROM):
             reason = "for completions as long as these, sharing would save too little"
+        if not reason and self.rollout_func and not _all_equal(input_ids[:, :prompt_width], size):
+            reason = "the prompts of a group differ"
         if self._falls_back(reason):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss,
                 pixel_values=pixel_values, image_grid_thw=image_grid_thw, num_images=num_images, **others,
             )  # fmt: skip
         images = _images_of_groups(pixel_values, image_grid_thw, num_images, len(input_ids), size)
-        groups = torch.arange(len(images), device=input_ids.device)
-        if self._teaching is not None:
-            groups = groups[self._teaching]
+        every, most = torch.arange(len(images), device=input_ids.device), max(1, (batch_size or len(input_ids)) // size)
+        teaches = torch.ones_like(every, dtype=torch.bool) if self._teaching is None else self._teaching
         logps = entropies = torch.zeros(input_ids.shape[0], width, device=input_ids.device)
-        for part in groups.split(max(1, (batch_size or len(input_ids)) // size)):
-            rows = _rows_of(part, size)
-            found = self._group_logps(
-                model, input_ids[rows], attention_mask[rows], prompt_width, size, [images[g] for g in part.tolist()]
-            )
-            logps, entropies = logps.index_copy(0, rows, found[0]), entropies.index_copy(0, rows, found[1])
-        if len(groups) < len(images):  # the logged mean entropy is that of the groups that were run
-            tokens = attention_mask[_rows_of(groups, size), prompt_width:].sum().clamp(min=1)
-            entropies = torch.full_like(entropies, (entropies.sum() / tokens).item())
-        return logps, entropies if compute_entropy else None, None
+        for groups, learns in ((every[teaches], torch.is_grad_enabled()), (every[~teaches], False)):
+            for part in groups.split(most) if len(groups) else ():
+                rows = _rows_of(part, size)
+                with torch.set_grad_enabled(learns):
+                    found = self._group_logps(
+                        model, input_ids[rows], attention_mask[rows], prompt_width, size, [images[g] for g in part]
+                    )
+                logps = logps.index_copy(0, rows, found[0])
+                entropies = entropies.index_copy(0, rows, found[1]) if compute_entropy else None
+        return logps, entropies, None
 
     def _compute_loss(self, model, inputs):
         # A group whose advantages are all zero has no gradient, if nothing but the advantages makes the loss.
         plain = self.beta == 0 and self.top_entropy_quantile == 1.0 and not self._entropy_bonus_enabled
         on_policy = inputs.get("old_per_token_logps") is None
-        if not (plain and on_policy and self.model.training) or self._cannot_share():
+        if not (plain and on_policy and self.model.training) or self._cannot_share:
             return super()._compute_loss(model, inputs)
         self._teaching = (inputs["advantages"].reshape(-1, self.num_generations) != 0).any(1)
-        self._teaching[0] |= not self._teaching.any()  # weights get their zero gradient, the log its entropy
+        self._teaching[0] |= not self._teaching.any()  # weights get their zero gradient
         try:
             return super()._compute_loss(model, inputs)
         finally:
@@ -220,18 +219,20 @@ class SharedPrefixTrainer(GRPOTrainer):
             output = model(
                 input_ids=packed.ids,
                 attention_mask=packed.mask,
-                position_ids=packed.positions,
+                position_ids=packed.positions.squeeze(0),  # [N, L] where a token has one
                 shift_labels=packed.labels,
                 fused_lm_head=True,
                 **vision,
             )
-        values = [output.log_probs[packed.rows, packed.columns], output.entropy[packed.rows, packed.columns]]
+        fields = [output.log_probs] + ([] if output.entropy is None else [output.entropy])
+        values = [field[packed.rows, packed.columns] for field in fields]
         return [torch.zeros(answered.shape, device=v.device, dtype=v.dtype).masked_scatter(answered, v) for v in values]
 
     def _positions(self, inner, prompt, image) -> torch.Tensor:
-        """M-RoPE positions [3, P] of a prompt."""
+        """Positions [3, P] (M-RoPE) or [1, P] of a prompt."""
+        three = has_three_positions(inner.model)
         if image is None:
-            return torch.arange(len(prompt), device=prompt.device).expand(3, -1)
+            return torch.arange(len(prompt), device=prompt.device).expand(3 if three else 1, -1)
         is_image = (prompt == self._image_pad_token_id).long()[None]
         return inner.model.get_rope_index(prompt[None], mm_token_type_ids=is_image, image_grid_thw=image[1])[0][:, 0]
 
@@ -239,6 +240,12 @@ class SharedPrefixTrainer(GRPOTrainer):
 def _rows_of(groups: torch.Tensor, size: int) -> torch.Tensor:
     """The rows of a batch that hold the completions of these groups."""
     return (groups[:, None] * size + torch.arange(size, device=groups.device)).flatten()
+
+
+def _all_equal(prompts: torch.Tensor, size: int) -> bool:
+    """Whether the prompts [B, P] of each group are the same tokens."""
+    groups = prompts.unflatten(0, (-1, size))
+    return bool((groups == groups[:, :1]).all())
 
 
 def _take(value, rows):
