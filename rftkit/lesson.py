@@ -118,7 +118,7 @@ def readable(table: pd.DataFrame) -> Markdown:
     """A table from the left: completions as code, what cannot be seen in them made visible; two digits a number."""
 
     def cell(column: str, value: Any) -> str:
-        if column in ("completion", "parsed") and isinstance(value, str):
+        if column in ("completion", "parsed", "token") and isinstance(value, str):
             return f"`{visible(value).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
         if isinstance(value, Real) and not isinstance(value, Integral):
             return "" if pd.isna(value) else f"{value:.2f}"
