@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rftkit.common.errors import UserError, said
 from rftkit.tasks.example import Example, ExampleSet, as_asked
@@ -26,7 +26,14 @@ from rftkit.tasks.outside.splits import content, held_out, is_held_out
 
 GROUP = "group"  # column: rows with the same one are not independent, and are held out together
 BATCH = 64  # rows read at once
-Numbered = tuple[int, Row, Path | None]  # a row, its place in its split, and the folder that its images are in
+
+
+class Numbered(NamedTuple):
+    """A row, its place in its split, and the folder that its images are in (None: they are in the row)."""
+
+    number: int
+    row: Row
+    folder: Path | None
 
 
 class Table(ExampleSet):
@@ -137,12 +144,47 @@ class RealTable(Table):
         return cls(known, entry, None if on_hub else Path(folder))
 
     def read(self, split: str, count: int | None = None, seed: int = 0) -> Iterator[Example | UserError]:
-        rows = _rows(self.given, self.entry, self.folder, self.stored(split))
+        rows = self._rows(self.stored(split))
         if split != "test":
             rows = self._kept(rows, split == "val")
         for numbered in self.sample(rows, split, count, seed):
-            row = _example(self.name, self.entry, numbered, split)
-            yield with_headers(row, f"{self.name}-{split}-{numbered[0]}")
+            yield self._example(numbered, split)
+
+    def _rows(self, stored: str) -> Iterator[Numbered]:
+        """The rows of a stored split; the first ones only, where the paper takes no more for training."""
+        files = json_files(self.folder, self.entry, stored) if self.folder else []
+        rows = json_rows(files, self.entry, self.folder) if files else self._table_rows(stored)
+        for number, (row, images) in enumerate(rows):
+            if stored == self.entry.train and number == self.entry.first_rows:
+                return
+            yield Numbered(number, row, images)
+
+    def _table_rows(self, stored: str) -> Iterator[tuple[Row, Path | None]]:
+        """The rows that the `datasets` library reads, images not decoded."""
+        import datasets  # it takes a second to load
+
+        from rftkit.common.hub import asked_once
+
+        for library in ("huggingface_hub", "datasets"):  # they tell of each try, and of what is raised
+            logging.getLogger(library).setLevel(logging.CRITICAL)
+        where, folder, copy = self.entry.where, self.folder, f"give {self.name}@DIR"
+        try:
+            if folder is None:
+                with asked_once(where, "dataset", f"{copy} with a copy of it in DIR"):
+                    table = datasets.load_dataset(where, split=stored, streaming=self.entry.streamed)
+            elif (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+                table = _stored(folder, self.entry, stored)
+            else:  # streamed: nothing is copied into the library's cache
+                files = _parquet_files(folder, stored)
+                table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+            for batch in table.with_format("arrow").iter(BATCH):
+                yield from ((row, folder) for row in batch.to_pylist())
+        except UserError:
+            raise
+        except Exception as error:  # of the network, the hub, the files: the library raises all kinds
+            other = f"; with a copy of it in DIR {copy}" if folder is None else ""
+            reason = f"{said(error)[:200]}{other}"
+            raise UserError(f"cannot read the split '{stored}' of '{self.given}': {reason}") from None
 
     def _kept(self, rows: Iterable[Numbered], val: bool) -> Iterator[Numbered]:
         """The training rows that are the paper's, and held out for choosing or not."""
@@ -150,67 +192,46 @@ class RealTable(Table):
         if not self.entry.held_out:
             return rows
         if self.entry.streamed and self.folder is None:  # one pass, one picture a row: as it would be in a folder
-            return (row for row in rows if is_held_out(_keys(self.entry, row)[0]) == val)
-        first = filter(self._is_the_papers, _rows(self.given, self.entry, self.folder, self.entry.train))
-        kept = held_out(_keys(self.entry, row) for row in first)
+            return (row for row in rows if is_held_out(self._keys(row)[0]) == val)
+        kept = held_out(map(self._keys, filter(self._is_the_papers, self._rows(self.entry.train))))
         return (row for row, held in zip(rows, kept, strict=True) if held == val)
 
     def _is_the_papers(self, numbered: Numbered) -> bool:
-        return not self.entry.one_image or len(_listed(numbered[1].get(self.entry.image))) == 1
+        return not self.entry.one_image or len(_listed(numbered.row.get(self.entry.image))) == 1
+
+    def _keys(self, numbered: Numbered) -> list[str]:
+        """What keeps rows in one split: the content of their pictures, and their group."""
+        row, keys = numbered.row, []
+        if row.get(GROUP) is not None:
+            keys.append(f"group {row[GROUP]}")
+        for image in _listed(row.get(self.entry.image)):
+            image = (image.get("bytes") or image.get("path")) if isinstance(image, dict) else image
+            if isinstance(image, str) and numbered.folder is not None:
+                with suppress(OSError, ValueError):  # a picture that is not there is told of with its row
+                    image = content(in_either_form(numbered.folder, image))
+            keys.insert(0, content(image) if isinstance(image, bytes) else str(image))
+        return keys
+
+    def _example(self, numbered: Numbered, split: str) -> Example | UserError:
+        entry, row, item = self.entry, numbered.row, f"{self.name}-{split}-{numbered.number}"
+        try:
+            for column in entry.columns:
+                if column not in row:
+                    raise UserError(f"{item}: column '{column}' is missing (there are {', '.join(row) or 'none'})")
+            texts, place = entry.read(entry, row), {"id": item, "dataset": self.name, "split": split}
+            example = example_of(row, texts, row[entry.image], numbered.folder, item, entry.task, **place)
+        except UserError as error:
+            return error
+        # Questions about one picture are not independent.
+        group = content(example.images[0])[:16] if row.get(GROUP) is None else str(row[GROUP])
+        choices = example.choices
+        if entry.shuffled and choices:
+            choices = tuple(random.Random(item).sample(choices, len(choices)))
+        return with_headers(replace(example, group=group, choices=choices), item)
 
 
 def _listed(images: Any) -> list:
     return images if isinstance(images, list) else [images]
-
-
-def _keys(entry: RealSet, numbered: Numbered) -> list[str]:
-    """What keeps rows in one split: the content of their pictures, and their group."""
-    _, row, folder = numbered
-    keys = [f"group {row[GROUP]}"] if row.get(GROUP) is not None else []
-    for image in _listed(row.get(entry.image)):
-        image = (image.get("bytes") or image.get("path")) if isinstance(image, dict) else image
-        if isinstance(image, str) and folder is not None:
-            with suppress(OSError, ValueError):  # a picture that is not there is told of with its row
-                image = content(in_either_form(folder, image))
-        keys.insert(0, content(image) if isinstance(image, bytes) else str(image))
-    return keys
-
-
-def _rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> Iterator[Numbered]:
-    """The rows of a stored split; the first ones only, where the paper takes no more for training."""
-    files = json_files(folder, entry, stored) if folder else []
-    rows = json_rows(files, entry, folder) if files else _table_rows(name, entry, folder, stored)
-    for number, (row, images) in enumerate(rows):
-        if stored == entry.train and number == entry.first_rows:
-            return
-        yield number, row, images
-
-
-def _table_rows(name: str, entry: RealSet, folder: Path | None, stored: str) -> Iterator[tuple[Row, Path | None]]:
-    """The rows that the `datasets` library reads, images not decoded."""
-    import datasets  # it takes a second to load
-
-    from rftkit.common.hub import asked_once
-
-    for library in ("huggingface_hub", "datasets"):  # they tell of each try, and of what is raised
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    try:
-        if folder is None:
-            with asked_once(entry.where, "dataset", f"give {name[4:]}@DIR with a copy of it in DIR"):
-                table = datasets.load_dataset(entry.where, split=stored, streaming=entry.streamed)
-        elif (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-            table = _stored(folder, entry, stored)
-        else:  # streamed: nothing is copied into the library's cache
-            files = _parquet_files(folder, stored)
-            table = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
-        for batch in table.with_format("arrow").iter(BATCH):
-            yield from ((row, folder) for row in batch.to_pylist())
-    except UserError:
-        raise
-    except Exception as error:  # of the network, the hub, the files: the library raises all kinds
-        reason = said(error)[:200]
-        other = f"; with a copy of it in DIR give {name[4:]}@DIR" if folder is None else ""
-        raise UserError(f"cannot read the split '{stored}' of '{name}': {reason}{other}") from None
 
 
 def _stored(folder: Path, entry: RealSet, stored: str) -> Any:
@@ -234,22 +255,3 @@ def _parquet_files(folder: Path, stored: str) -> list[str]:
     if not files:
         raise FileNotFoundError(f"there is no {', '.join(patterns)}, nothing that save_to_disk wrote, no JSON file")
     return files
-
-
-def _example(known: str, entry: RealSet, numbered: Numbered, split: str) -> Example | UserError:
-    number, row, folder = numbered
-    item = f"{known}-{split}-{number}"
-    try:
-        for column in entry.columns:
-            if column not in row:
-                raise UserError(f"{item}: column '{column}' is missing (there are {', '.join(row) or 'none'})")
-        texts, place = entry.read(entry, row), {"id": item, "dataset": known, "split": split}
-        example = example_of(row, texts, row[entry.image], folder, item, entry.task, **place)
-    except UserError as error:
-        return error
-    # Questions about one picture are not independent.
-    group = content(example.images[0])[:16] if row.get(GROUP) is None else str(row[GROUP])
-    choices = example.choices
-    if entry.shuffled and choices:
-        choices = tuple(random.Random(item).sample(choices, len(choices)))
-    return replace(example, group=group, choices=choices)
