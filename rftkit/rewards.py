@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from string import ascii_uppercase
 from typing import Any
+from unicodedata import normalize
 
 from rftkit.common.errors import UserError
 from rftkit.common.mathematics.answers import same_answer
@@ -29,7 +30,8 @@ class Score:
 
 
 def _strict(parsed: str, text: str, example: Example, mode: str) -> bool:
-    return parsed.casefold() == example.answer.strip().casefold()
+    given, answer = (normalize("NFC", text).strip().casefold() for text in (parsed, example.answer))
+    return given == answer
 
 
 def _lenient(parsed: str, text: str, example: Example, mode: str) -> bool:

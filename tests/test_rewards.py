@@ -111,6 +111,7 @@ def test_accuracy_with_thinking_after_the_answer(completion, strict, lenient, au
         ("Straße", "STRASSE", 1, 0),  # case-folded, not only lower-cased
         ("a cat ", "a cat", 1, 1),
         ("No. 7 (red)", "no. 7 (red)", 1, 1),
+        ("caf\u00e9", "cafe\u0301", 1, 0),  # one letter or two, the same text
     ],
 )
 def test_odd_labels(answer, completion, strict, lenient):
