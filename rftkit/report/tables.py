@@ -279,11 +279,11 @@ def elicitation_table(rows: list[Elicitation]) -> pd.DataFrame:
 
 LEGEND = """Accuracy in per cent on test items, each method in its own mode, by the rule it was trained with unless a
 column names another. Intervals (in the figures, and in the tables of all numbers): 95 %, bootstrap over seeds and
-items, items clustered by the drawing they were made from; Wilson's over the drawings where all are right or all wrong.
-*strict*: the tag content (or the whole completion) equals the label. *lenient*: the paper's evaluation, the label
-occurs in the answer. *choice_letter*: the choice by its letter, text or value. *math*: the same value, whole.
+items, items clustered by the drawing they were made from; Wilson's over the drawings where all are right or all
+wrong. *strict*: the tag content (or the whole completion) equals the label. *lenient*: the paper's evaluation, the
+label occurs in the answer. *choice_letter*: the choice by its letter, text or value. *math*: the same value, whole.
 *mean*: of a task's parts. *knows*: accuracy by likelihood over the choices, whatever the model says. *pass@8*: any of
 eight samples is right by the rule that was trained on. *tokens*: mean completion length. *training s*: seconds.
 *paper*: Qwen2-VL-2B on the paper's own sets (arXiv 2503.16188; classification: mean of eleven or five, lenient rule):
-the toy's numbers stand beside them, they do not estimate them. Claims are decided by the paired difference, by the rule in
-data/claims.yaml; *smallest visible*: what this design would see in four of five repetitions, in points."""
+the toy's numbers stand beside them, they do not estimate them. Claims are decided by the paired difference, by the
+rule in data/claims.yaml; *smallest visible*: what this design would see in four of five repetitions, in points."""
