@@ -23,7 +23,7 @@ WITHIN = 1e-6
 ENDS = {"sequence_bias": [[[2], 6.0]]}  # token 2 ends a completion: lengths differ
 TIMES = ("step_time", "runtime", "per_second", "total_flos")
 # Means over a micro-batch, which holds other completions than stock TRL's where a step has several.
-OF_A_MICRO_BATCH = ("entropy", "kl", "clip_ratio")
+OF_A_MICRO_BATCH = ("kl", "clip_ratio")
 PROJECTIONS = r".*layers.*\.(q|v|down)_proj"
 TWO = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 

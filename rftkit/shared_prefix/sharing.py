@@ -23,8 +23,8 @@ the same ids. Everything else (rewards, advantages, losses, importance levels) i
 "The same numbers" means: in fp32, with the same seed, the same completions, rewards, advantages, losses and gradient
 norms, and weights within 1e-6 after some steps of SGD. `tests/test_trl_suite.py` compares them option by option, and
 `proved.py` says what is left to stock TRL. Two things are not in it. LoRA in fp32 is merged while sampling, which
-rounds otherwise. And where a step has several micro-batches, each holds whole groups. So the means that are logged of
-each (entropy, KL, clipping) are of other completions than stock TRL's. The update, a sum, is the same.
+rounds otherwise. And where a step has several micro-batches, each holds whole groups. So the logged means of KL and
+clipping are over other micro-batches than stock TRL's; that of the entropy is made over stock TRL's own.
 """
 
 from __future__ import annotations
@@ -85,10 +85,12 @@ class SharedPrefixTrainer(GRPOTrainer):
             batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
             size = self.num_generations
             # One draw for each sample, as TRL does: the same seed then gives the same random numbers afterwards.
-            order = torch.randperm(len(batch["prompt_ids"])) // size
-            groups = torch.tensor(list(dict.fromkeys(order.tolist())))
-            rows = (groups[:, None] * size + torch.arange(size)).flatten()
+            order = torch.randperm(len(batch["prompt_ids"]))
+            groups = torch.tensor(list(dict.fromkeys((order // size).tolist())))
+            rows = _rows_of(groups, size)
             batch = {name: _take(value, rows) for name, value in batch.items()}
+            self._orders = order.view(steps, -1), rows.view(steps, -1)  # the rows of each micro-batch, TRL's and ours
+            self._entropy_sums = torch.zeros(len(order), 2, device=self.accelerator.device)
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in split_tensor_dict(batch, steps)]
         return self._buffered_inputs[self._step % steps]
 
@@ -171,30 +173,53 @@ class SharedPrefixTrainer(GRPOTrainer):
         if not reason and self.rollout_func and not _all_equal(input_ids[:, :prompt_width], size):
             reason = "the prompts of a group differ"
         if self._falls_back(reason):
-            return super()._get_per_token_logps_and_entropies(
+            found = super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss,
                 pixel_values=pixel_values, image_grid_thw=image_grid_thw, num_images=num_images, **others,
             )  # fmt: skip
-        images = _images_of_groups(pixel_values, image_grid_thw, num_images, len(input_ids), size)
-        every, most = torch.arange(len(images), device=input_ids.device), max(1, (batch_size or len(input_ids)) // size)
+        else:
+            images = _images_of_groups(pixel_values, image_grid_thw, num_images, len(input_ids), size)
+            most = max(1, (batch_size or len(input_ids)) // size)
+            found = *self._logps(model, input_ids, attention_mask, prompt_width, images, most, compute_entropy), None
+        if compute_entropy:
+            self._entropy_sum = torch.stack([found[1].detach().sum(1), attention_mask[:, prompt_width:].sum(1)], 1)
+        return found
+
+    def _logps(self, model, input_ids, attention_mask, prompt_width, images, most: int, compute_entropy):
+        """Log-probs and entropies [B, C] of whole groups with these images each, `most` groups at once."""
+        size, every = self._group_size(), torch.arange(len(images), device=input_ids.device)
         teaches = torch.ones_like(every, dtype=torch.bool) if self._teaching is None else self._teaching
-        logps = entropies = torch.zeros(input_ids.shape[0], width, device=input_ids.device)
+        logps = entropies = torch.zeros_like(input_ids[:, prompt_width:], dtype=torch.float32)
         for groups, learns in ((every[teaches], torch.is_grad_enabled()), (every[~teaches], False)):
             for part in groups.split(most) if len(groups) else ():
-                rows = _rows_of(part, size)
+                rows, own = _rows_of(part, size), [images[group] for group in part.tolist()]
                 with torch.set_grad_enabled(learns):
-                    found = self._group_logps(
-                        model, input_ids[rows], attention_mask[rows], prompt_width, size, [images[g] for g in part]
-                    )
+                    found = self._group_logps(model, input_ids[rows], attention_mask[rows], prompt_width, size, own)
                 logps = logps.index_copy(0, rows, found[0])
                 entropies = entropies.index_copy(0, rows, found[1]) if compute_entropy else None
-        return logps, entropies, None
+        return logps, entropies
 
     def _compute_loss(self, model, inputs):
+        if self._cannot_share or not self.model.training:
+            return super()._compute_loss(model, inputs)
+        loss = self._loss(model, inputs)
+        self._log_entropy()
+        return loss
+
+    def _log_entropy(self) -> None:
+        """Have the mean entropies of TRL's micro-batches logged, which hold other rows than ours."""
+        stocks, ours = self._orders
+        place = self._step % len(ours)
+        self._entropy_sums[ours[place]] = self._entropy_sum
+        if place == len(ours) - 1:
+            total, tokens = self.accelerator.reduce(self._entropy_sums[stocks].sum(1), reduction="sum").unbind(1)
+            self._metrics["train"]["entropy"][-len(ours) :] = (total / tokens.clamp(min=1)).tolist()
+
+    def _loss(self, model, inputs):
         # A group whose advantages are all zero has no gradient, if nothing but the advantages makes the loss.
         plain = self.beta == 0 and self.top_entropy_quantile == 1.0 and not self._entropy_bonus_enabled
         on_policy = inputs.get("old_per_token_logps") is None
-        if not (plain and on_policy and self.model.training) or self._cannot_share:
+        if not (plain and on_policy):
             return super()._compute_loss(model, inputs)
         self._teaching = (inputs["advantages"].reshape(-1, self.num_generations) != 0).any(1)
         self._teaching[0] |= not self._teaching.any()  # weights get their zero gradient
