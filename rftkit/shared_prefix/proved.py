@@ -14,11 +14,10 @@ from rftkit.common.processor import FAMILIES
 from rftkit.shared_prefix.vision import unwrapped
 
 TEXT_FAMILIES = ("qwen2", "qwen3", "llama")
-ATTENTION = (
-    "sdpa",
-)  # eager attention adds its mask, flash attention takes none that hides one completion from another
+# Eager attention adds a mask where it should hide by it; flash attention takes none of this kind.
+ATTENTION = ("sdpa",)
 POSITIONS = ("default", "llama3", "linear", "yarn")  # the others depend on how long a sequence is
-QUANTISED = (None, "bitsandbytes")
+QUANTISED = (None, "bitsandbytes")  # the latter to what bf16 rounds
 # Options of generate() besides its ends and TRL's own, which are read from a checkpoint's config, too.
 GENERATION = {
     "max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
