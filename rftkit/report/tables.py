@@ -181,6 +181,12 @@ def sets_table(rows: list[Comparison]) -> pd.DataFrame:
     return _table(rows, columns | DECIDED | {"parts, uncorrected": _beside})
 
 
+def blank_table(rows: list[Comparison]) -> pd.DataFrame:
+    """The rows of `comparisons.blank_rows`."""
+    columns = {"set and models": lambda row: row.place, "claim": lambda row: row.claim}
+    return _table(rows, columns | DECIDED | {"parts, uncorrected": _beside})
+
+
 def dose_table(rows: list[Comparison]) -> pd.DataFrame:
     """A claim a row, a column a share of answers not as asked (`claims.dose_rows`)."""
     columns = {
