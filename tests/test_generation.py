@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_models import tiny
 from transformers import DynamicCache, GenerationConfig, set_seed
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -14,9 +15,10 @@ from rftkit.tasks.registry import open_set
 N, COPIES, HEADS, PROMPT, SAID, SIZE = 3, 4, 2, 5, 3, 8
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    return load("nano-s")
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen3_vl"])
+def loaded(request):
+    model, processor = load("nano-s")
+    return (model if request.param == "qwen2_vl" else tiny("qwen3_vl", processor)[0].eval()), processor
 
 
 def prompts(processor, count=6):
