@@ -10,20 +10,30 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import get_peft_model
+from tiny_models import tiny
 
 from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.common.paths import DATA, ROOT
 from rftkit.memory.model_sizes import HUB, read_config, shape_of
-from rftkit.memory.peak_memory import estimate, lengths_of, memory, packed_tokens, refuse_what_will_not_fit
-from rftkit.models import BUNDLED, load
+from rftkit.memory.peak_memory import (
+    estimate,
+    kept_by_a_layer,
+    lengths_of,
+    memory,
+    packed_tokens,
+    refuse_what_will_not_fit,
+)
+from rftkit.models import BUNDLED, load, lora_config
 from rftkit.run import training_examples
 from rftkit.settings import load_settings
 from rftkit.tools.time_estimate import as_text, few_of, is_at_hand, measure, report, why_not_measured
 
 # As the hub counts them.
 PARAMETERS = {"Qwen/Qwen2-VL-2B-Instruct": 2_208_985_600, "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
-              "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976}  # fmt: skip
+              "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976, "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
+              "Qwen/Qwen3-VL-4B-Instruct": 4_437_815_808}  # fmt: skip
 NEAR = 2.0  # the factor within which the estimated peak is of the measured one
 
 
@@ -37,15 +47,11 @@ def parts_of(profile="nano", method="no_thinking_rl", device="cpu", **changes):
 def test_the_shapes_in_the_table_have_the_parameters_of_the_checkpoints(name):
     shape = shape_of(read_config(name))
     assert shape.total == PARAMETERS[name]
-    assert shape.projections < shape.total and shape.token_side == 28
+    assert shape.projections < shape.total and shape.token_side == (32 if "Qwen3" in name else 28)
 
 
 @pytest.mark.parametrize("quantize", [False, True])
 def test_weights_and_adapters_are_those_of_the_loaded_model(quantize):
-    from peft import get_peft_model
-
-    from rftkit.models import lora_config
-
     model, _ = load("nano-s", device="cpu", quantize=quantize)
     held = sum(p.nbytes for p in model.parameters())
     for module in model.modules():
@@ -55,6 +61,30 @@ def test_weights_and_adapters_are_those_of_the_loaded_model(quantize):
     assert parts["weights"] == pytest.approx(held, rel=0.02)
     model = get_peft_model(model, lora_config(16))
     assert parts["adapters"] == sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(("autocast", "within"), [(False, 0.05), (True, 0.1)])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+def test_what_a_layer_keeps_is_what_autograd_saves(nano, family, autocast, within):
+    kept = []
+    for layers in (2, 3):
+        sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128}
+        model, _ = tiny(family, nano[1], num_hidden_layers=layers, **sizes)
+        shape, model = (
+            shape_of(model.config),
+            get_peft_model(model.to(torch.bfloat16 if autocast else None), lora_config(1)),
+        )
+        own, seen = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+        states = torch.zeros(1, 64, 32, requires_grad=True)
+        sees = torch.ones(1, 1, 64, 64, dtype=torch.bool).tril()
+        with (
+            torch.autograd.graph.saved_tensors_hooks(lambda t: seen.setdefault(id(t), t), lambda t: t),
+            torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        ):
+            model.get_base_model().model.language_model(inputs_embeds=states, attention_mask=sees)
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in seen.values()}
+        kept.append(sum(size for place, size in storages.items() if place not in own) / 64)
+    assert kept_by_a_layer(shape, 2 if autocast else 4) == pytest.approx(kept[1] - kept[0], rel=within)
 
 
 MEASURED = """

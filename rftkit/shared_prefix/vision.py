@@ -104,7 +104,7 @@ def by_picture(output: BaseModelOutputWithPooling) -> list[torch.Tensor]:
 
 
 def as_features(features: list[torch.Tensor]) -> dict:
-    """The keyword of a model's forward that stands for `pixel_values`: features [1 + D, tokens, width] of each picture."""
+    """What stands for `pixel_values` in a model's keywords: the features [1 + D, tokens, width] of each picture."""
     first, *deeper = zip(*features, strict=True)
     output = BaseModelOutputWithDeepstackFeatures(pooler_output=first, deepstack_features=deeper)
     return {"mm_encoder_outputs": {"image": output}}
