@@ -25,8 +25,8 @@ IDS = {"vision_start_token_id": 151652, "vision_end_token_id": 151653, "image_to
        "video_token_id": 151656}  # fmt: skip
 TEXT = {"attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645, "hidden_act": "silu",
         "hidden_size": 64, "initializer_range": 0.02, "intermediate_size": 128, "num_attention_heads": 4,
-        "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "tie_word_embeddings": True, "use_cache": True,
-        "vocab_size": VOCABULARY}  # fmt: skip
+        "num_hidden_layers": 2, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+        "tie_word_embeddings": True, "use_cache": True, "vocab_size": VOCABULARY}  # fmt: skip
 # The language model's settings stand at the top, and its positions under the name of 2024.
 FLAT = TEXT | IDS | {
     "vision_token_id": 151654, "max_position_embeddings": 32768, "max_window_layers": 28, "rope_theta": 1000000.0,

@@ -63,28 +63,30 @@ def test_weights_and_adapters_are_those_of_the_loaded_model(quantize):
     assert parts["adapters"] == sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize(("autocast", "within"), [(False, 0.05), (True, 0.1)])
+def saved_by(language_model, tokens, autocast):
+    """Bytes that autograd keeps of a forward pass, weights left out."""
+    weights, seen = {part.untyped_storage().data_ptr() for part in language_model.parameters()}, []
+    states = torch.zeros(1, tokens, language_model.config.hidden_size, requires_grad=True)
+    sees = torch.ones(1, 1, tokens, tokens, dtype=torch.bool).tril()
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda part: seen.append(part) or part, lambda part: part),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        language_model(inputs_embeds=states, attention_mask=sees)
+    storages = {part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in seen}
+    return sum(size for place, size in storages.items() if place not in weights)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
-def test_what_a_layer_keeps_is_what_autograd_saves(nano, family, autocast, within):
+def test_what_a_layer_keeps_is_what_autograd_saves(nano, family, autocast):
     kept = []
     for layers in (2, 3):
-        sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128}
-        model, _ = tiny(family, nano[1], num_hidden_layers=layers, **sizes)
-        shape, model = (
-            shape_of(model.config),
-            get_peft_model(model.to(torch.bfloat16 if autocast else None), lora_config(1)),
-        )
-        own, seen = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
-        states = torch.zeros(1, 64, 32, requires_grad=True)
-        sees = torch.ones(1, 1, 64, 64, dtype=torch.bool).tril()
-        with (
-            torch.autograd.graph.saved_tensors_hooks(lambda t: seen.setdefault(id(t), t), lambda t: t),
-            torch.autocast("cpu", torch.bfloat16, enabled=autocast),
-        ):
-            model.get_base_model().model.language_model(inputs_embeds=states, attention_mask=sees)
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in seen.values()}
-        kept.append(sum(size for place, size in storages.items() if place not in own) / 64)
-    assert kept_by_a_layer(shape, 2 if autocast else 4) == pytest.approx(kept[1] - kept[0], rel=within)
+        model, _ = tiny(family, nano[1], num_hidden_layers=layers, intermediate_size=128)
+        shape = shape_of(model.config)
+        model = get_peft_model(model.to(torch.bfloat16) if autocast else model, lora_config(1)).get_base_model()
+        kept.append(saved_by(model.model.language_model, 64, autocast) / 64)
+    assert kept_by_a_layer(shape, 2 if autocast else 4) == pytest.approx(kept[1] - kept[0], rel=0.1)
 
 
 MEASURED = """
