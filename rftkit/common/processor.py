@@ -21,6 +21,8 @@ CACHE_TEXTS = 10_000  # rendered conversations kept
 class ImageTextProcessor(Qwen2VLProcessor):
     """Qwen2-VL's processor without its video part, which needs torchvision; for bundled and hub checkpoints alike.
 
+    Those of Qwen2.5-VL and Qwen3-VL treat pictures in the same way; sizes of patches are in a checkpoint's files.
+
     What it made of pictures and conversations is kept for the next processor too: each run of a notebook has its own.
     """
 
