@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
 )
@@ -84,7 +85,7 @@ def load_processor(name: str) -> ProcessorMixin:
     if processor.chat_template is None and tokenizer.chat_template is None:
         raise UserError(f"model '{name}' has no chat template: use an instruction-tuned checkpoint")
     if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
-        raise UserError(f"model '{name}' has no {IMAGE_TOKEN} token: rftkit trains models of the Qwen2-VL family")
+        raise UserError(f"model '{name}' has no {IMAGE_TOKEN} token: rftkit trains models of the Qwen-VL families")
     try:
         text = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
     except Exception as error:  # a template is a program: it may raise anything
@@ -125,7 +126,7 @@ def load(
         raise UserError("there is no GPU that torch can use (see rftkit doctor): choose device cpu")
     check_adapter(adapter, name)
     processor = load_processor(name)
-    check_family(name)
+    check_family(name, read(AutoConfig.from_pretrained, name))
     model, info = read(
         AutoModelForImageTextToText.from_pretrained,
         name,
@@ -150,12 +151,11 @@ def load(
     return model.eval().requires_grad_(False), processor
 
 
-def check_family(name: str) -> None:
-    """UserError if the model called `name` is of another kind than those that are tested; no weight is read."""
-    config = read(AutoConfig.from_pretrained, name)
+def check_family(name: str, config: PretrainedConfig) -> None:
+    """UserError if the model called `name` is of another kind than those that are tested."""
     if config.model_type not in FAMILIES:
         raise UserError(f"model '{name}' is of the family {config.model_type}: choose one of {', '.join(FAMILIES)}")
-    if "sliding_attention" in config.get_text_config().layer_types:
+    if "sliding_attention" in getattr(config.get_text_config(), "layer_types", ()):
         raise UserError(
             f"model '{name}' attends by a sliding window: set use_sliding_window to false in its config.json"
         )

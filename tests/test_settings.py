@@ -197,7 +197,8 @@ def test_what_cannot_work_is_one_line(profile, text, line):
             "nona",
             "sft",
             {},
-            "no profile 'nona': choose one of gpu-2b, gpu-3b, gpu-7b, nano, nano-swapped, smoke, or give the path",
+            "no profile 'nona': choose one of gpu-2b, gpu-3b, gpu-7b, gpu-qwen3-2b, gpu-qwen3-4b, nano, nano-swapped, "
+            "smoke, or give the path",
         ),
         (".", "sft", {}, "no profile '.'"),
         ("nano", "sft", {"step": 3}, "unknown setting 'step'"),

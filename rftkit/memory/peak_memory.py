@@ -131,16 +131,22 @@ def memory(settings: Settings, shape: Shape, lengths: Lengths, device: str) -> d
 
 
 def _activations(settings: Settings, shape: Shape, lengths: Lengths, item: int) -> int:
-    """What the decoder layers keep for the backward pass, and one layer's share again while it runs.
-
-    Of a token and layer, as counted from autograd's saved tensors: 8.5 widths (fp32) or 15 (under autocast, where
-    norms keep fp32 and each adapter a copy of its input), and four of the MLP's inner width.
-    """
+    """What the decoder layers keep for the backward pass, and one layer's share again while it runs."""
     tokens = _update_tokens(settings, lengths)
-    layer = tokens * ((8.5 if item == 4 else 15) * shape.width + 4 * shape.inner) * item
+    layer = tokens * kept_by_a_layer(shape, item)
     if settings.gradient_checkpointing:  # the input of each layer, and one layer anew
         return int(shape.depth * tokens * shape.width * item + 2 * layer)
     return int((shape.depth + 1) * layer)
+
+
+def kept_by_a_layer(shape: Shape, item: int) -> float:
+    """Bytes that a layer keeps of a token, as counted from autograd's saved tensors.
+
+    Under autocast (`item` 2) norms keep fp32 and each adapter a copy of its input.
+    """
+    states, queries, normed = (4.5, 4, 1) if item == 4 else (10, 5, 2.2)
+    widths = states * shape.width + queries * shape.query_width + normed * shape.normed + 4 * shape.inner
+    return widths * item
 
 
 def _update_tokens(settings: Settings, lengths: Lengths) -> int:

@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from rftkit.shared_prefix.vision import as_features, pieces, unwrapped
+from rftkit.shared_prefix.vision import as_features, by_picture, pieces, unwrapped
 
 SHARED_PROMPT = "shared_prompt"  # `attention` as transformers knows it
 
@@ -69,7 +69,7 @@ def _part(vision: dict, rows: slice) -> dict:
     own = {"position_ids": vision["position_ids"][..., rows, :]}
     if "mm_encoder_outputs" in vision:
         own |= {name: vision[name][rows] for name in ("image_grid_thw", "mm_token_type_ids")}
-        own |= as_features(vision["mm_encoder_outputs"]["image"].pooler_output[rows])
+        own |= as_features(by_picture(vision["mm_encoder_outputs"]["image"])[rows])
     return own
 
 
