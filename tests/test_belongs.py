@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, set_seed
 
 from rftkit.cli import main
-from rftkit.common.adapters import BASE, tell_of_other_base, weights_digest
+from rftkit.common.adapters import BASE, record_base, tell_of_other_base, weights_digest
 from rftkit.common.paths import BUNDLED
 from rftkit.evaluate import encode, evaluate_data, generate
 from rftkit.models import load, load_processor
@@ -111,6 +111,17 @@ def test_weights_are_the_same_under_other_names_in_other_files_and_not_if_one_di
     assert weights_digest(str(tmp_path)) == weights_digest(str(BUNDLED / "nano-s"))
     save_file({name: weights[name] * (1 + (name == names[0])) for name in names}, tmp_path / "a.safetensors")
     assert weights_digest(str(tmp_path)) != weights_digest(str(BUNDLED / "nano-s"))
+
+
+def test_a_hub_models_weights_are_those_of_a_copy_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--owner--name"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("a1")
+    shutil.copytree(BUNDLED / "nano-s", cached / "snapshots" / "a1")
+    assert weights_digest("owner/name") == weights_digest(str(BUNDLED / "nano-s"))
+    record_base(tmp_path, "owner/none", "owner/none")  # what cannot be read is not noted, and nothing ends
+    assert not (tmp_path / BASE).exists()
 
 
 def preferring(word):

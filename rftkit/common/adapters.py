@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -77,7 +77,8 @@ def weights_digest(path: str) -> str:
 
 def record_base(adapter: Path, name: str, path: str) -> None:
     """Write beside an adapter which model it was trained on: the one called `name`, which lies in `path`."""
-    (adapter / BASE).write_text(json.dumps({"model": Path(name).name, "weights_sha256": weights_digest(path)}))
+    with suppress(OSError, ValueError, SafetensorError):  # a trained run does not end for want of a note
+        (adapter / BASE).write_text(json.dumps({"model": Path(name).name, "weights_sha256": weights_digest(path)}))
 
 
 @lru_cache  # once, however often they are loaded
