@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from rftkit.common.errors import UserError, said
-from rftkit.common.paths import DATA
+from rftkit.common.paths import DATA, ROOT
 from rftkit.memory.peak_memory import estimate
 from rftkit.models import quieten
 from rftkit.run import execute, training_examples
@@ -140,12 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="gpu_check", description=__doc__.partition("\n")[0])
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, with a small model")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="no part is started that may end later")
-    parser.add_argument("--out", type=Path, metavar="JSON", help="data/benchmarks/gpu-check.json if not given")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="where to write; data/benchmarks/gpu-check.json")
     given = parser.parse_args(arguments)
-    size, usual = (REHEARSAL, "gpu-rehearsal.json") if given.rehearse else (REAL, "gpu-check.json")
+    real, rehearsed = DATA / "benchmarks" / "gpu-check.json", ROOT / "build" / "gpu-rehearsal.json"
+    size, usual = (REHEARSAL, rehearsed) if given.rehearse else (REAL, real)
     quieten()
     try:
-        report = check(given.out or DATA / "benchmarks" / usual, size, given.minutes)
+        report = check(given.out or usual, size, given.minutes)
     except UserError as error:
         print(f"rftkit: {error}", file=sys.stderr)
         return 2
