@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from rftkit.common.adapters import adapter_errors, adapter_shapes, refuse_misfit
+from rftkit.common.adapters import adapter_errors, adapter_shapes, refuse_misfit, tell_of_other_base
 from rftkit.common.errors import UserError, as_user_error, said
 from rftkit.common.hub import asked_once
 from rftkit.common.paths import BUNDLED, model_folder
@@ -95,11 +95,14 @@ def load_processor(name: str) -> ProcessorMixin:
     return processor
 
 
-def scale_up(processor: ProcessorMixin, pixels: int | None) -> None:
-    """Have pictures with fewer pixels scaled up to so many, from now on; None: the model's own limit."""
-    if pixels:
-        size = processor.image_processor.size
-        size["shortest_edge"], size["longest_edge"] = pixels, max(pixels, size["longest_edge"])
+def limit_pixels(processor: ProcessorMixin, least: int | None, most: int | None) -> None:
+    """Have the processor scale pictures to so many pixels, about, from now on; None: the model's own limit.
+
+    Nothing else scales a picture: what is saved with a model (`preprocessor_config.json`) scales as its run did.
+    """
+    size = processor.image_processor.size
+    least = least or min(size["shortest_edge"], most or size["shortest_edge"])
+    size["shortest_edge"], size["longest_edge"] = least, most or max(least, size["longest_edge"])
 
 
 def load(
@@ -148,6 +151,7 @@ def load(
     if adapter is not None:
         with adapter_errors(adapter):
             model = PeftModel.from_pretrained(model, adapter)
+        tell_of_other_base(str(adapter), name, resolve(name))
     return model.eval().requires_grad_(False), processor
 
 

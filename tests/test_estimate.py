@@ -18,6 +18,7 @@ from rftkit.common.errors import UserError
 from rftkit.common.paths import DATA, ROOT
 from rftkit.memory.model_sizes import HUB, read_config, shape_of
 from rftkit.memory.peak_memory import (
+    Lengths,
     estimate,
     kept_by_a_layer,
     lengths_of,
@@ -164,6 +165,22 @@ def test_tokens_of_a_group_by_hand():
     text = lengths.prompt - 100
     assert 30 < text < 120 and lengths.completion == 50
     assert packed_tokens(settings, lengths) == lengths.prompt - 1 + 4 * 51
+
+
+@pytest.mark.parametrize(
+    ("changes", "shares"),
+    [
+        ({}, True),
+        ({"loss_type": "bnpo"}, False),  # several micro-batches, whose means would be other ones
+        ({"loss_type": "bnpo", "micro_batch": 64}, True),
+        ({"micro_batch": 2}, False),
+        ({"share_prefix": False}, False),
+    ],
+)
+def test_prompts_are_shared_in_the_estimate_where_the_trainer_shares_them(changes, shares):
+    settings, lengths = load_settings("gpu-2b", "cls_rl", **changes), Lengths(300, 50)
+    apart = settings.num_generations * (300 + 50)
+    assert (packed_tokens(settings, lengths) < apart) == shares
 
 
 def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):

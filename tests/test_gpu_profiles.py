@@ -13,15 +13,14 @@ from PIL import Image
 
 from rftkit.cli import main
 from rftkit.memory.model_sizes import shape_named
-from rftkit.models import load_processor, scale_up
+from rftkit.models import limit_pixels, load_processor
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings, with_steps
-from rftkit.tasks.images import open_image
 
 # The profile's family, and the tokens of pictures of these sizes.
 FAMILIES = {"gpu-2b": "qwen2_vl", "gpu-3b": "qwen2_5_vl", "gpu-qwen3-2b": "qwen3_vl"}
-SIZES = (64, 64), (384, 384), (500, 375), (375, 500), (2000, 300)
-TOKENS = {"gpu-2b": (196, 196, 192, 192, 216), "gpu-qwen3-2b": (144, 144, 154, 154, 160)}
+SIZES = (64, 64), (384, 384), (500, 375), (375, 500), (2000, 300), (1200, 800)
+TOKENS = {"gpu-2b": (196, 196, 192, 192, 180, 187), "gpu-qwen3-2b": (144, 144, 140, 140, 124, 150)}
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +92,11 @@ def test_another_family_shares_prompts_with_the_same_numbers(tmp_path, capsys, m
 def test_pictures_get_the_area_of_the_released_code(models, profile):
     settings = load_settings(profile, "cls_rl")
     processor = load_processor(models[profile])
-    scale_up(processor, settings.min_pixels)
+    limit_pixels(processor, settings.min_pixels, settings.max_pixels)
     estimated = -(-settings.max_pixels // shape_named(settings.model).token_side ** 2)
     for size, tokens in zip(SIZES, TOKENS[profile], strict=True):
-        picture = open_image(Image.new("RGB", size), settings.max_pixels)
-        grid = processor.image_processor([picture], return_tensors="np")["image_grid_thw"]
-        assert grid.prod() // 4 == tokens == pytest.approx(estimated, rel=0.11), size
+        grid = processor.image_processor([Image.new("RGB", size)], return_tensors="np")["image_grid_thw"]
+        assert grid.prod() // 4 == tokens and 0.8 * estimated < tokens <= estimated, size
 
 
 @pytest.mark.parametrize(

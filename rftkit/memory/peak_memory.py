@@ -19,6 +19,7 @@ from rftkit.memory.model_sizes import Shape, shape_named
 from rftkit.models import pick_device
 from rftkit.prompts import question_text
 from rftkit.settings import METHODS, Settings, completion_limit, with_steps
+from rftkit.shared_prefix.proved import why_not_these
 from rftkit.shared_prefix.sharing import PAYS_FROM
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import pixels_of
@@ -168,7 +169,9 @@ def packed_tokens(settings: Settings, lengths: Lengths) -> int:
 
 def _shares_prompts(settings: Settings) -> bool:
     """Whether a prompt is run once for all its completions (`SharedPrefixTrainer`)."""
-    return settings.share_prefix and settings.micro_batch % settings.num_generations == 0
+    size, rollouts = settings.num_generations, settings.prompts_per_step * settings.num_generations
+    micro_batch = min(settings.micro_batch, rollouts)
+    return settings.share_prefix and not why_not_these(micro_batch, size, rollouts // micro_batch, settings.loss_type)
 
 
 def _sampled_together(settings: Settings) -> list[tuple[int, int]]:

@@ -125,6 +125,27 @@ def generates_by(model, config) -> Iterator[None]:
         inner.generation_config = own
 
 
+@contextmanager
+def no_picture_drawn(model) -> Iterator[None]:
+    """While this lasts, sampling draws no image or video token: a completion with one could not be run again.
+
+    Their probabilities are zero in each draw. The tokens drawn are those drawn otherwise, but where that was such a
+    token. (`suppress_tokens` would have all other probabilities rounded anew.)
+    """
+    config, draw = unwrapped(model).config, torch.multinomial
+    never = [config.image_token_id, config.video_token_id]
+
+    def draw_others(probabilities, *args, **options):
+        probabilities[..., never] = 0
+        return draw(probabilities, *args, **options)
+
+    torch.multinomial = draw_others
+    try:
+        yield
+    finally:
+        torch.multinomial = draw
+
+
 class ForkedLayer(DynamicLayer):
     """A layer's keys and values of what `copies` completions of each prompt have said, behind the prompt's own."""
 
