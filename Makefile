@@ -29,7 +29,7 @@ lab: .venv/.ready  ## JupyterLab on the notebooks
 	$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 notebooks: .venv/.ready  ## execute the notebooks with the parameters that stand in them, and store them so (or NOTEBOOKS="00 01")
-	$(BIN)/python -m rftkit.study.stored $(NOTEBOOKS)
+	$(BIN)/python -m rftkit.tools.stored $(NOTEBOOKS)
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
