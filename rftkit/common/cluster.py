@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from rftkit.common.errors import UserError, said
+from rftkit.common.errors import UserError
 
 RETRIES = 3  # of work whose machine was lost, or had no memory left
 SECONDS = 120  # that a machine may take to load the kit
@@ -95,6 +95,6 @@ def _check(ray: Any, nodes: list[dict], check: Any, *given: Any) -> None:
         try:
             problem = ray.get(answer, timeout=SECONDS)
         except Exception as error:  # the kit is not installed there, or the machine has just gone
-            problem = f"does not answer: {said(getattr(error, 'cause', None) or error)}"
+            problem = f"cannot make runs: {(str(error).strip() or type(error).__name__).splitlines()[-1]}"
         if problem:
             raise UserError(f"--ray: {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) {problem}")

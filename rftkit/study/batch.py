@@ -21,8 +21,8 @@ from rftkit.runs.durations import estimate, kind_of, seconds_by_kind
 from rftkit.runs.folder import data_title, is_complete, write_atomically
 from rftkit.settings import MOST, Settings, load_profile, of_study, whose_turn
 from rftkit.study.chapters import Part, dealt, parts_of
-from rftkit.study.elsewhere import machines
-from rftkit.study.workers import devices, execute_notebooks, make_runs, this_machine
+from rftkit.study.elsewhere import there
+from rftkit.study.workers import devices, execute_notebooks, here, make_runs
 
 
 def study(
@@ -48,13 +48,10 @@ def study(
     """
     began = time.perf_counter()
     profile = profile if test_items is None else _asking(profile, test_items, out)
-    told = of_study(profile)
-    count = told["seeds"] if seeds is None else seeds
+    count = of_study(profile)["seeds"] if seeds is None else seeds
     jobs = (len(devices()) or min(2, os.cpu_count() or 1)) if jobs is None else jobs
     _check(count, jobs, first_seed, time_limit, models)
-    # Notebooks run in a folder of their own: paths are made absolute.
-    bases = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models or [])]
-    plan = dealt(profile, only, range(first_seed, first_seed + count), bases, shard)
+    plan = dealt(profile, only, range(first_seed, first_seed + count), models or [], shard)
     parts = parts_of(plan, profile, dataset, out)
     took = seconds_by_kind(out)
     missing = _longest_first(parts, took)
@@ -66,8 +63,7 @@ def study(
         load_processor(model)  # one that cannot be had is refused before any work is started
     (out / Path(profile).stem).mkdir(parents=True, exist_ok=True)  # before the work: nothing may be writable there
     todo = [part for part in parts if part.missing() or not part.executed.exists()]
-    here = not ray or not missing
-    with this_machine(jobs, out, time_limit) if here else machines(ray, told, missing, out, time_limit) as hand_over:
+    with there(ray, profile, missing, out, time_limit) if ray and missing else here(jobs, out, time_limit) as hand_over:
         make_runs(missing, _series(parts), hand_over)
     failed = {part: f"runs not made: {len(part.missing())}" for part in todo if part.missing()}
     shown = execute_notebooks([part for part in todo if part not in failed], jobs, time_limit)

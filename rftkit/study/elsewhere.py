@@ -14,24 +14,24 @@ from rftkit.common.pool import attempt
 from rftkit.run import folder_of
 from rftkit.runs.fingerprint import installed
 from rftkit.runs.folder import run_files
-from rftkit.settings import Settings
+from rftkit.settings import Settings, of_study
 from rftkit.study.workers import ENVIRONMENT, HandOver, make_run
 
 
 @contextmanager
-def machines(
-    address: str, needs: dict[str, int], todo: dict[Path, Settings], out: Path, minutes: float | None
+def there(
+    address: str, profile: str, todo: dict[Path, Settings], out: Path, minutes: float | None
 ) -> Iterator[HandOver]:
-    """A cluster that can make these runs (`make_runs`). `needs` has num_cpus of a run, and may have num_gpus."""
+    """A cluster that can make these runs (`make_runs`). The profile says what a run needs: `study: {num_cpus: 4}`."""
+    needs = of_study(profile)
     names = {name for run in todo.values() for name in (run.model, run.dataset, run.eval_dataset) if name}
-    paths = {Path(name.rpartition("@")[2]) for name in names}
-    check = (_differs, installed(), sorted(path for path in paths if path.is_absolute()))
+    paths = sorted(path for path in {Path(name.rpartition("@")[2]) for name in names} if path.is_absolute())
     with (
-        cluster(address, needs["num_cpus"], needs.get("num_gpus"), ENVIRONMENT, *check) as submit,
+        cluster(address, needs["num_cpus"], needs.get("num_gpus"), ENVIRONMENT, _differs, installed(), paths) as submit,
         NamedTemporaryFile(dir=out, prefix=".shared-") as mark,  # a machine that sees it writes where we read
     ):
         place = Path(mark.name).resolve()
-        yield lambda folder, run: submit(_elsewhere, run, folder.relative_to(out), place, installed(), minutes)
+        yield lambda folder, run: submit(_elsewhere, run, folder.relative_to(out), place, minutes)
 
 
 def _differs(expected: dict[str, str], paths: list[Path]) -> str | None:
@@ -42,21 +42,17 @@ def _differs(expected: dict[str, str], paths: list[Path]) -> str | None:
     return f"has {'; '.join(other)}: install the same there as here" if other else None
 
 
-def _elsewhere(
-    settings: Settings, name: Path, mark: Path, expected: dict[str, str], minutes: float | None
-) -> str | dict[str, bytes]:
+def _elsewhere(settings: Settings, name: Path, mark: Path, minutes: float | None) -> str | dict[str, bytes]:
     """On a machine of the cluster: make a run. Returns what went wrong, or its files; none if the disk is shared."""
     files: dict[str, bytes] = {}
-    return attempt(_make, settings, name, mark, expected, files, minutes=minutes) or files
+    return attempt(_make, settings, name, mark, files, minutes=minutes) or files
 
 
-def _make(settings: Settings, name: Path, mark: Path, expected: dict[str, str], files: dict[str, bytes]) -> None:
-    if problem := _differs(expected, []):  # a machine that came later
-        raise UserError(f"{socket.gethostname()} {problem}")
+def _make(settings: Settings, name: Path, mark: Path, files: dict[str, bytes]) -> None:
     shared = mark.exists()
     with nullcontext(mark.parent) if shared else TemporaryDirectory(prefix="rftkit-") as place:
         folder = Path(place) / name
-        if folder_of(settings, Path(place)) != folder:
-            raise UserError(f"{socket.gethostname()} has other data, or another model, under the same name")
+        if folder_of(settings, Path(place)) != folder:  # of a machine that came later, nothing was asked
+            raise UserError(f"{socket.gethostname()} has other data, another model, other versions or other code")
         make_run(settings, Path(place))
         files.update({} if shared else run_files(folder))

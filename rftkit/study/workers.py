@@ -27,12 +27,8 @@ from rftkit.study.chapters import Part
 
 # Of a process when it starts. glibc hands a large tensor's memory back to the system at once and asks for it anew,
 # which takes long on a CPU.
-ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
+ENVIRONMENT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**32))
+ENVIRONMENT["TOKENIZERS_PARALLELISM"] = "false"
 HandOver = Callable[[Path, Settings], Future]  # a run, and its folder; the future has what went wrong, None or files
 
 
@@ -58,7 +54,7 @@ def make_run(settings: Settings, out: Path) -> Path:
 
 
 @contextmanager
-def this_machine(jobs: int, out: Path, minutes: float | None) -> Iterator[HandOver]:
+def here(jobs: int, out: Path, minutes: float | None) -> Iterator[HandOver]:
     """Processes that make runs (`make_runs`), each stopped after so many minutes."""
     with processes(jobs) as workers:
         yield lambda folder, settings: workers.submit(attempt, make_run, settings, out, minutes=minutes)
