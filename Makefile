@@ -29,7 +29,7 @@ lab: .venv/.ready  ## JupyterLab on the notebooks
 	$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 notebooks: .venv/.ready  ## execute the notebooks with the parameters that stand in them, and store them so (or NOTEBOOKS="00 01")
-	$(BIN)/python -m rftkit.study.stored $(NOTEBOOKS)
+	$(BIN)/python -m rftkit.tools.stored $(NOTEBOOKS)
 
 gpu-check: .venv/.ready  ## on a CUDA device, at most 8 minutes: three steps of gpu-2b and the bench of 2b, beside the estimates, into data/benchmarks/gpu-check.json
 	$(BIN)/python -m rftkit.tools.gpu_check
