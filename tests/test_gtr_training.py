@@ -3,13 +3,16 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from tiny_models import tiny
 
+from rftkit.cli import main
 from rftkit.common.chat_server import ChatServer
 from rftkit.common.errors import UserError
 from rftkit.gtr import run as module
@@ -338,3 +341,33 @@ def test_papers_settings_are_the_defaults_and_arms_switch_parts_off():
         "gtr_past": ("past", True, True), "cloned": ("exact", False, True),
     }  # fmt: skip
     assert [load_settings("nano", seed=seed).model for seed in range(3)] == ["nano-agent", "nano-agent-1", "nano-agent"]
+
+
+def test_a_run_by_its_command(start, tmp_path, capsys):
+    flags = (
+        f"run --method gtr --profile smoke --dataset points24 --arm cloned --max-tokens 6 --model {start} --device cpu"
+    )
+    assert main([*flags.split(), "--no-dagger", "--out", str(tmp_path)]) == 0
+    line, folder = capsys.readouterr().out.splitlines()
+    assert line == "points24, cloned, success: train 0.0 % of 4, test 0.0 % of 4"
+    config = yaml.safe_load((Path(folder) / "config.yaml").read_text())
+    assert (config["arm"], config["ppo"], config["dagger"], config["seed"]) == ("cloned", False, False, 0)
+    files = {"config.yaml", "metrics.csv", "fixed.csv", "replies.parquet", "episodes.parquet", "model", "gtr.json"}
+    assert {path.name for path in Path(folder).iterdir()} == files
+
+
+def test_a_run_of_an_agent_has_flags_of_its_own(capsys):
+    for command, has in (("run --method gtr --help", True), ("run --help", False)):
+        with pytest.raises(SystemExit):
+            main(command.split())
+        assert ("--no-dagger" in capsys.readouterr().out) == has
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [("--dataset shapes", "unknown dataset 'shapes'"), ("--method=gtr --envs 7", "envs 7 must divide"),
+     ("--gamma two", "setting 'gamma' needs a number"), ("--model no-agent", "no model 'no-agent'")],
+)  # fmt: skip
+def test_mistakes_of_a_command_are_one_line(flags, why, tmp_path, capsys):
+    assert main(["run", "--method", "gtr", *flags.split(), "--out", str(tmp_path)]) == 2
+    assert why in capsys.readouterr().err and not list(tmp_path.glob("*/*"))

@@ -29,7 +29,7 @@ from rftkit.gtr.rollout import Step, roll_out
 from rftkit.gtr.settings import GTRSettings, load_settings
 from rftkit.gtr.trainer import Trainer
 from rftkit.gtr.worlds import CardTable
-from rftkit.models import load, lora_config, resolve
+from rftkit.models import load, load_processor, lora_config, resolve
 from rftkit.runs.fingerprint import CODE, git_revision, sha256_files, sha256_json, sha256_model, versions
 from rftkit.runs.folder import METRICS, locked, write_atomically, write_table
 
@@ -55,6 +55,7 @@ def execute(settings: GTRSettings, out: Path) -> Path:
     mark = sha256_json([config, sha256_model(resolve(settings.model)), code, versions()])[:12]
     name = f"{settings.dataset}-{settings.arm or settings.method}-{Path(settings.model).name}-s{settings.seed}-{mark}"
     folder = out / settings.profile / name
+    load_processor(settings.model)  # a model that cannot be had is refused before anything is written
     with locked(folder):
         if not (folder / RESULTS).is_file():
             folder.mkdir(parents=True, exist_ok=True)
