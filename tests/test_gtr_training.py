@@ -15,8 +15,9 @@ from tiny_models import tiny
 from rftkit.cli import main
 from rftkit.common.chat_server import ChatServer
 from rftkit.common.errors import UserError
+from rftkit.gtr import correctors
 from rftkit.gtr import run as module
-from rftkit.gtr.correctors import Asked, Exact, Past, along_plans, question, server, targets_of, verdict_of
+from rftkit.gtr.correctors import Asked, Exact, Past, along_plans, local_model, question, server, targets_of, verdict_of
 from rftkit.gtr.measures import bleu2, fixed_states, measures, self_bleu, state_gap
 from rftkit.gtr.replies import Reply, read, written
 from rftkit.gtr.rollout import advantages, heard, roll_out, score_steps, step_log_probs
@@ -247,6 +248,14 @@ def test_a_server_that_nobody_serves_corrects_nothing(policy, rng):
     assert corrector.counts["failed"] == corrector.counts["server_failed"] == 1
 
 
+def test_a_local_model_is_asked_with_the_picture(policy, rng, monkeypatch):
+    monkeypatch.setattr(correctors, "ASKED_TOKENS", 5)
+    corrector = Asked(local_model(policy.model, policy.processor, batch=2), policy.side)
+    steps = [said(policy, State(EASY, (2, 10), ("2", "Q")))] * 3
+    assert corrector.correct(steps, policy, rng) == [None] * 3
+    assert (corrector.counts["asked"], corrector.counts["nonsense"]) == (3, 3)  # random weights say nothing
+
+
 def test_a_corrector_is_told_what_the_solver_knows():
     text = question(State(CARDS, (3, 3, 8, 8)), Reply(("3",), "", "well", "8"))
     assert "8/(3-8/3)" in text and '"action"' not in text and '"cards", "formula", "thoughts"' in text
@@ -304,8 +313,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(settings, tmp_path, monkeypatc
     assert again == resumed and json.loads((again / "gtr.json").read_text())["eval"]["all"]["n"] == 4
 
 
-def test_lora_leaves_the_start_model_as_it_was(settings, tmp_path):
-    folder = module.execute(replace(settings, lora_rank=2), tmp_path)
+@pytest.mark.parametrize("quantize", [False, True])
+def test_lora_leaves_the_start_model_as_it_was(settings, tmp_path, quantize):
+    folder = module.execute(replace(settings, lora_rank=2, quantize=quantize, rollout=4, test_episodes=1), tmp_path)
     assert (folder / "adapter" / "adapter_model.safetensors").is_file() and not (folder / "model").exists()
 
 
