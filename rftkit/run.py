@@ -27,6 +27,7 @@ from rftkit.runs.log import RunLog, training_summary
 from rftkit.settings import METHODS, Settings, completion_limit, load_settings, with_steps
 from rftkit.sft import dpo_trainer, sft_trainer
 from rftkit.tasks.example import Example, ExampleSet
+from rftkit.tasks.images import with_blanks
 from rftkit.trainer import CHECKPOINTS, grpo_trainer, last_checkpoint, train
 
 gc.freeze()  # or each full collection goes through all that the libraries above have made
@@ -58,7 +59,8 @@ def training_examples(settings: Settings) -> list[Example]:
         return []
     seed = settings.seed if settings.shots_seed is None else settings.shots_seed
     load = _training_once if settings.train_set.bundled else _training
-    return load(settings.train_set, settings.protocol, settings.shots, settings.train_items, seed).copy()
+    examples = load(settings.train_set, settings.protocol, settings.shots, settings.train_items, seed)
+    return with_blanks(examples) if settings.blank else examples.copy()
 
 
 def asked_examples(settings: Settings) -> list[Example]:
@@ -211,13 +213,10 @@ def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]] 
     `val` of base classes selects steps, new classes are only looked at.
     """
     mode = METHODS[settings.method].mode
-    data, protocol = settings.train_set, settings.protocol
+    data, asked = settings.train_set, (settings.val_items, settings.test_seed, settings.protocol)
     rules = list(dict.fromkeys(("strict", "lenient", data.rule)))
     try:
-        parts = {
-            part: data.examples("val", part, settings.val_items, settings.test_seed, protocol)
-            for part in data.trained_parts(protocol)
-        }
+        parts = {part: data.examples("val", part, *asked) for part in data.trained_parts(settings.protocol)}
     except UserError as error:  # a set that comes without held-out items, or is too small for them, can be trained on
         print(f"no accuracy curve: {error}", file=sys.stderr)
         return None
@@ -261,10 +260,12 @@ def evaluate_run(
             options = generation_options(settings, mode)
             rows = answer_rows(model, processor, examples, mode, rules=rules, likelihood=mode == "no_thinking",
                                progress=f"evaluate {half} {mode}", **options)  # fmt: skip
+            if settings.blank:
+                unseen = answer_rows(model, processor, with_blanks(examples), mode, rules=[settings.scoring], **options)
+                rows = [row | {"blank": other[settings.scoring]} for row, other in zip(rows, unseen, strict=True)]
             answers += [{"split": half} | row for row in rows]
-            for measure in (*rules, "format", "likelihood"):
-                if measure in rows[0]:
-                    measures.append(_measure(half, mode, measure, [row[measure] for row in rows]))
+            said = [name for name in (*rules, "format", "likelihood", "blank") if name in rows[0]]
+            measures += [_measure(half, mode, name, [row[name] for row in rows]) for name in said]
             if settings.pass_items and (mode == method.mode or not method.trainer):
                 options |= {"batch_size": pass_batch(settings.eval_batch), "temperature": settings.temperature}
                 part = examples[: settings.pass_items]  # examples come class by class in turn

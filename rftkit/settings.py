@@ -69,6 +69,7 @@ class Settings:
     shots_seed: Whole | None = Field(None, ge=0, le=SEEDS, description="of shots and choice lists; or the seed itself")
     test_seed: Whole = Field(0, ge=0, le=SEEDS, description="of the test items; keep it to compare runs")
     shots: Whole = Field(4, ge=1, le=MOST, description="classification: training images a class")
+    blank: bool = Field(False, description="train on blank pictures in place of the set's own, test on both")
     train_items: Whole = Field(512, ge=1, le=MOST, description="training items in all, where not by shots")
     test_items: Whole | None = Field(None, ge=1, le=MOST, description="test items a part; if not given all, or 1,000")
     val_items: Whole = Field(200, ge=0, le=MOST, description="held-out base images, for curves and rftkit select")

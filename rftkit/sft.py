@@ -23,6 +23,7 @@ from rftkit.prompts import target_completion
 from rftkit.rewards import READ, score
 from rftkit.runs.log import RunLog
 from rftkit.settings import METHODS, Settings, completion_limit
+from rftkit.shared_prefix.exact_resume import ReadsItsCheckpoints
 from rftkit.shared_prefix.trl_patches import labelled_positions_only
 from rftkit.shared_prefix.vision import unwrapped, with_features
 from rftkit.tasks.example import Example
@@ -38,7 +39,7 @@ class Collator(DataCollatorForVisionLanguageModeling):
         return batch
 
 
-class VisionOnce:
+class VisionOnce(ReadsItsCheckpoints):
     """Makes one of TRL's trainers run a frozen vision tower once per picture, as the GRPO trainer does."""
 
     def compute_loss(self, model, inputs, *args, **kwargs):

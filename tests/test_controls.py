@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_report import some_run
 
+from rftkit.analysis.comparisons import blank_rows
 from rftkit.analysis.controls import (
     best_points,
     claims_with_controls,
@@ -23,6 +24,7 @@ from rftkit.evaluate import BaseAnswers
 from rftkit.models import load
 from rftkit.prompts import MODES
 from rftkit.report.tables import (
+    blank_table,
     claims_with_controls_table,
     controls_table,
     elicitation_table,
@@ -32,7 +34,8 @@ from rftkit.report.tables import (
 from rftkit.rewards import reward_functions
 from rftkit.run import execute, training_examples
 from rftkit.run import test_splits as splits_to_test
-from rftkit.runs.collect import archived_methods
+from rftkit.runs.collect import archived_methods, by_section
+from rftkit.runs.folder import read_predictions, read_results
 from rftkit.runs.log import RunLog
 from rftkit.runs.results import Measure
 from rftkit.settings import METHODS, load_settings, read_claims
@@ -141,6 +144,50 @@ def test_a_control_is_in_folder_and_results(tmp_path):
     folder = execute(settings, tmp_path)
     assert folder.name.startswith("shapes-no_thinking_rl+random_reward-nano-s-s0-")
     assert "random_reward" in (folder / "results.json").read_text()
+
+
+def test_without_pictures_a_run_trains_on_blanks_and_is_tested_on_both(tmp_path):
+    settings = load_settings("smoke", "no_thinking_rl", control="no_image", steps=1, pass_items=0)
+    pictures = {image for example in training_examples(settings) for image in example.images}
+    seen = {
+        image.tobytes() for example in training_examples(replace(settings, blank=False)) for image in example.images
+    }
+    assert len(pictures) == 1 and len(seen) > 1
+    run = read_results(execute(settings, tmp_path))
+    answers = read_predictions(run.folder, "strict", "blank")
+    blank = {m.split: m.accuracy for m in run.measures if (m.measure, m.mode) == ("blank", "no_thinking")}
+    assert blank == answers.groupby("split")["blank"].mean().to_dict() and blank.keys() == {"base", "new"}
+
+
+def test_what_is_learnt_without_pictures_is_decided_on_real_ones_and_on_blanks(tmp_path):
+    def runs(method, control, right, on_blanks):
+        mode, made = METHODS[method].mode, []
+        for seed in range(3):
+            folder = tmp_path / f"{method}{control}{seed}"
+            answers = [
+                (part, f"{part}{n}", mode, float(r), None) for part in ("base", "new") for n, r in enumerate(right)
+            ]
+            made.append(_run(folder, method, seed, answers, control))
+            table = pd.read_parquet(folder / "predictions.parquet")
+            table.assign(blank=[float(r) for r in on_blanks] * 2).to_parquet(folder / "predictions.parquet")
+        return made
+
+    with_it = runs("no_thinking_rl", None, [1] * 8, [0] * 8)
+    without = runs("no_thinking_rl", "no_image", [1] * 4 + [0] * 4, [1] * 2 + [0] * 6)
+    untrained = runs("zero_shot", None, [1] * 4 + [0] * 4, [0] * 8)[:1]
+    on_blanks = runs("zero_shot", "no_image", [1] * 4 + [0] * 4, [0] * 8)[:1]
+    sections = by_section([*with_it, *without, *untrained, *on_blanks])
+    rows = {row.claim: row for row in blank_rows(sections)}
+    means = {claim: row.difference[0] for claim, row in rows.items()}
+    assert means == {
+        "no-thinking RL on blank pictures learns": 0,
+        "pictures matter to no-thinking RL": 0.5,  # H of 1 and 1, of a half and a half
+        "tested on blanks, no-thinking RL on blanks learns": 0.25,
+    }
+    assert rows["pictures matter to no-thinking RL"].verdict == "No-Thinking-RL ahead"
+    assert rows["no-thinking RL on blank pictures learns"].verdict == "undecided"
+    assert "| No-Thinking-RL ahead |" in markdown(blank_table([*rows.values()]))
+    assert not blank_rows(by_section([replace(run, dataset="flags") for run in [*with_it, *without]]))
 
 
 def _run(folder, method, seed, answers, control=None):

@@ -115,7 +115,7 @@ def test_completions_beside_bars_begin_at_the_left_and_end_before_them():
 def row_of(parts, paper, rules=("strict", "lenient")):
     accuracy = {rule: {part: (0.5, 0.4, 0.6) for part in (*parts, "h")} for rule in rules}
     shares = dict.fromkeys(parts, 0.5)
-    return MethodRow("sft", "SFT", [("nano-s", 0)], accuracy, shares, shares, 3.0, 10.0, paper, 11)
+    return MethodRow("sft", "SFT", [("nano-s", 0)], accuracy, shares, shares, 3.0, 10.0, paper, 11, {})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from PIL import Image
 
 from rftkit.evaluate import encode
 from rftkit.tasks.example import Example
-from rftkit.tasks.images import MAX_ASPECT, open_image
+from rftkit.tasks.images import MAX_ASPECT, open_image, with_blanks
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
@@ -93,3 +93,15 @@ def test_long_pictures_stay_as_long_as_the_models_processor_takes_them(nano, siz
     seen = open_image(Image.new("RGB", size), max_pixels)
     assert max(seen.size) <= MAX_ASPECT * min(seen.size) and seen.width * seen.height <= max_pixels
     encode(nano[1], [Example("long", (Image.new("RGB", size),), "What is it?", "a line")], "no_thinking", max_pixels)
+
+
+def test_a_blank_picture_has_the_size_of_the_one_it_stands_for_and_nothing_else(tmp_path):
+    lying = Image.new("RGB", (30, 20), "red")
+    exif = lying.getexif()
+    exif[0x0112] = 6  # a camera's, held upright
+    lying.save(tmp_path / "lying.jpg", exif=exif)
+    (blank,) = with_blanks([Example("item", (cut_out(), tmp_path / "lying.jpg"), "?", "red")])
+    images = [open_image(image) for image in blank.images]
+    assert [image.size for image in images] == [(10, 10), (20, 30)]
+    assert all(image.getcolors() == [(image.width * image.height, (128, 128, 128))] for image in images)
+    assert (blank.id, blank.question, blank.answer) == ("item", "?", "red")

@@ -101,7 +101,9 @@ def test_the_table_stands_beside_the_papers_numbers(runs):
     (methods,) = load_runs(runs).values()
     table = markdown(methods_table(method_rows(methods)))
     assert "81.2 / 79.2 / 80.2" in table.replace("79.1", "79.2")  # the paper's thinking row
-    assert table.count("\n") == 3 and "| paper, mean of 11 sets: base / new / H |" in table
+    assert "; 71.5 / 71.1 / 71.3 |" in table  # and the same method as others ran it
+    assert table.count("\n") == 3
+    assert "| paper, mean of 11 sets: base / new / H; Fine-R1's rerun: seen / unseen / all |" in table
 
 
 def test_write_report_leaves_text_and_figure(runs):

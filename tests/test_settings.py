@@ -222,7 +222,7 @@ def test_settings_that_are_changed_are_checked_again():
 
 
 def test_every_setting_is_described_in_a_line():
-    assert len(FIELDS) == len(fields(Settings)) == 45
+    assert len(FIELDS) == len(fields(Settings)) == 46
     for name, field in FIELDS.items():
         assert field.description and "\n" not in field.description and len(field.description) < 80, name
 

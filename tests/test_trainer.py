@@ -1,11 +1,6 @@
 """The trainers: they learn, resume, keep their numbers, and stop on NaN."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -138,23 +133,6 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path, 
                            ((0, "a"), (0, "b"), (1, "c")))  # fmt: skip
     assert same(first, again)
     assert not same(first, other)
-
-
-@pytest.mark.parametrize("method", ["sft", "no_thinking_rl"])
-def test_a_run_killed_at_any_step_goes_on_to_the_same_numbers(tmp_path, method):
-    options = ["--profile", "smoke", "--method", method, "--steps", "6"]
-    command = [sys.executable, "-m", "rftkit.cli", "run", *options, "--out", str(tmp_path / "killed")]
-    settings = smoke(method, steps=6)
-    whole = execute(settings, tmp_path / "whole")
-    folder = folder_of(settings, tmp_path / "killed")
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not list(folder.glob("checkpoints/*/trainer_state.json")):
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (folder / "results.json").exists()
-    subprocess.run(command, check=True, capture_output=True)
-    assert same(whole, folder)
 
 
 @pytest.mark.parametrize("method", ["sft", "no_thinking_rl"])

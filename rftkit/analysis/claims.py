@@ -162,8 +162,8 @@ def compared(
     """The difference of two methods' accuracy by measure (a part; last `h` or `mean`), by the rule of their task.
 
     Args:
-        claim: the labels of the `first` and the `second`, and the latter's `second_mode` if it is not its own. A run of
-            an untrained model stands for each of its seeds.
+        claim: the labels of the `first` and the `second`, and the latter's `second_mode` if it is not its own; `score`
+            is a column of answers in place of the rule. A run of an untrained model stands for each of its seeds.
         part_of: the part an item's id belongs to, in place of the run's own parts.
 
     Returns:
@@ -178,7 +178,8 @@ def compared(
         return {}
     answers = []
     for runs, mode in ((ones, first[0].mode), (others, claim.get("second_mode") or second[0].mode)):
-        table = read_answers([runs[pair] for pair in both], mode, TASK_RULES[first[0].task])
+        rule = claim.get("score", TASK_RULES[first[0].task])
+        table = read_answers([runs[pair] for pair in both], mode, rule)
         answers.append(table.assign(split=table["id"].map(part_of)) if part_of else table)
     items = [set(table[["split", "id"]].drop_duplicates().itertuples(index=False)) for table in answers]
     if items[0] != items[1] or not same_tests(*first, *second):

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from rftkit.analysis.claims import Comparison, Difference, compared, correct, paper_difference
+from rftkit.analysis.methods import title_of
 from rftkit.analysis.paper import paper_size_difference
 from rftkit.runs.collect import Section, Sections, families, model_names, recipe_of, that_decide
 from rftkit.settings import METHODS, read_claims
@@ -37,6 +38,21 @@ def set_rows(sections: Sections) -> dict[str, list[Comparison]]:
         if rows:
             tables[comparison["name"]] = rows
     return tables
+
+
+def blank_rows(sections: Sections) -> list[Comparison]:
+    """What is learnt without a picture (`no_image`): a row for each set and comparison that ran both methods."""
+    asked, names, rows, verdicts = read_claims()["no_image"], model_names(sections), [], []
+    for section, methods in families(that_decide(sections)).items():
+        for comparison in asked["comparisons"] if section.dataset in asked["sets"] else ():
+            if found := compared(comparison, methods):
+                *_, measure = found
+                row = _row(section, names, found[measure], comparison["name"])
+                row.measure, row.beside = measure, {part: found[part].interval for part in found if part != measure}
+                rows.append(row)
+                verdicts.append([f"{title_of(comparison[side])} ahead" for side in ("first", "second")])
+    correct(rows, verdicts)
+    return rows
 
 
 def _row(section: Section, names: dict[str, str], found: Difference, claim: str) -> Comparison:

@@ -51,8 +51,9 @@ def control_differences(methods: Methods) -> list[Comparison]:
     start models and seeds."""
     rows = []
     for label, runs in methods.items():
-        as_written = bool(runs and runs[0].control and not runs[0].changed)
-        if as_written and (found := compared({"first": label, "second": runs[0].method}, methods)):
+        # An untrained model says the same whatever it would be trained on.
+        counts = bool(runs and runs[0].control and not runs[0].changed and METHODS[runs[0].method].trainer)
+        if counts and (found := compared({"first": label, "second": runs[0].method}, methods)):
             *_, measure = found
             beside = {measure: difference.interval for measure, difference in found.items()}
             rows.append(Comparison.of(found[measure], claim=label, measure=measure, beside=beside))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rftkit.analysis.claims import Interval, Pair
-from rftkit.analysis.paper import paper_numbers, paper_sets
+from rftkit.analysis.paper import paper_numbers, paper_sets, rerun_numbers
 from rftkit.common.statistics import estimates
 from rftkit.runs.collect import Methods
 from rftkit.runs.folder import read_answers
@@ -30,6 +30,7 @@ class MethodRow:
     seconds: float  # of training
     paper: dict[str, float]  # the paper's accuracy in per cent, by column
     paper_sets: int | None  # of how many sets that is the mean
+    rerun: dict[str, float]  # another group's accuracy in per cent, by column
 
 
 def method_rows(methods: Methods) -> list[MethodRow]:
@@ -43,6 +44,7 @@ def method_rows(methods: Methods) -> list[MethodRow]:
 
 def _row(runs: list[Run]) -> MethodRow:
     first = runs[0]
+    theirs = first.task, first.protocol, METHODS[first.method].paper if first.as_written else None
     rule = TASK_RULES[first.task]
     rules = ("strict", "lenient") if rule == "strict" else (rule,)
     trained = [run.training.seconds for run in runs if run.training]
@@ -55,8 +57,9 @@ def _row(runs: list[Run]) -> MethodRow:
         passed={part: measured(runs, part, "pass@8", first.mode) for part in first.parts},
         tokens=float(np.mean([run.completion_length for run in runs])),
         seconds=float(np.mean(trained)) if trained else 0.0,
-        paper=paper_numbers(first.task, first.protocol, METHODS[first.method].paper) if first.as_written else {},
+        paper=paper_numbers(*theirs),
         paper_sets=paper_sets(first.task, first.protocol),
+        rerun=rerun_numbers(*theirs),
     )
 
 

@@ -41,6 +41,14 @@ def paper_numbers(task: str, protocol: str | None, row: str | None) -> dict[str,
     return {ours: part[row][theirs] for theirs, ours in columns.items()} if row in part else {}
 
 
+def rerun_numbers(task: str, protocol: str | None, row: str | None) -> dict[str, float]:
+    """The accuracies of a method as another group ran it with Qwen2.5-VL-3B (Fine-R1, arXiv 2602.07605), in per cent,
+    by column; empty where they have none."""
+    if (task, protocol) != ("classification", "base_to_new") or not row:
+        return {}
+    return paper_tables()["fine_r1_rerun"].get(row.replace("Qwen2-VL-2B", "Qwen2.5-VL-3B"), {})
+
+
 def paper_size_difference(task: str, protocol: str | None) -> dict[str, float]:
     """What Qwen2-VL-7B gains by thinking before the answer minus what the 2B model does (-1..1), by column; few-shot
     over four sets; empty where the paper has one size."""

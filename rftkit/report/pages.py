@@ -20,7 +20,7 @@ from mistune.toc import add_toc_hook, render_toc_ul
 from pandas import DataFrame
 
 from rftkit.analysis.claims import Comparison, decide, dose_rows, without_runs
-from rftkit.analysis.comparisons import kind_rows, set_rows, size_rows
+from rftkit.analysis.comparisons import blank_rows, kind_rows, set_rows, size_rows
 from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows
 from rftkit.analysis.methods import MethodRow, method_rows, title_of
 from rftkit.analysis.paper_claims import claim_rows
@@ -158,6 +158,7 @@ def _across(places: Sequence[Path]) -> list[Across]:
         Across("Set by set", "sets", _several_sets, tables.sets_table, claims_figure),
         Across("Kind by kind", "kinds", kind_rows, tables.kinds_table, before=minus),
         Across("Do larger models profit more from thinking?", "sizes", size_rows, tables.size_table),
+        Across("No picture, no gain?", "blank", blank_rows, tables.blank_table),
         Across("Effect against dose", "doses", dose_rows, tables.dose_table, dose_figure),
     ]
 

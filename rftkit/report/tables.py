@@ -69,6 +69,8 @@ def methods_table(rows: list[MethodRow]) -> pd.DataFrame:
     shown = [[part] for part in parts] if len(parts) < 3 else [parts]  # levels share a column
     shown += [[part] for part in rows[0].accuracy[rule] if part not in parts]  # H, or the mean
     columns = max((list(row.paper) for row in rows), key=len)
+    again = max((list(row.rerun) for row in rows), key=len)
+    rerun = f"; Fine-R1's rerun: {' / '.join(again)}" if again else ""
     averaged = f", mean of {rows[0].paper_sets} sets:" if rows[0].paper_sets else ""
     table = []
     for row in rows:
@@ -78,8 +80,8 @@ def methods_table(rows: list[MethodRow]) -> pd.DataFrame:
         cells[f"knows {' / '.join(parts)}"] = _shares(row.likelihood.get(part) for part in parts)
         cells["tokens / training s"] = f"{row.tokens:.1f} / {row.seconds:.0f}"
         if columns:
-            numbers = [f"{row.paper[column]:.1f}" for column in columns if column in row.paper]
-            cells[f"paper{averaged} {' / '.join(columns)}"] = " / ".join(numbers)
+            numbers = [" / ".join(f"{value:.1f}" for value in found.values()) for found in (row.paper, row.rerun)]
+            cells[f"paper{averaged} {' / '.join(columns)}{rerun}"] = "; ".join(filter(None, numbers))
         table.append(cells)
     return pd.DataFrame(table)
 
@@ -178,6 +180,12 @@ def claims_table(rows: list[Comparison]) -> pd.DataFrame:
 def sets_table(rows: list[Comparison]) -> pd.DataFrame:
     """The rows of one comparison over sets (`comparisons.set_rows`)."""
     columns = {"set and models": lambda row: row.place, "paper, 2B": _by_column}
+    return _table(rows, columns | DECIDED | {"parts, uncorrected": _beside})
+
+
+def blank_table(rows: list[Comparison]) -> pd.DataFrame:
+    """The rows of `comparisons.blank_rows`."""
+    columns = {"set and models": lambda row: row.place, "claim": lambda row: row.claim}
     return _table(rows, columns | DECIDED | {"parts, uncorrected": _beside})
 
 
@@ -285,5 +293,7 @@ label occurs in the answer. *choice_letter*: the choice by its letter, text or v
 *mean*: of a task's parts. *knows*: accuracy by likelihood over the choices, whatever the model says. *pass@8*: any of
 eight samples is right by the rule that was trained on. *tokens*: mean completion length. *training s*: seconds.
 *paper*: Qwen2-VL-2B on the paper's own sets (arXiv 2503.16188; classification: mean of eleven or five, lenient rule):
-the toy's numbers stand beside them, they do not estimate them. Claims are decided by the paired difference, by the
+the toy's numbers stand beside them, they do not estimate them. *Fine-R1's rerun*: the same methods run by others with
+Qwen2.5-VL-3B on six sets (arXiv 2602.07605). It agrees that not thinking is better and that SFT forgets. It finds no
+gain of RL on unseen classes. Claims are decided by the paired difference, by the
 rule in data/claims.yaml; *smallest visible*: what this design would see in four of five repetitions, in points."""

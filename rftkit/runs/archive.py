@@ -21,7 +21,7 @@ from rftkit.runs.folder import answers_of
 from rftkit.runs.results import RUN, Run
 
 RUNS, ANSWERS = "runs.parquet", "answers.parquet"
-COLUMNS = ("split", "mode", "id", "group", *RULES, "likelihood")  # of answers: no texts
+COLUMNS = ("split", "mode", "id", "group", *RULES, "likelihood", "blank")  # of answers: no texts
 
 
 def is_archive(place: Path) -> bool:

@@ -84,6 +84,8 @@ def _config(settings: Settings, leave_out: Iterable[str]) -> dict[str, Any]:
     config = {key: value for key, value in asdict(settings).items() if key not in leave_out}
     for name in ("dataset", "eval_dataset"):  # a folder may move
         config[name] = config[name] and short_name(config[name])
+    if not config["blank"]:  # younger than runs that were archived, which are of the same kind without it
+        del config["blank"]
     return config
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import yaml
 from filelock import FileLock, Timeout
 
@@ -29,6 +30,10 @@ METRICS, CURVE = "metrics.csv", "curve.csv"  # of training, step by step
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the whole new one."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        number = left.suffix[1:]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):  # the process was killed while it wrote
+            left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(path)

@@ -83,7 +83,7 @@ class RunLog(TrainerCallback):
         row = {"step": state.global_step}
         row |= {ours: logs[theirs] for theirs, ours in COLUMNS.items() if logs.get(theirs) is not None}
         if "tokens" in row:
-            if self.rows and row["tokens"] + self.tokens_before < self.rows[-1]["tokens"]:
+            if self.rows and row["tokens"] + self.tokens_before < self.rows[-1].get("tokens", 0):
                 self.tokens_before = self.rows[-1]["tokens"]
             row["tokens"] += self.tokens_before
         row["step_seconds"] = time.perf_counter() - self.clock

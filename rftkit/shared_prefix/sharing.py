@@ -34,10 +34,10 @@ import logging
 import datasets
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from rftkit.shared_prefix.exact_resume import ExactResumeTrainer
 from rftkit.shared_prefix.generation import generate_forked, has_three_positions
 from rftkit.shared_prefix.merged_adapter import merged
 from rftkit.shared_prefix.packing import pack
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 PAYS_FROM = 1.3  # share a prefix if it saves at least this factor of language tokens
 
 
-class SharedPrefixTrainer(GRPOTrainer):
+class SharedPrefixTrainer(ExactResumeTrainer):
     """trl.GRPOTrainer that computes each prompt and image once per group."""
 
     _teaching = None  # while a loss is computed: which groups have an advantage that is not zero

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -88,6 +90,19 @@ def opened(image: Path | bytes, item: str) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's readers raise all kinds of errors on broken files
         reason = str(error) or type(error).__name__
         raise UserError(f"{item}: cannot read image '{name}': {reason}") from None
+
+
+def with_blanks(examples: Iterable[Example]) -> list[Example]:
+    """The examples with a blank picture of its size in place of each of theirs."""
+    return [replace(e, images=tuple(_blank(open_image(image, item=e.id).size) for image in e.images)) for e in examples]
+
+
+@lru_cache
+def _blank(size: tuple[int, int]) -> bytes:
+    """A PNG of one grey. As a file, since many pictures of a camera's size would fill the memory."""
+    file = BytesIO()
+    Image.new("L", size, 128).save(file, "PNG")
+    return file.getvalue()
 
 
 def pixels_of(image: ImageRef, max_pixels: int | None = None, item: str = "") -> int:
