@@ -33,7 +33,7 @@ def fixed_states(settings: GTRSettings) -> list[State]:
 
 def on_fixed_states(policy: Policy, states: Sequence[State], settings: GTRSettings) -> dict[str, float]:
     """`measures` of replies to fixed states; the caller's random numbers are left as they were."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(7)
         return measures(policy, act(policy, states, settings, np.random.default_rng(7)))
 

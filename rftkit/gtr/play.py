@@ -39,7 +39,7 @@ def play_out(policy: Policy, settings: GTRSettings, part: str) -> tuple[list[dic
     ]  # fmt: skip
     running, every = list(range(len(states))), []
     rng = np.random.default_rng([DEALS, 1])
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(DEALS)
         while running:
             steps = act(policy, [states[number] for number in running], settings, rng)
