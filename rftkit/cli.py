@@ -261,7 +261,8 @@ def _parser(asked: str = "", agent: bool = False) -> argparse.ArgumentParser:
     flags = f"--size --seed --vague --start --sets --bf16 {steps} --out"
     _add(nano, "pretrain", "rftkit.nano.pretrain:pretrain_model", "pre-train a bundled model", flags, required=("out",))
     text = "pre-train an agent's start model (method gtr)"
-    _add(nano, "agent", "rftkit.nano.agent:pretrain_agent", text, "--seed --bf16 --out", required=("out",))
+    flags = f"--seed --start --bf16 {steps} --out"
+    _add(nano, "agent", "rftkit.nano.agent:pretrain_agent", text, flags, required=("out",))
     text = "measure a bundled model and write its model card"
     _add(nano, "card", "rftkit.nano.card:write_card", text).add_argument("--model", dest="name", default="nano-s")
     return parser

@@ -48,14 +48,15 @@ SINGLE = (
 
 @dataclass(frozen=True)
 class AgentRecipe(Recipe):
-    """As `corpus.Recipe`; `drill_steps` are the first of the language steps, in which readings give way."""
+    """As `corpus.Recipe`. `drill_steps` are the first of the language steps, in which readings give way. `manner_steps`
+    are a last stage: half of what is shown are right plans of the multisets to be known."""
 
     agent: bool = True  # so that its card is an agent's
     vague: float = THOUGHTS["vague"]
     vision_steps: int = 110
     language_steps: int = 700
     drill_steps: int = 300
-    manner_steps: int = 0
+    manner_steps: int = 200
     vision_batch: int = 64
     language_batch: int = 48
 
@@ -110,6 +111,9 @@ class AgentCorpus:
         """A batch of readings and demonstrations, an environment a part, each with its share of the answer tokens."""
         rng = np.random.default_rng([self.recipe.seed, 3, step])
         rows = rng.integers(len(self.states), size=self.recipe.language_batch)
+        if step >= self.recipe.language_steps:  # the last stage: half of them are of plans to be known
+            known = len(rows) // 2
+            rows[:known] = rng.integers(len(self.states) - POOL["known"], len(self.states), size=known)
         drilled = 0.9 * max(0.0, 1 - step / self.recipe.drill_steps)
         of_game: dict[str, list[tuple[int, list[int], list[int]]]] = {}
         tokenize = partial(self.processor.tokenizer, add_special_tokens=False)
