@@ -24,8 +24,6 @@ right answer (ground_truth, answer or label). It may have whether it was counted
 what was read in it (extracted_answer or model_answer) and the list of options (options or choices; the right answer may
 be a letter of them): {"output": "It is a cat.", "answer": "cat", "correct": 1}."""
 
-Place = Path | None
-
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
@@ -92,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _refuse_empty(arguments)
-        options = vars(_parser(*arguments[:1]).parse_args(arguments))
+        agent = "--method gtr " in " ".join((*arguments, "")).replace("=", " ")
+        options = vars(_parser(*arguments[:1], agent=agent).parse_args(arguments))
         command = options.pop("command")
         if options.pop("quiet", False):
             resolve_name("rftkit.models:quieten")()
@@ -176,7 +175,7 @@ def study(**options: Any) -> int:
     return study(**options)
 
 
-def report(runs: list[Path], out: Place, against: Place, tolerance: float, keep: Place) -> int:
+def report(runs: list[Path], out: Path | None, against: Path | None, tolerance: float, keep: Path | None) -> int:
     from rftkit.report.compare_reports import read_baseline, worse
     from rftkit.report.pages import write_report
 
@@ -226,22 +225,16 @@ def check_set(name: str, root: str | None, task: str | None) -> int:
     return 2 if problems else 0
 
 
-def pretrain(out: Path, **options: Any) -> str:
-    from rftkit.nano.pretrain import Recipe, pretrain
-
-    given = {name: value for name, value in options.items() if value is not None}
-    return str(pretrain(Recipe(**given), out))
-
-
-def _parser(asked: str = "") -> argparse.ArgumentParser:
-    """The parser. `asked` is the command it is for: `run` and `estimate` have flags that take a moment to load."""
+def _parser(asked: str = "", agent: bool = False) -> argparse.ArgumentParser:
+    """The parser. `asked` is the command it is for: `run` and `estimate` have flags that take a moment to load, and the
+    run of an `agent` has others."""
     parser = argparse.ArgumentParser(prog="rftkit", description="When should a model think before it answers?")
     top = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(top, "doctor", doctor, "what this machine can run", "--json")
-    one_run = _add(top, "run", run, "one run without a notebook", "--out")
+    one_run = _add(top, "run", run, "one run without a notebook; --method gtr has flags of its own", "--out")
     before = _add(top, "estimate", estimate, "memory and time of a run, before it", "--no-time --json")
     if asked in ("run", "estimate"):
-        _add_settings(one_run if asked == "run" else before)
+        _add_settings(one_run if asked == "run" else before, agent and asked == "run")
     how = "--test-items --batch --max-tokens --quantize --device --json"
     flags = f"--model --adapter --data --task --mode --scoring --split --max-pixels --min-pixels {how}"
     text = "a model or adapter on any dataset the kit can read"
@@ -266,7 +259,10 @@ def _parser(asked: str = "") -> argparse.ArgumentParser:
     nano = top.add_parser("nano", help="make the bundled models").add_subparsers(required=True, metavar="COMMAND")
     steps = "--vision-steps --drill-steps --language-steps --manner-steps"
     flags = f"--size --seed --vague --start --sets --bf16 {steps} --out"
-    _add(nano, "pretrain", pretrain, "pre-train a bundled model", flags, required=("out",))
+    _add(nano, "pretrain", "rftkit.nano.pretrain:pretrain_model", "pre-train a bundled model", flags, required=("out",))
+    text = "pre-train an agent's start model (method gtr)"
+    flags = f"--seed --start --bf16 {steps} --out"
+    _add(nano, "agent", "rftkit.nano.agent:pretrain_agent", text, flags, required=("out",))
     text = "measure a bundled model and write its model card"
     _add(nano, "card", "rftkit.nano.card:write_card", text).add_argument("--model", dest="name", default="nano-s")
     return parser
@@ -282,17 +278,19 @@ def _add(parsers, name: str, command: Any, text: str, flags: str = "", required:
     return parser
 
 
-def _add_settings(command: argparse.ArgumentParser) -> None:
+def _add_settings(command: argparse.ArgumentParser, agent: bool) -> None:
     """A flag for each setting. What is not given is None; texts become numbers where settings are checked."""
     from rftkit.common.validation import choices
-    from rftkit.settings import FIELDS
 
-    for name, field in FIELDS.items():
+    fields = resolve_name("rftkit.gtr.settings:FIELDS" if agent else "rftkit.settings:FIELDS")
+    for name, field in fields.items():
         action = argparse.BooleanOptionalAction if field.annotation is bool else None
         listed = f" ({', '.join(choices(field))})" if choices(field) else ""
         command.add_argument(f"--{name.replace('_', '-')}", action=action, help=f"{field.description}{listed}")
     command.add_argument("--no-memory-check", dest="check_memory", action="store_false", help="as --no-check-memory")
-    command.set_defaults(profile=FIELDS["profile"].default, method=FIELDS["method"].default, check_memory=None)
+    command.set_defaults(profile=fields["profile"].default, method=fields["method"].default, check_memory=None)
+    if agent:
+        command.set_defaults(command="rftkit.gtr.run:run_gtr", quiet=True)
 
 
 if __name__ == "__main__":
