@@ -4,8 +4,11 @@
 `LEFT` is left to stock TRL, with one message when the trainer is made.
 """
 
+import logging
 import random
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -305,3 +308,24 @@ def test_all_else_is_left_to_stock_trl_with_one_message(case, reason, processor,
     assert_equal(stock, ours, 0 if case.more.get("rollout_func") is None else WITHIN)
     (message,) = [line for line in caplog.messages if "as in stock TRL" in line]
     assert reason in message and not packed
+
+
+def table():
+    """`python tests/test_trl_suite.py`: each option, how far ours is from stock TRL, and who did the work."""
+    logging.getLogger("rftkit").setLevel(logging.ERROR)
+    print("| option | largest difference of a weight | of a loss | prompts |\n| --- | --- | --- | --- |")
+    for name, case in {**SHARED, **{name: case for name, (case, _) in LEFT.items()}}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            reads = load_processor("nano-s")
+            stock, ours = (run(kind, case, reads, Path(folder)) for kind in (GRPOTrainer, SharedPrefixTrainer))
+        weight = max(float((part - ours[2][name]).abs().max()) for name, part in stock[2].items())
+        losses = [(row["loss"], own["loss"]) for row, own in zip(stock[1], ours[1], strict=True) if "loss" in row]
+        loss = max(abs(one - other) for one, other in losses)
+        print(
+            f"| {name} | {weight:.0e} | {loss:.0e} | {'shared' if name in SHARED else 'left to stock TRL'} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    table()
