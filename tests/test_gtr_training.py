@@ -310,7 +310,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(settings, tmp_path, monkeypatc
     pd.testing.assert_frame_equal(*tables)
     assert not (resumed / "checkpoint.pt").exists()
     again = module.execute(settings, tmp_path / "killed")  # complete: found as it is
-    assert again == resumed and json.loads((again / "gtr.json").read_text())["eval"]["all"]["n"] == 4
+    results = json.loads((again / "gtr.json").read_text())
+    assert again == resumed and results["eval"]["all"]["n"] == 4 and results["in_play"]["all"]["tokens"] > 0
+    assert (results["fixed_before"]["update"], results["fixed_after"]["update"]) == (0, 3)
 
 
 @pytest.mark.parametrize("quantize", [False, True])
