@@ -7,7 +7,7 @@ OUT ?= runs
 # What is imported is compiled once, at the end of the set-up: most of what pip would compile never is.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: study test lab notebooks lock clean
+.PHONY: study test lab notebooks gpu-check lock clean
 
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11, 5) and sys.exit("Python 3.11.5 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12, say")'
@@ -29,7 +29,10 @@ lab: .venv/.ready  ## JupyterLab on the notebooks
 	$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 notebooks: .venv/.ready  ## execute the notebooks with the parameters that stand in them, and store them so (or NOTEBOOKS="00 01")
-	$(BIN)/python -m rftkit.study.stored $(NOTEBOOKS)
+	$(BIN)/python -m rftkit.tools.stored $(NOTEBOOKS)
+
+gpu-check: .venv/.ready  ## on a CUDA device, at most 8 minutes: three steps of gpu-2b and the bench of 2b, beside the estimates, into data/benchmarks/gpu-check.json
+	$(BIN)/python -m rftkit.tools.gpu_check
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -60,6 +60,7 @@ FLAGS = {
     "--preset": {"default": "nano-m", "help": "nano-s, nano-m, cpu-100m, or 2b, 7b on a GPU"},
     "--profile": {"default": "nano", "help": "nano, smoke, gpu-2b, ... or the path of a YAML file"},
     "--quantize": {"action": "store_true", "help": "load the language model in NF4 (QLoRA)"},
+    "--ray": {"metavar": "ADDRESS", "help": "make runs on a Ray cluster: HOST:PORT of its head, auto, or local"},
     "--root": {"metavar": "DIR", "help": "the folder that a real set is in"},
     "--runs": {"type": Path, "nargs": "+", "default": [Path("runs")], "metavar": "DIR", "help": "several: pooled"},
     "--scoring": {"help": "strict, lenient, authors, choice_letter or math; the set's own if not given"},
@@ -239,14 +240,13 @@ def _parser(asked: str = "", agent: bool = False) -> argparse.ArgumentParser:
     text = "a model or adapter on any dataset the kit can read"
     _add(top, "evaluate", evaluate, text, flags, required=("model", "data"), quiet=True, mode="no_thinking")
     flags = "--profile --only --seeds --first-seed --dataset --models --test-items --out --jobs --shard --time-limit"
-    _add(top, "study", study, "notebooks x seeds through papermill, then the report", f"{flags} --dry-run")
+    _add(top, "study", study, "notebooks x seeds through papermill, then the report", f"{flags} --ray --dry-run")
     flags = "--runs --out --against --tolerance --keep"
     _add(top, "report", report, "tables and figures from run folders, beside the paper's", flags, out=None)
     flags = "--preset --mode --group --pairs --pictures --quantize --device --json"
     text = "speed and memory beside stock TRL; with --pictures: of a run's start"
     _add(top, "bench", bench, text, flags, quiet=True, mode="no_thinking")
-    text = "choose steps and learning rate on held-out base items"
-    flags = "--profile --dataset --control --out"
+    text, flags = "choose steps and learning rate on held-out base items", "--profile --dataset --control --out"
     _add(top, "select", "rftkit.study.select:select", text, flags, quiet=True, dataset="shapes")
     text, flags = "how an untrained model answers: exact, prose, wrong", f"model --data --task --mode {how}"
     _add(top, "diagnose", diagnose, text, flags, quiet=True, data="shapes", test_items=200)

@@ -11,10 +11,10 @@ from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
 
 from rftkit.common.errors import within
 from rftkit.common.statistics import proportion
-from rftkit.models import check_adapter, load, scale_up
+from rftkit.models import check_adapter, limit_pixels, load
 from rftkit.prompts import MODES, conversation, get_mode
 from rftkit.rewards import agrees, get_rule, score
-from rftkit.shared_prefix.generation import generate_forked, generates_by, prefill
+from rftkit.shared_prefix.generation import generate_forked, generates_by, no_picture_drawn, prefill
 from rftkit.shared_prefix.likelihood import log_probs_behind
 from rftkit.shared_prefix.merged_adapter import merged
 from rftkit.shared_prefix.vision import with_features
@@ -41,13 +41,12 @@ def encode(
     processor: ProcessorMixin,
     examples: Sequence[Example],
     mode: str,
-    max_pixels: int | None = None,
     begun: Sequence[str] | None = None,
 ):
     """A batch of prompts, left-padded, ready for `model.generate`; `begun` are texts that completions begin with."""
     texts = [processor.apply_chat_template(conversation(e, mode), add_generation_prompt=True) for e in examples]
     texts = texts if begun is None else [text + start for text, start in zip(texts, begun, strict=True)]
-    images = [[open_image(image, max_pixels, e.id) for image in e.images] for e in examples]
+    images = [[open_image(image, e.id) for image in e.images] for e in examples]
     return processor(
         text=texts,
         images=images if any(images) else None,
@@ -79,7 +78,6 @@ def generate(
     likelihood: bool = False,
     begun: Sequence[str] | None = None,
     batch_size: int = 64,
-    max_pixels: int | None = None,
     progress: str | None = None,
 ) -> list[Answer]:
     """Each example's answer: one greedy completion, or `samples` drawn ones; with `likelihood` the likeliest choice.
@@ -91,12 +89,12 @@ def generate(
     per, answers = max(samples, 1), []
     was_training = model.training
     model.eval()
-    places = batches(examples, batch_size, max_pixels)
-    with merged(model), generates_by(model, config):
+    places = batches(examples, batch_size)
+    with merged(model), generates_by(model, config), no_picture_drawn(model):
         for place in tqdm(places, desc=progress, leave=False) if progress else places:
             part = examples[place]
             starts_with = None if begun is None else begun[place]
-            batch = encode(processor, part, mode, max_pixels, starts_with).to(model.device)
+            batch = encode(processor, part, mode, starts_with).to(model.device)
             ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
             vision = with_features(model, batch)
             cache = prefill(model, ids, mask, vision)
@@ -218,7 +216,7 @@ def evaluate_data(
     whole = tell_what_is_asked(asked, splits, test_items, asked.usual_protocol)
     check_pictures((example for part in splits.values() for example in part), whole=True)
     network, processor = load(model, adapter=adapter, quantize=quantize, device=device)
-    scale_up(processor, min_pixels)
+    limit_pixels(processor, min_pixels, max_pixels)
     tokens = max_tokens or (64 if mode == "no_thinking" else 1024)  # the paper's limit is 1024
     report = {"model": model, "adapter": adapter, "data": data, "eval": {}}
     for name, examples in splits.items():
@@ -229,7 +227,6 @@ def evaluate_data(
             mode,
             rules=[scoring],
             max_tokens=tokens,
-            max_pixels=max_pixels,
             batch_size=batch,
             progress=name if progress else None,
         )
@@ -244,7 +241,7 @@ class BaseAnswers:
     Make it before training; the caller's random numbers are left as they were.
 
     Args:
-        options: `max_tokens`, `batch_size` and `max_pixels` as of `evaluate.generate`.
+        options: `max_tokens` and `batch_size` as of `evaluate.generate`.
     """
 
     def __init__(self, model, processor, examples: Sequence[Example], mode: str, seed: int, **options) -> None:
@@ -261,10 +258,10 @@ class BaseAnswers:
 
     @torch.no_grad()
     def _log_probs(self) -> torch.Tensor:
-        found, was_training, pixels = [], self.model.training, self.options.get("max_pixels")
+        found, was_training = [], self.model.training
         self.model.eval()
-        for part in batches(self.examples, self.options["batch_size"], pixels):
-            batch = encode(self.processor, self.examples[part], self.mode, pixels)
+        for part in batches(self.examples, self.options["batch_size"]):
+            batch = encode(self.processor, self.examples[part], self.mode)
             batch = batch.to(self.model.device)
             ids, mask = batch.pop("input_ids"), batch.pop("attention_mask")
             cache = prefill(self.model, ids, mask, with_features(self.model, batch))

@@ -104,7 +104,7 @@ def completion_log_probs(model, processor, example: Example, mode: str, completi
 def loss_tokens(processor, example: Example, method: str) -> list[int]:
     """The tokens that carry the loss of `sft` or `sft_all` when it is trained on an example."""
     row = sft_rows([example], METHODS[method].mode)[0]
-    collate = open_late(Collator(processor, completion_only_loss=method == "sft"), [example], None)
+    collate = open_late(Collator(processor, completion_only_loss=method == "sft"), [example])
     labels = collate([row])["labels"][0]
     return labels[labels != -100].tolist()
 

@@ -15,12 +15,13 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     BitsAndBytesConfig,
+    PretrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
 )
 from transformers.utils import logging
 
-from rftkit.common.adapters import adapter_errors, adapter_shapes, refuse_misfit
+from rftkit.common.adapters import adapter_errors, adapter_shapes, refuse_misfit, tell_of_other_base
 from rftkit.common.errors import UserError, as_user_error, said
 from rftkit.common.hub import asked_once
 from rftkit.common.paths import BUNDLED, model_folder
@@ -84,7 +85,7 @@ def load_processor(name: str) -> ProcessorMixin:
     if processor.chat_template is None and tokenizer.chat_template is None:
         raise UserError(f"model '{name}' has no chat template: use an instruction-tuned checkpoint")
     if tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) in (None, tokenizer.unk_token_id):
-        raise UserError(f"model '{name}' has no {IMAGE_TOKEN} token: rftkit trains models of the Qwen2-VL family")
+        raise UserError(f"model '{name}' has no {IMAGE_TOKEN} token: rftkit trains models of the Qwen-VL families")
     try:
         text = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}]}])
     except Exception as error:  # a template is a program: it may raise anything
@@ -94,11 +95,14 @@ def load_processor(name: str) -> ProcessorMixin:
     return processor
 
 
-def scale_up(processor: ProcessorMixin, pixels: int | None) -> None:
-    """Have pictures with fewer pixels scaled up to so many, from now on; None: the model's own limit."""
-    if pixels:
-        size = processor.image_processor.size
-        size["shortest_edge"], size["longest_edge"] = pixels, max(pixels, size["longest_edge"])
+def limit_pixels(processor: ProcessorMixin, least: int | None, most: int | None) -> None:
+    """Have the processor scale pictures to so many pixels, about, from now on; None: the model's own limit.
+
+    Nothing else scales a picture: what is saved with a model (`preprocessor_config.json`) scales as its run did.
+    """
+    size = processor.image_processor.size
+    least = least or min(size["shortest_edge"], most or size["shortest_edge"])
+    size["shortest_edge"], size["longest_edge"] = least, most or max(least, size["longest_edge"])
 
 
 def load(
@@ -125,7 +129,7 @@ def load(
         raise UserError("there is no GPU that torch can use (see rftkit doctor): choose device cpu")
     check_adapter(adapter, name)
     processor = load_processor(name)
-    check_family(name)
+    check_family(name, read(AutoConfig.from_pretrained, name))
     model, info = read(
         AutoModelForImageTextToText.from_pretrained,
         name,
@@ -147,15 +151,15 @@ def load(
     if adapter is not None:
         with adapter_errors(adapter):
             model = PeftModel.from_pretrained(model, adapter)
+        tell_of_other_base(str(adapter), name, resolve(name))
     return model.eval().requires_grad_(False), processor
 
 
-def check_family(name: str) -> None:
-    """UserError if the model called `name` is of another kind than those that are tested; no weight is read."""
-    config = read(AutoConfig.from_pretrained, name)
+def check_family(name: str, config: PretrainedConfig) -> None:
+    """UserError if the model called `name` is of another kind than those that are tested."""
     if config.model_type not in FAMILIES:
         raise UserError(f"model '{name}' is of the family {config.model_type}: choose one of {', '.join(FAMILIES)}")
-    if "sliding_attention" in config.get_text_config().layer_types:
+    if "sliding_attention" in getattr(config.get_text_config(), "layer_types", ()):
         raise UserError(
             f"model '{name}' attends by a sliding window: set use_sliding_window to false in its config.json"
         )

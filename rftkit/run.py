@@ -15,11 +15,12 @@ from typing import Any
 from transformers import set_seed
 
 from rftkit.common import distributed as processes
+from rftkit.common.adapters import record_base
 from rftkit.common.errors import UserError, is_out_of_memory
 from rftkit.common.statistics import harmonic_mean, proportion
 from rftkit.evaluate import BaseAnswers, answer_rows, evaluated_modes, pass_at_samples, pass_batch
 from rftkit.memory.peak_memory import advice, refuse_what_will_not_fit
-from rftkit.models import load, load_processor, pick_device, resolve, scale_up
+from rftkit.models import limit_pixels, load, load_processor, pick_device, resolve
 from rftkit.runs import folder as results
 from rftkit.runs.check import check_run, tell_of_data, tell_of_no_reward
 from rftkit.runs.fingerprint import fingerprint, sha256_examples, sha256_model
@@ -121,7 +122,7 @@ def _make(settings: Settings, folder: Path, tests, shots, data_sha: str, on_row)
         whole = tell_of_data(settings, tests, shots)
     device = settings.device or pick_device()
     model, processor = load(settings.model, quantize=settings.quantize, device=device)
-    scale_up(processor, settings.min_pixels)
+    limit_pixels(processor, settings.min_pixels, settings.max_pixels)
     if METHODS[settings.method].trainer:
         model = _train(settings, model, processor, shots, folder, on_row)
     if not processes.is_main():
@@ -188,7 +189,9 @@ def _train(settings: Settings, model, processor, shots: list[Example], folder: P
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if processes.count() > 1 else None
     if processes.is_main():
         trained.save_pretrained(folder / ("adapter" if settings.lora_rank else "model"), state_dict=weights)
-        if not settings.lora_rank:
+        if settings.lora_rank:
+            record_base(folder / "adapter", settings.model, resolve(settings.model))
+        else:
             processor.save_pretrained(folder / "model")
         if trainer.accelerator.distributed_type in ("FSDP", "DEEPSPEED"):  # this process holds only a part of it
             return load_run(settings, folder)[0]
@@ -202,7 +205,7 @@ def load_run(settings: Settings, folder: Path | None):
         model, processor = load(settings.model, adapter=adapter, quantize=settings.quantize, device=settings.device)
     else:
         model, processor = load(str(folder / "model"), device=settings.device)
-    scale_up(processor, settings.min_pixels)
+    limit_pixels(processor, settings.min_pixels, settings.max_pixels)
     return model, processor
 
 
@@ -239,11 +242,7 @@ def _curve(settings: Settings, model, processor) -> Callable[[int], list[dict]] 
 
 def generation_options(settings: Settings, mode: str) -> dict[str, Any]:
     """What `evaluate.generate` needs to know of a run's settings."""
-    return {
-        "max_tokens": completion_limit(settings, mode),
-        "batch_size": settings.eval_batch,
-        "max_pixels": settings.max_pixels,
-    }
+    return {"max_tokens": completion_limit(settings, mode), "batch_size": settings.eval_batch}
 
 
 def evaluate_run(

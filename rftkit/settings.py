@@ -175,7 +175,7 @@ def every_control() -> tuple[tuple[str, str], ...]:
 OfMethods = dict[Literal[tuple(METHODS)], dict[str, Any]]
 OfSets = dict[Literal[tuple(bundled_sets())], OfMethods]
 Names = Text | Annotated[list[Text], Field(min_length=1)]
-OfStudy = dict[Literal["seeds"], Annotated[int, Field(strict=True, ge=1)]]
+OfStudy = dict[Literal["seeds", "num_cpus", "num_gpus"], Annotated[int, Field(strict=True, ge=1)]]
 # What a profile may hold in a form of its own, and what is said of another form.
 PARTS = {
     "methods": (TypeAdapter(OfMethods | None), "map each method to its settings, as in sft: {steps: 60}"),
@@ -210,9 +210,9 @@ def _part(content: dict[str, Any], name: str) -> Any:
         raise UserError(f"'{name}' of a profile must {words}; '{found['input']}': {found['msg']}") from error
 
 
-def study_seeds(profile: str) -> int:
-    """How many seeds a study with this profile has, from `study: {seeds: 10}`: 1 if not given."""
-    return _part(load_profile(profile), "study").get("seeds", 1)
+def of_study(profile: str) -> dict[str, int]:
+    """How many seeds a study with this profile has, and what a run needs of a cluster; its GPUs only if given."""
+    return {"seeds": 1, "num_cpus": 1} | _part(load_profile(profile), "study")
 
 
 def whose_turn(models: str | list[str], seed: int, profile: str) -> str:

@@ -94,7 +94,7 @@ def sft_trainer(
         processing_class=processor,
         peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
     )
-    return attach(trainer, log, examples, settings.max_pixels)
+    return attach(trainer, log, examples)
 
 
 class VisionOnceDPOTrainer(VisionOnce, DPOTrainer):
@@ -131,7 +131,6 @@ def rejected_answers(
             samples=PASS_SAMPLES,
             temperature=settings.temperature,
             batch_size=pass_batch(settings.eval_batch),
-            max_pixels=settings.max_pixels,
             progress="wrong answers",
         )
         for place, (example, answer) in enumerate(zip(examples, drawn, strict=True)):
@@ -161,4 +160,4 @@ def dpo_trainer(
         processing_class=processor,
         peft_config=lora_config(settings.lora_rank) if settings.lora_rank else None,
     )
-    return attach(trainer, log, examples, settings.max_pixels)
+    return attach(trainer, log, examples)

@@ -35,6 +35,7 @@ from rftkit.prompts import conversation
 from rftkit.rewards import READ, reward_functions
 from rftkit.runs.log import RunLog
 from rftkit.settings import METHODS, Settings, completion_limit
+from rftkit.shared_prefix.generation import no_picture_drawn
 from rftkit.shared_prefix.sharing import SharedPrefixTrainer
 from rftkit.tasks.example import Example
 from rftkit.tasks.late import open_late
@@ -57,7 +58,8 @@ class RFTTrainer(SharedPrefixTrainer):
 
     def _generate(self, *args, **kwargs):
         began = time.perf_counter()
-        generated = super()._generate(*args, **kwargs)
+        with no_picture_drawn(self.model):
+            generated = super()._generate(*args, **kwargs)
         self._generate_seconds += time.perf_counter() - began
         return generated
 
@@ -150,10 +152,10 @@ def grpo_trainer(
         share_prefix=settings.share_prefix,
     )
     trainer.negatives = settings.negatives
-    return attach(trainer, log, examples, settings.max_pixels)
+    return attach(trainer, log, examples)
 
 
-def attach(trainer: Trainer, log: RunLog, examples: Sequence[Example], max_pixels: int | None) -> Trainer:
+def attach(trainer: Trainer, log: RunLog, examples: Sequence[Example]) -> Trainer:
     """Our step log in place of transformers' printing, what is trained in fp32, and pictures opened late.
 
     TRL casts the adapters of a quantised model to bf16, where a step of 1e-6 changes almost no weight.
@@ -164,7 +166,7 @@ def attach(trainer: Trainer, log: RunLog, examples: Sequence[Example], max_pixel
     trainer.remove_callback(PrinterCallback)
     log.trainer = trainer
     trainer.add_callback(log)
-    trainer.data_collator = open_late(trainer.data_collator, examples, max_pixels)
+    trainer.data_collator = open_late(trainer.data_collator, examples)
     return trainer
 
 

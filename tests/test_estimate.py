@@ -10,20 +10,31 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import get_peft_model
+from tiny_models import tiny
 
 from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.common.paths import DATA, ROOT
 from rftkit.memory.model_sizes import HUB, read_config, shape_of
-from rftkit.memory.peak_memory import estimate, lengths_of, memory, packed_tokens, refuse_what_will_not_fit
-from rftkit.models import BUNDLED, load
+from rftkit.memory.peak_memory import (
+    Lengths,
+    estimate,
+    kept_by_a_layer,
+    lengths_of,
+    memory,
+    packed_tokens,
+    refuse_what_will_not_fit,
+)
+from rftkit.models import BUNDLED, load, lora_config
 from rftkit.run import training_examples
 from rftkit.settings import load_settings
 from rftkit.tools.time_estimate import as_text, few_of, is_at_hand, measure, report, why_not_measured
 
 # As the hub counts them.
 PARAMETERS = {"Qwen/Qwen2-VL-2B-Instruct": 2_208_985_600, "Qwen/Qwen2-VL-7B-Instruct": 8_291_375_616,
-              "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976}  # fmt: skip
+              "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976, "Qwen/Qwen3-VL-2B-Instruct": 2_127_532_032,
+              "Qwen/Qwen3-VL-4B-Instruct": 4_437_815_808}  # fmt: skip
 NEAR = 2.0  # the factor within which the estimated peak is of the measured one
 
 
@@ -37,15 +48,11 @@ def parts_of(profile="nano", method="no_thinking_rl", device="cpu", **changes):
 def test_the_shapes_in_the_table_have_the_parameters_of_the_checkpoints(name):
     shape = shape_of(read_config(name))
     assert shape.total == PARAMETERS[name]
-    assert shape.projections < shape.total and shape.token_side == 28
+    assert shape.projections < shape.total and shape.token_side == (32 if "Qwen3" in name else 28)
 
 
 @pytest.mark.parametrize("quantize", [False, True])
 def test_weights_and_adapters_are_those_of_the_loaded_model(quantize):
-    from peft import get_peft_model
-
-    from rftkit.models import lora_config
-
     model, _ = load("nano-s", device="cpu", quantize=quantize)
     held = sum(p.nbytes for p in model.parameters())
     for module in model.modules():
@@ -55,6 +62,32 @@ def test_weights_and_adapters_are_those_of_the_loaded_model(quantize):
     assert parts["weights"] == pytest.approx(held, rel=0.02)
     model = get_peft_model(model, lora_config(16))
     assert parts["adapters"] == sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def saved_by(language_model, tokens, autocast):
+    """Bytes that autograd keeps of a forward pass, weights left out."""
+    weights, seen = {part.untyped_storage().data_ptr() for part in language_model.parameters()}, []
+    states = torch.zeros(1, tokens, language_model.config.hidden_size, requires_grad=True)
+    sees = torch.ones(1, 1, tokens, tokens, dtype=torch.bool).tril()
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda part: seen.append(part) or part, lambda part: part),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        language_model(inputs_embeds=states, attention_mask=sees)
+    storages = {part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in seen}
+    return sum(size for place, size in storages.items() if place not in weights)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+def test_what_a_layer_keeps_is_what_autograd_saves(nano, family, autocast):
+    kept = []
+    for layers in (2, 3):
+        model, _ = tiny(family, nano[1], num_hidden_layers=layers, intermediate_size=128)
+        shape = shape_of(model.config)
+        model = get_peft_model(model.to(torch.bfloat16) if autocast else model, lora_config(1)).get_base_model()
+        kept.append(saved_by(model.model.language_model, 64, autocast) / 64)
+    assert kept_by_a_layer(shape, 2 if autocast else 4) == pytest.approx(kept[1] - kept[0], rel=0.1)
 
 
 MEASURED = """
@@ -132,6 +165,22 @@ def test_tokens_of_a_group_by_hand():
     text = lengths.prompt - 100
     assert 30 < text < 120 and lengths.completion == 50
     assert packed_tokens(settings, lengths) == lengths.prompt - 1 + 4 * 51
+
+
+@pytest.mark.parametrize(
+    ("changes", "shares"),
+    [
+        ({}, True),
+        ({"loss_type": "bnpo"}, False),  # several micro-batches, whose means would be other ones
+        ({"loss_type": "bnpo", "micro_batch": 64}, True),
+        ({"micro_batch": 2}, False),
+        ({"share_prefix": False}, False),
+    ],
+)
+def test_prompts_are_shared_in_the_estimate_where_the_trainer_shares_them(changes, shares):
+    settings, lengths = load_settings("gpu-2b", "cls_rl", **changes), Lengths(300, 50)
+    apart = settings.num_generations * (300 + 50)
+    assert (packed_tokens(settings, lengths) < apart) == shares
 
 
 def test_a_gpu_run_that_will_not_fit_is_refused_in_one_line(monkeypatch):

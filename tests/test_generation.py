@@ -2,21 +2,24 @@
 
 import pytest
 import torch
+from tiny_models import tiny
 from transformers import DynamicCache, GenerationConfig, set_seed
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from rftkit.evaluate import encode
 from rftkit.models import load
 from rftkit.shared_prefix.generation import ForkedLayer, attention, generate_forked, positions_of, prefill
+from rftkit.shared_prefix.likelihood import log_probs_behind
 from rftkit.shared_prefix.vision import VisionFeatures, with_features
 from rftkit.tasks.registry import open_set
 
 N, COPIES, HEADS, PROMPT, SAID, SIZE = 3, 4, 2, 5, 3, 8
 
 
-@pytest.fixture(scope="module")
-def loaded():
-    return load("nano-s")
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen3_vl"])
+def loaded(request):
+    model, processor = load("nano-s")
+    return (model if request.param == "qwen2_vl" else tiny("qwen3_vl", processor)[0].eval()), processor
 
 
 def prompts(processor, count=6):
@@ -112,6 +115,22 @@ def test_pictures_of_unequal_size_may_go_through_in_pieces(loaded, monkeypatch):
     for piece in (1, 40, 64, 100):
         monkeypatch.setattr("rftkit.shared_prefix.vision.PIECE", piece)
         torch.testing.assert_close(VisionFeatures()._run(model, pixels, grid), expected)
+
+
+@torch.no_grad()
+def test_answers_behind_the_cache_have_the_log_probabilities_of_whole_texts(loaded):
+    model, processor = loaded
+    ids, mask, vision = prompts(processor)
+    answers = [[20, 21, 22], [40]]
+    cache = prefill(model, ids, mask, with_features(model, vision, VisionFeatures()))
+    found = log_probs_behind(model, ids, mask, cache, [answers] * len(ids))
+    for number, answer in enumerate(answers):
+        said = torch.tensor(answer).expand(len(ids), -1)
+        kinds = torch.cat([vision["mm_token_type_ids"], torch.zeros_like(said)], 1)
+        whole, sees = torch.cat([ids, said], 1), torch.cat([mask, torch.ones_like(said)], 1)
+        logits = model(input_ids=whole, attention_mask=sees, **vision | {"mm_token_type_ids": kinds}).logits
+        logps = logits[:, -len(answer) - 1 : -1].log_softmax(-1).gather(2, said[:, :, None])
+        torch.testing.assert_close(found[:, number], logps.sum((1, 2)), atol=1e-4, rtol=1e-4)
 
 
 def test_positions_of_prompts_with_two_images_or_none_are_left_to_the_model(loaded):

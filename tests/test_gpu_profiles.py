@@ -1,24 +1,33 @@
-"""The gpu profiles end to end on a CPU: every line of theirs on random weights with the real vocabulary and pictures.
+"""The gpu profiles end to end on a CPU: every line of theirs on random weights in folders as on the hub.
 
 What a GPU changes (bf16, CUDA kernels, speed, memory) is not tested here.
 """
+
+import json
+from pathlib import Path
 
 import gpu_models
 import pandas as pd
 import pytest
 from PIL import Image
-from transformers import Qwen2_5_VLConfig, Qwen2VLConfig
 
 from rftkit.cli import main
-from rftkit.models import load_processor, scale_up
+from rftkit.memory.model_sizes import shape_named
+from rftkit.models import limit_pixels, load_processor
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings, with_steps
-from rftkit.tasks.images import open_image
+
+# The profile's family, and the tokens of pictures of these sizes.
+FAMILIES = {"gpu-2b": "qwen2_vl", "gpu-3b": "qwen2_5_vl", "gpu-qwen3-2b": "qwen3_vl"}
+SIZES = (64, 64), (384, 384), (500, 375), (375, 500), (2000, 300), (1200, 800)
+TOKENS = {"gpu-2b": (196, 196, 192, 192, 180, 187), "gpu-qwen3-2b": (144, 144, 140, 140, 124, 150)}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return gpu_models.save(Qwen2VLConfig, tmp_path_factory.mktemp("hub") / "qwen2-vl")
+def models(tmp_path_factory):
+    """The folder of each profile's model."""
+    hub = tmp_path_factory.mktemp("hub")
+    return {profile: gpu_models.save(family, hub / family) for profile, family in FAMILIES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -33,30 +42,44 @@ def head_as_on_a_gpu(monkeypatch):
 
 
 def run(out, capsys, model, photos, *more):
-    command = ["run", "--model", model, "--dataset", photos, "--protocol", "few_shot", "--steps", "1", *more]
+    command = ["run", "--model", model, "--dataset", photos, "--protocol", "few_shot", *more]
     assert main([*command, "--device", "cpu", "--out", str(out)]) == 0
     return capsys.readouterr()
 
 
-@pytest.mark.parametrize("method", ["no_thinking_rl", "sft"])
-def test_gpu_2b_runs_from_end_to_end(tmp_path, capsys, model, photos, method, caplog):
-    run(tmp_path, capsys, model, photos, "--profile", "gpu-2b", "--method", method)
-    (folder,) = (tmp_path / "gpu-2b").glob("*-*")
+@pytest.mark.parametrize(("profile", "prefix"), [("gpu-2b", "model."), ("gpu-qwen3-2b", "model.language_model.")])
+def test_the_folders_have_the_names_of_the_hub(models, profile, prefix):
+    folder = Path(models[profile])
+    weights = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    assert f"{prefix}layers.0.self_attn.q_proj.weight" in weights and len(set(weights.values())) > 1
+    assert not (folder / "model.safetensors").exists() and not (folder / "processor_config.json").exists()
+    assert load_processor(models[profile]).tokenizer("<|image_pad|>")["input_ids"] == [151655]
+
+
+@pytest.mark.parametrize(
+    ("profile", "method", "steps"),
+    [("gpu-2b", "no_thinking_rl", 2), ("gpu-2b", "sft", 1), ("gpu-qwen3-2b", "no_thinking_rl", 1)],
+)
+def test_a_profile_runs_from_end_to_end(tmp_path, capsys, models, photos, profile, method, steps, caplog):
+    options = ("--profile", profile, "--method", method, "--steps", str(steps))
+    run(tmp_path, capsys, models[profile], photos, *options)
+    (folder,) = (tmp_path / profile).glob("*-*")
     found, rows = read_results(folder), pd.read_csv(folder / "metrics.csv")
-    assert found.parts["all"].n == 4 and len(rows) == 1 and rows["grad_norm"].notna().all()
+    assert found.parts["all"].n == 4 and len(rows) == steps and rows["grad_norm"].notna().all()
     assert "as in stock TRL" not in caplog.text  # prompts were shared
     if method == "no_thinking_rl":
-        assert len(pd.read_parquet(folder / "completions.parquet")) == 16 and "kl" in rows
-        assert 1 < rows["completion_length"][0] < 10
+        assert len(pd.read_parquet(folder / "completions.parquet")) == 16 * steps and "kl" in rows
+        assert rows["completion_length"].between(1, 10, inclusive="neither").all()
 
 
-def test_another_member_of_the_family_shares_prompts_with_the_same_numbers(tmp_path, capsys, photos, caplog):
-    other, found = gpu_models.save(Qwen2_5_VLConfig, tmp_path / "qwen2.5-vl"), {}
+@pytest.mark.parametrize("name", ["gpu-3b", "gpu-qwen3-2b"])
+def test_another_family_shares_prompts_with_the_same_numbers(tmp_path, capsys, models, photos, name, caplog):
+    found = {}
     small = "prompts_per_step: 2\nmax_completion_tokens: 8\ntest_items: 1\npass_items: 0\nreward: random\n"
     for share in ("true", "false"):
         profile = tmp_path / f"share_{share}.yaml"
-        profile.write_text(f"like: gpu-3b\nshare_prefix: {share}\n{small}")
-        run(tmp_path, capsys, other, photos, "--profile", str(profile), "--method", "cls_rl")
+        profile.write_text(f"like: {name}\nshare_prefix: {share}\n{small}")
+        run(tmp_path, capsys, models[name], photos, "--profile", str(profile), "--method", "cls_rl", "--steps", "1")
         (folder,) = (tmp_path / profile.stem).glob("*-*")
         found[share] = pd.read_csv(folder / "metrics.csv")
         assert ("as in stock TRL" in caplog.text) == (share == "false")
@@ -65,14 +88,15 @@ def test_another_member_of_the_family_shares_prompts_with_the_same_numbers(tmp_p
     assert found["true"]["grad_norm"][0] > 0
 
 
-def test_pictures_get_the_area_of_the_released_code(model):
-    settings = load_settings("gpu-2b", "cls_rl")
-    processor = load_processor(model)
-    scale_up(processor, settings.min_pixels)
-    for size, tokens in (((64, 64), 196), ((384, 384), 196), ((500, 375), 192), ((375, 500), 192), ((2000, 300), 216)):
-        picture = open_image(Image.new("RGB", size), settings.max_pixels)
-        grid = processor.image_processor([picture], return_tensors="np")["image_grid_thw"]
-        assert grid.prod() / 4 == pytest.approx(tokens, abs=15), size
+@pytest.mark.parametrize("profile", TOKENS)
+def test_pictures_get_the_area_of_the_released_code(models, profile):
+    settings = load_settings(profile, "cls_rl")
+    processor = load_processor(models[profile])
+    limit_pixels(processor, settings.min_pixels, settings.max_pixels)
+    estimated = -(-settings.max_pixels // shape_named(settings.model).token_side ** 2)
+    for size, tokens in zip(SIZES, TOKENS[profile], strict=True):
+        grid = processor.image_processor([Image.new("RGB", size)], return_tensors="np")["image_grid_thw"]
+        assert grid.prod() // 4 == tokens and 0.8 * estimated < tokens <= estimated, size
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import pytest
 from PIL import Image
 
 from rftkit.evaluate import encode
+from rftkit.models import limit_pixels, load_processor
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import MAX_ASPECT, open_image, with_blanks
+from rftkit.tasks.registry import bundled_sets, open_set
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
@@ -87,12 +89,43 @@ def test_inks_become_light(tmp_path, name):
     assert red > 200 and max(others) < 60
 
 
-@pytest.mark.parametrize("max_pixels", [800, 4096, 153_664])
+@pytest.mark.parametrize("most", [None, 800, 153_664])
 @pytest.mark.parametrize("size", [(9850, 50), (50, 9850), (7600, 38), (200, 1)])
-def test_long_pictures_stay_as_long_as_the_models_processor_takes_them(nano, size, max_pixels):
-    seen = open_image(Image.new("RGB", size), max_pixels)
-    assert max(seen.size) <= MAX_ASPECT * min(seen.size) and seen.width * seen.height <= max_pixels
-    encode(nano[1], [Example("long", (Image.new("RGB", size),), "What is it?", "a line")], "no_thinking", max_pixels)
+def test_the_longest_pictures_that_are_read_are_taken_by_the_models_processor(size, most):
+    assert max(size) <= MAX_ASPECT * min(size)
+    processor = load_processor("nano-s")
+    limit_pixels(processor, None, most)
+    encode(processor, [Example("long", (Image.new("RGB", size),), "What is it?", "a line")], "no_thinking")
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "limits"),
+    [
+        (None, None, (4096, 4096)),  # the model's own
+        (1024, None, (1024, 4096)),
+        (8192, None, (8192, 8192)),
+        (None, 1024, (1024, 1024)),
+        (None, 8192, (4096, 8192)),
+        (512, 1024, (512, 1024)),
+    ],
+)
+def test_limits_that_are_given_stand_above_the_models_own(least, most, limits):
+    processor = load_processor("nano-s")
+    limit_pixels(processor, least, most)
+    size = processor.image_processor.size
+    assert (size["shortest_edge"], size["longest_edge"]) == limits
+
+
+@pytest.mark.parametrize("name", bundled_sets())
+def test_pictures_of_the_bundled_sets_are_never_scaled(nano, name):
+    """They have the size that the bundled models take: what a model sees are their pixels."""
+    data, processor = open_set(name), nano[1].image_processor
+    for part in data.parts(data.usual_protocol):
+        for example in data.examples("test", part, 4, 0):
+            (image,) = example.images
+            assert image.width * image.height == processor.size["longest_edge"]
+            seen, raw = (processor([image], do_resize=scales, return_tensors="np") for scales in (True, False))
+            assert (seen["pixel_values"] == raw["pixel_values"]).all()
 
 
 def test_a_blank_picture_has_the_size_of_the_one_it_stands_for_and_nothing_else(tmp_path):

@@ -13,6 +13,7 @@ from transformers import Qwen2VLProcessor
 from rftkit.common.errors import UserError
 from rftkit.common.paths import BUNDLED
 from rftkit.common.processor import ImageTextProcessor
+from rftkit.memory.model_sizes import shape_named
 from rftkit.models import load
 from rftkit.prompts import conversation
 
@@ -51,7 +52,8 @@ def test_a_picture_seen_before_is_not_prepared_again(nano, shapes):
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"model_type": "qwen3_vl"}, "is of the family qwen3_vl: choose one of qwen2_vl, qwen2_5_vl"),
+    ({"model_type": "qwen3_vl_moe"}, "is of the family qwen3_vl_moe: choose one of qwen2_vl, qwen2_5_vl, qwen3_vl"),
+    ({"model_type": "qwen3_5"}, "is of the family qwen3_5: choose one of"),
     ({"text_config": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}}, "a sliding window"),
 ])  # fmt: skip
 def test_a_model_of_another_kind_is_refused_before_its_weights_are_read(tmp_path, changes, words):
@@ -60,5 +62,6 @@ def test_a_model_of_another_kind_is_refused_before_its_weights_are_read(tmp_path
     text = config["text_config"] | changes.pop("text_config", {})
     del text["layer_types"]
     (folder / "config.json").write_text(json.dumps(config | {"text_config": text} | changes))
-    with pytest.raises(UserError, match=words):
-        load(str(folder), device="cpu")
+    for read in (load, shape_named):
+        with pytest.raises(UserError, match=words):
+            read(str(folder))

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from rftkit.common.paths import NOTEBOOKS, ROOT
-from rftkit.study.stored import STATIC, sources_digest
+from rftkit.tools.stored import STATIC, sources_digest
 
 CHAPTERS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))

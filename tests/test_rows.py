@@ -185,19 +185,6 @@ def test_images_of_every_mode_become_rgb(mode):
     assert open_image(Image.new(mode, (8, 8))).mode == "RGB"
 
 
-@pytest.mark.parametrize(
-    ("size", "max_pixels", "scaled"),
-    [
-        ((64, 48), None, (64, 48)),
-        ((64, 48), 64 * 48, (64, 48)),
-        ((64, 48), 32 * 24, (32, 24)),
-        ((100, 1), 50, (70, 1)),  # no side vanishes
-    ],
-)
-def test_images_are_scaled_down_to_a_number_of_pixels(size, max_pixels, scaled):
-    assert open_image(Image.new("RGB", size), max_pixels).size == scaled
-
-
 @pytest.mark.parametrize("name", ["half.png", "half.jpg"])
 def test_a_truncated_image_names_its_item_when_it_is_opened(pictures, name):
     (example,) = read(write(pictures, ROW | {"image": name}))  # the header is whole

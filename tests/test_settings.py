@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from rftkit.common.errors import UserError
 from rftkit.common.paths import PROFILES
 from rftkit.run import with_seeds
-from rftkit.settings import FIELDS, METHODS, Settings, completion_limit, load_settings, study_seeds, with_steps
+from rftkit.settings import FIELDS, METHODS, Settings, completion_limit, load_settings, of_study, with_steps
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_command_line_over_method_over_profile(profile, text, given, steps):
 
 @pytest.mark.parametrize(("text", "seeds"), [("{}", 1), ("study: {seeds: 3}", 3)])
 def test_a_study_has_the_seeds_its_profile_says(profile, text, seeds):
-    assert study_seeds(profile(text)) == seeds
+    assert of_study(profile(text)) == {"seeds": seeds, "num_cpus": 1}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_study_has_the_seeds_its_profile_says(profile, text, seeds):
 )
 def test_a_study_without_a_number_of_seeds_is_one_line(profile, text):
     with pytest.raises(UserError, match="must hold a number of seeds, as in study: {seeds: 5}"):
-        study_seeds(profile(text))
+        of_study(profile(text))
 
 
 def test_models_of_a_profile_take_the_seeds_in_turn(profile):
@@ -197,7 +197,8 @@ def test_what_cannot_work_is_one_line(profile, text, line):
             "nona",
             "sft",
             {},
-            "no profile 'nona': choose one of gpu-2b, gpu-3b, gpu-7b, nano, nano-swapped, smoke, or give the path",
+            "no profile 'nona': choose one of gpu-2b, gpu-3b, gpu-7b, gpu-qwen3-2b, gpu-qwen3-4b, nano, nano-swapped, "
+            "smoke, or give the path",
         ),
         (".", "sft", {}, "no profile '.'"),
         ("nano", "sft", {"step": 3}, "unknown setting 'step'"),

@@ -24,6 +24,8 @@ from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.models import BUNDLED
 from rftkit.run import execute
+from rftkit.runs.durations import estimate as estimate_text
+from rftkit.runs.durations import kind_of, seconds_by_kind
 from rftkit.runs.folder import (
     METRICS,
     PREDICTIONS,
@@ -112,7 +114,7 @@ def test_the_time_is_that_of_runs_that_differ_only_by_the_seed(mine, tmp_path):
         write_results(folder, settings, OUTCOME | {"seconds": seconds}, "")
 
     def estimate(missing, jobs=1):
-        return module._estimate(missing, module._seconds_before(tmp_path), mine, jobs)
+        return estimate_text(missing, seconds_by_kind(tmp_path), mine, jobs)
 
     asked = load_settings(mine, "sft", seed=0, eval_dataset="digits")
     command = "rftkit estimate --profile=mine.yaml --dataset=digits --method=sft --model=nano-s"
@@ -136,7 +138,7 @@ def test_the_time_is_that_of_runs_that_differ_only_by_the_seed(mine, tmp_path):
 
 def test_the_committed_runs_are_those_of_the_nano_profile(tmp_path):
     runs = [load_settings("nano", method, seed=4) for method in ("zero_shot", "cls_rl")]
-    said = module._estimate(runs, module._seconds_before(tmp_path), "nano", 1)
+    said = estimate_text(runs, seconds_by_kind(tmp_path), "nano", 1)
     assert re.fullmatch(r"about [1-9]\d* minutes, by runs made before\n", said)
 
 
@@ -144,7 +146,7 @@ def test_the_longest_run_is_made_first_each_once_and_one_of_unknown_length_befor
     parts = parts_of(dealt("smoke", ("01", "02", "06"), [0, 1], [], None), "smoke", "shapes", tmp_path)
     every = module._together(parts)
     seconds = {"zero_shot": 3, "sft": 2, "sft_all": 5, "cls_rl": 9, "no_thinking_rl": 4, "adaptive": 7}
-    took = {module._kind(s): seconds[s.method] for s in every.values() if s.method in seconds}
+    took = {kind_of(s): seconds[s.method] for s in every.values() if s.method in seconds}
     order = [settings.method for settings in module._longest_first(parts, took).values()]
     known = ["cls_rl", "cls_rl", "adaptive", "adaptive", "sft_all", "sft_all", "no_thinking_rl", "no_thinking_rl"]
     # 02 and 06 share cls_rl, and one run of zero_shot is for all seeds.
@@ -292,6 +294,6 @@ def test_workers_share_cores_and_have_a_gpu_each(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs.torch.cuda, "device_count", lambda: 2)
     threads = max(1, os.cpu_count() // 3)
     assert told(3) == [("0", "1", threads), ("0", "1", threads), ("1", "1", threads)]
-    assert "TQDM_DISABLE" not in os.environ and os.environ.keys() >= jobs.KEEP_MEMORY.keys()
+    assert "TQDM_DISABLE" not in os.environ and os.environ.keys() >= jobs.ENVIRONMENT.keys()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-abc")
     assert jobs.devices() == ["5", "GPU-abc"]

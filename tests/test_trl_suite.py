@@ -101,11 +101,18 @@ def tool(number: int) -> int:
 SHARED = {
     "plain": plain(),
     # families
-    **{family: plain(family=family) for family in ("qwen2_5_vl", "qwen2", "qwen3", "llama")},
+    **{family: plain(family=family) for family in ("qwen2_5_vl", "qwen3_vl", "qwen2", "qwen3", "llama")},
     "two pictures": plain(pictures=2),
     "no picture": plain(pictures=0),
     "one picture or more": plain(pictures=(2, 1, 1, 3)),
     "two pictures, qwen2_5_vl": plain(pictures=2, family="qwen2_5_vl"),
+    "one picture or more, qwen3_vl": plain(pictures=(2, 1, 1, 3), family="qwen3_vl"),
+    "no picture, qwen3_vl": plain(pictures=0, family="qwen3_vl"),
+    "beta with LoRA, qwen3_vl": plain("beta", 0.04, lora={}, family="qwen3_vl"),
+    "beta without LoRA, qwen3_vl": plain("beta", 0.04, family="qwen3_vl"),
+    "two micro-batches, checkpointing, qwen3_vl": Case(TWO | {"gradient_checkpointing": True}, family="qwen3_vl"),
+    "LoRA on the vision tower, qwen3_vl": plain(
+        lora={"target_modules": r".*(visual.*\.(qkv|linear_fc1)|layers.*\.q_proj)"}, family="qwen3_vl"),
     "tied embeddings": plain(model={"tie_word_embeddings": True}),
     "positions stretched by llama3": plain(family="llama", model={"rope_parameters": {
         "rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

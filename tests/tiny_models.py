@@ -15,6 +15,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -56,6 +58,11 @@ def _with_eyes(family, processor, text):
     if family == "qwen2_vl":
         vision = patches | {"embed_dim": 16, "hidden_size": 32, "mlp_ratio": 2}
         return Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **special))
-    vision = patches | {"hidden_size": 16, "intermediate_size": 32, "out_hidden_size": 32, "fullatt_block_indexes": [1],
-                        "window_size": 2 * pictures.patch_size * pictures.merge_size}  # fmt: skip
+    vision = patches | {"hidden_size": 16, "intermediate_size": 32, "out_hidden_size": 32}
+    if family == "qwen3_vl":
+        text["head_dim"] = 8
+        text["rope_parameters"]["mrope_interleaved"] = True
+        vision |= {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
+        return Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **special))
+    vision |= {"fullatt_block_indexes": [1], "window_size": 2 * pictures.patch_size * pictures.merge_size}
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **special))

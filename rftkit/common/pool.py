@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 import traceback
 from _thread import interrupt_main
 from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +60,7 @@ def pool(
 def _begin(threads: int | None, places: SimpleQueue[str] | None) -> None:
     """Set up a process before anything slow is loaded: torch and tqdm read these variables when they are loaded."""
     # A parent that is killed tells nobody: its workers would wait for more for ever.
-    Thread(target=_end_with, args=(parent_process().pid,), daemon=True).start()
+    Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent ends its workers
     os.environ["TQDM_DISABLE"] = "1"
     if threads is not None:
@@ -70,13 +69,9 @@ def _begin(threads: int | None, places: SimpleQueue[str] | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = places.get()
 
 
-def _end_with(parent: int) -> None:
-    """End this process within seconds of another's end, whatever either is doing."""
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(parent)
-        # A zombie has ended too: whoever started it has not asked yet.
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(1)
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended, however, and whatever this one is doing."""
+    parent_process().join()
     os._exit(1)
 
 

@@ -13,13 +13,15 @@ from transformers.image_utils import make_flat_list_of_images
 
 # TRL finds the image positions of a prompt by this literal token; under another name it trains on text positions.
 IMAGE_TOKEN = "<|image_pad|>"
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")  # of the models that rftkit reads pictures with
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # of the models that rftkit reads pictures with
 CACHE_BYTES = 256 * 2**20  # of prepared images kept
 CACHE_TEXTS = 10_000  # rendered conversations kept
 
 
 class ImageTextProcessor(Qwen2VLProcessor):
     """Qwen2-VL's processor without its video part, which needs torchvision; for bundled and hub checkpoints alike.
+
+    Those of Qwen2.5-VL and Qwen3-VL treat pictures in the same way; sizes of patches are in a checkpoint's files.
 
     What it made of pictures and conversations is kept for the next processor too: each run of a notebook has its own.
     """

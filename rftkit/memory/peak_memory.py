@@ -19,6 +19,7 @@ from rftkit.memory.model_sizes import Shape, shape_named
 from rftkit.models import pick_device
 from rftkit.prompts import question_text
 from rftkit.settings import METHODS, Settings, completion_limit, with_steps
+from rftkit.shared_prefix.proved import why_not_these
 from rftkit.shared_prefix.sharing import PAYS_FROM
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import pixels_of
@@ -131,16 +132,22 @@ def memory(settings: Settings, shape: Shape, lengths: Lengths, device: str) -> d
 
 
 def _activations(settings: Settings, shape: Shape, lengths: Lengths, item: int) -> int:
-    """What the decoder layers keep for the backward pass, and one layer's share again while it runs.
-
-    Of a token and layer, as counted from autograd's saved tensors: 8.5 widths (fp32) or 15 (under autocast, where
-    norms keep fp32 and each adapter a copy of its input), and four of the MLP's inner width.
-    """
+    """What the decoder layers keep for the backward pass, and one layer's share again while it runs."""
     tokens = _update_tokens(settings, lengths)
-    layer = tokens * ((8.5 if item == 4 else 15) * shape.width + 4 * shape.inner) * item
+    layer = tokens * kept_by_a_layer(shape, item)
     if settings.gradient_checkpointing:  # the input of each layer, and one layer anew
         return int(shape.depth * tokens * shape.width * item + 2 * layer)
     return int((shape.depth + 1) * layer)
+
+
+def kept_by_a_layer(shape: Shape, item: int) -> float:
+    """Bytes that a layer keeps of a token, as counted from autograd's saved tensors.
+
+    Under autocast (`item` 2) norms keep fp32 and each adapter a copy of its input.
+    """
+    states, queries, normed = (4.5, 4, 1) if item == 4 else (10, 5, 2.2)
+    widths = states * shape.width + queries * shape.query_width + normed * shape.normed + 4 * shape.inner
+    return widths * item
 
 
 def _update_tokens(settings: Settings, lengths: Lengths) -> int:
@@ -162,7 +169,9 @@ def packed_tokens(settings: Settings, lengths: Lengths) -> int:
 
 def _shares_prompts(settings: Settings) -> bool:
     """Whether a prompt is run once for all its completions (`SharedPrefixTrainer`)."""
-    return settings.share_prefix and settings.micro_batch % settings.num_generations == 0
+    size, rollouts = settings.num_generations, settings.prompts_per_step * settings.num_generations
+    micro_batch = min(settings.micro_batch, rollouts)
+    return settings.share_prefix and not why_not_these(micro_batch, size, rollouts // micro_batch, settings.loss_type)
 
 
 def _sampled_together(settings: Settings) -> list[tuple[int, int]]:

@@ -68,11 +68,20 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
+@lru_cache
+def installed() -> dict[str, str]:
+    """What machines that make the runs of one study must share: versions, and the code that trains and scores."""
+    return versions() | {"code": code_sha256()}
+
+
+def code_sha256() -> str:
+    return sha256_files(ROOT / "rftkit" / name for name in CODE)
+
+
 def fingerprint(settings: Settings, model_sha: str, data_sha: str) -> str:
     """Twelve hex digits over configuration, model, data, code and library versions."""
     config = _config(settings, NOT_IN_FINGERPRINT)
-    code = sha256_files(ROOT / "rftkit" / name for name in CODE)
-    return sha256_json([config, model_sha, data_sha, code, versions()])[:12]
+    return sha256_json([config, model_sha, data_sha, code_sha256(), versions()])[:12]
 
 
 def kind_sha256(settings: Settings) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -24,6 +26,7 @@ from rftkit.settings import Settings, settings_of
 from rftkit.tasks.registry import short_name
 
 SCHEMA_VERSION = 1
+LATE = 90  # seconds that a network disk may take to show what another machine has written
 RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
 METRICS, CURVE = "metrics.csv", "curve.csv"  # of training, step by step
 
@@ -111,6 +114,34 @@ def write_results(folder: Path, settings: Settings, content: dict[str, Any], dat
         "data_sha256": data_sha,
     }
     write_atomically(folder / RESULTS, json.dumps(results, indent=1))
+
+
+def run_files(folder: Path) -> dict[str, bytes]:
+    """The files of a complete run by their paths in its folder, without the checkpoints."""
+    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {name.as_posix(): path.read_bytes() for name, path in paths.items() if name.parts[0] != "checkpoints"}
+
+
+def write_run(folder: Path, files: dict[str, bytes]) -> None:
+    """Write a run that another machine has made (`run_files`), unless it is here.
+
+    Without files, it has written them itself on a disk that both share.
+    """
+    until = time.monotonic() + LATE
+    while not files and not is_complete(folder) and time.monotonic() < until:
+        time.sleep(1)
+    with locked(folder):
+        if is_complete(folder) or not files:
+            return
+        unfinished = folder.with_name(f".{folder.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for name in files.keys() - {RESULTS}:
+            path = unfinished / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files[name])
+        shutil.rmtree(folder, ignore_errors=True)  # the beginning of the same run
+        unfinished.replace(folder)
+        write_atomically(folder / RESULTS, files[RESULTS].decode())
 
 
 def read_results(folder: Path) -> Run:

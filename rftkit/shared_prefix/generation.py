@@ -16,7 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import sdpa_mask
 
-from rftkit.shared_prefix.vision import as_features, pieces, unwrapped
+from rftkit.shared_prefix.vision import as_features, by_picture, pieces, unwrapped
 
 SHARED_PROMPT = "shared_prompt"  # `attention` as transformers knows it
 
@@ -69,7 +69,7 @@ def _part(vision: dict, rows: slice) -> dict:
     own = {"position_ids": vision["position_ids"][..., rows, :]}
     if "mm_encoder_outputs" in vision:
         own |= {name: vision[name][rows] for name in ("image_grid_thw", "mm_token_type_ids")}
-        own |= as_features(vision["mm_encoder_outputs"]["image"].pooler_output[rows])
+        own |= as_features(by_picture(vision["mm_encoder_outputs"]["image"])[rows])
     return own
 
 
@@ -123,6 +123,27 @@ def generates_by(model, config) -> Iterator[None]:
         yield
     finally:
         inner.generation_config = own
+
+
+@contextmanager
+def no_picture_drawn(model) -> Iterator[None]:
+    """While this lasts, sampling draws no image or video token: a completion with one could not be run again.
+
+    Their probabilities are zero in each draw. The tokens drawn are those drawn otherwise, but where that was such a
+    token. (`suppress_tokens` would have all other probabilities rounded anew.)
+    """
+    config, draw = unwrapped(model).config, torch.multinomial
+    never = [config.image_token_id, config.video_token_id]
+
+    def draw_others(probabilities, *args, **options):
+        probabilities[..., never] = 0
+        return draw(probabilities, *args, **options)
+
+    torch.multinomial = draw_others
+    try:
+        yield
+    finally:
+        torch.multinomial = draw
 
 
 class ForkedLayer(DynamicLayer):

@@ -85,15 +85,26 @@ def _generation(trainer: GRPOTrainer) -> str:
 def _order(trainer: GRPOTrainer) -> str:
     """What depends on which completions share a micro-batch: those of a group (ours) or any (stock TRL's)."""
     args, steps = trainer.args, trainer.args.steps_per_generation
-    if args.per_device_train_batch_size % trainer.num_generations:
-        return "a micro-batch does not hold whole groups"
-    if steps == 1:
-        return ""
-    if args.gradient_accumulation_steps % steps:
+    if steps > 1 and args.gradient_accumulation_steps % steps:
         return "an update is on some of the sampled completions, and stock TRL picks which"
-    means = {
-        "the loss bnpo": trainer.loss_type == "bnpo",
+    extras = {
         "the entropy bonus": trainer._entropy_bonus_enabled,
         "top_entropy_quantile": trainer.top_entropy_quantile < 1,
     }
-    return next((f"{name} depends on which completions share a micro-batch" for name, on in means.items() if on), "")
+    on = [name for name, on in extras.items() if on]
+    return why_not_these(args.per_device_train_batch_size, trainer.num_generations, steps, trainer.loss_type, *on)
+
+
+def why_not_these(micro_batch: int, size: int, micro_batches: int, loss: str, *extras: str) -> str:
+    """Why prompts of groups of `size` are not shared in micro-batches of so many completions; empty if they are.
+
+    Args:
+        micro_batches: how many of them hold what was sampled together.
+        loss, extras: what the loss is made of, by name.
+    """
+    if micro_batch % size:
+        return "a micro-batch does not hold whole groups"
+    means = [*(["the loss bnpo"] if loss == "bnpo" else []), *extras]
+    if micro_batches > 1 and means:
+        return f"{means[0]} depends on which completions share a micro-batch"
+    return ""

@@ -8,13 +8,17 @@ from weakref import WeakKeyDictionary
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 CACHE_BYTES = 256 * 2**20  # of features kept; the oldest go first
 PIECE = 4096  # tokens or patches at once on a CPU: a small model's activations of more do not fit the CPU's cache
 
 
 class VisionFeatures:
-    """What the vision tower of a Qwen2-VL makes of pictures.
+    """What the vision tower of a Qwen-VL makes of pictures.
+
+    Of a picture that is a tensor [1 + D, tokens, width]: what stands in the prompt for the picture, and (Qwen3-VL) the
+    deepstack features that are added behind the first D layers of the language model.
 
     While the tower's weights are the same a picture's features never change: sampling and update share them, a
     few-shot set is looked at once, test pictures once for all modes and all runs of a notebook. Pictures and weights
@@ -67,7 +71,7 @@ class VisionFeatures:
         for places in pieces(len(grid), max(sizes), pixels.device):
             before, here = sum(sizes[: places.start]), sum(sizes[places])
             patches = pixels[before : before + here]
-            found += model.model.get_image_features(patches, grid[places], return_dict=True).pooler_output
+            found += by_picture(model.model.get_image_features(patches, grid[places], return_dict=True))
         return found
 
 
@@ -93,9 +97,17 @@ def _select(pictures, grid: torch.Tensor, fresh: dict[bytes, int]) -> tuple[torc
     return torch.cat([pictures[place] for place in places]), grid[places]
 
 
+def by_picture(output: BaseModelOutputWithPooling) -> list[torch.Tensor]:
+    """The features [1 + D, tokens, width] of each picture in what a model's `get_image_features` returns."""
+    levels = [output.pooler_output, *getattr(output, "deepstack_features", ())]
+    return [torch.stack(picture) for picture in zip(*levels, strict=True)]
+
+
 def as_features(features: list[torch.Tensor]) -> dict:
-    """The keyword of a Qwen2-VL's forward that stands for `pixel_values`: each picture's features."""
-    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=features)}}
+    """What stands for `pixel_values` in a model's keywords: the features [1 + D, tokens, width] of each picture."""
+    first, *deeper = zip(*features, strict=True)
+    output = BaseModelOutputWithDeepstackFeatures(pooler_output=first, deepstack_features=deeper)
+    return {"mm_encoder_outputs": {"image": output}}
 
 
 FEATURES = VisionFeatures()  # of this process, whatever model
@@ -110,5 +122,5 @@ def with_features(model, batch: dict, kept: VisionFeatures = FEATURES) -> dict:
 
 
 def unwrapped(model):
-    """The Qwen2-VL model inside a PEFT wrapper, if there is one."""
+    """The model inside a PEFT wrapper, if there is one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

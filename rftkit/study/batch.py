@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 
 import yaml
 
 from rftkit.analysis.methods import title_of
 from rftkit.common.errors import UserError, within
-from rftkit.common.paths import LOGS
 from rftkit.models import load_processor
 from rftkit.report.pages import write_report
-from rftkit.runs.archive import archived_runs, is_archive
 from rftkit.runs.collect import PROTOCOL_TITLES
-from rftkit.runs.folder import complete_runs, data_title, is_complete, read_results, read_settings, write_atomically
-from rftkit.settings import MOST, Settings, load_profile, load_settings, study_seeds, whose_turn
+from rftkit.runs.durations import estimate, kind_of, seconds_by_kind
+from rftkit.runs.folder import data_title, is_complete, write_atomically
+from rftkit.settings import MOST, Settings, load_profile, of_study, whose_turn
 from rftkit.study.chapters import Part, dealt, parts_of
-from rftkit.study.workers import devices, execute_notebooks, make_runs
+from rftkit.study.elsewhere import there
+from rftkit.study.workers import devices, execute_notebooks, here, make_runs
 
 
 def study(
@@ -41,6 +37,7 @@ def study(
     test_items: int | None = None,
     dry_run: bool = False,
     jobs: int | None = None,
+    ray: str | None = None,
     shard: str | None = None,
     time_limit: float | None = None,
 ) -> int:
@@ -51,24 +48,23 @@ def study(
     """
     began = time.perf_counter()
     profile = profile if test_items is None else _asking(profile, test_items, out)
-    count = study_seeds(profile) if seeds is None else seeds
+    count = of_study(profile)["seeds"] if seeds is None else seeds
     jobs = (len(devices()) or min(2, os.cpu_count() or 1)) if jobs is None else jobs
     _check(count, jobs, first_seed, time_limit, models)
-    # Notebooks run in a folder of their own: paths are made absolute.
-    bases = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models or [])]
-    plan = dealt(profile, only, range(first_seed, first_seed + count), bases, shard)
+    plan = dealt(profile, only, range(first_seed, first_seed + count), models or [], shard)
     parts = parts_of(plan, profile, dataset, out)
-    took = _seconds_before(out)
+    took = seconds_by_kind(out)
     missing = _longest_first(parts, took)
     _announce(parts, names=dry_run)
-    print(_estimate(list(missing.values()), took, profile, jobs), end="", flush=True)
+    print(estimate(list(missing.values()), took, profile, None if ray else jobs), end="", flush=True)
     if dry_run:
         return 0
     for model in {settings.model for settings in missing.values()}:
         load_processor(model)  # one that cannot be had is refused before any work is started
     (out / Path(profile).stem).mkdir(parents=True, exist_ok=True)  # before the work: nothing may be writable there
     todo = [part for part in parts if part.missing() or not part.executed.exists()]
-    make_runs(missing, _series(parts), out, jobs, time_limit)
+    with there(ray, profile, missing, out, time_limit) if ray and missing else here(jobs, out, time_limit) as hand_over:
+        make_runs(missing, _series(parts), hand_over)
     failed = {part: f"runs not made: {len(part.missing())}" for part in todo if part.missing()}
     shown = execute_notebooks([part for part in todo if part not in failed], jobs, time_limit)
     failed |= dict.fromkeys(shown, "its last lines stand above")
@@ -112,7 +108,7 @@ def _together(parts: Iterable[Part]) -> dict[Path, Settings]:
 def _longest_first(parts: Iterable[Part], took: dict[Settings, float]) -> dict[Path, Settings]:
     """The missing runs, so that none is left to the end that keeps one process busy alone; unknown ones at first."""
     missing = [run for run in _together(parts).items() if not is_complete(run[0])]
-    return dict(sorted(missing, key=lambda run: -took.get(_kind(run[1]), math.inf)))
+    return dict(sorted(missing, key=lambda run: -took.get(kind_of(run[1]), math.inf)))
 
 
 def _series(parts: Iterable[Part]) -> dict[str, set[Path]]:
@@ -136,46 +132,3 @@ def _announce(parts: Iterable[Part], names: bool) -> None:
         print(f"{part.chapter.title}: {f'{len(missing)} runs to do' if missing else rest}")
         if names:
             print("".join(f"  {folder.name}\n" for folder in missing), end="")
-
-
-def _seconds_before(out: Path) -> dict[Settings, float]:
-    """How long runs of each kind took, in seconds: those made here, or the kit's archived ones."""
-    here, archived = defaultdict(list), defaultdict(list)
-    for folder in complete_runs(out):
-        with suppress(UserError):  # a run of an earlier version
-            seconds = read_results(folder).seconds
-            here[_kind(read_settings(folder))].append(seconds)
-    # Archived runs have no config.yaml: they were made with the profile as it is.
-    for place in filter(is_archive, sorted(LOGS.glob("*"))):
-        for run in archived_runs(place):
-            asked = {key: getattr(run, key) for key in ("dataset", "eval_dataset", "control", "protocol", "model")}
-            with suppress(UserError):  # of a control, say, that is no more
-                archived[_kind(load_settings(run.profile, run.method, **asked))].append(run.seconds)
-    return {kind: mean(seconds) for kind, seconds in (archived | here).items()}
-
-
-def _kind(settings: Settings) -> Settings:
-    """What runs of equal length share: not the seed, the curve that only a first seed has, steps that epochs make."""
-    steps = settings.steps if settings.epochs is None else 1
-    return replace(settings, seed=0, eval_every=0, steps=steps)
-
-
-def _estimate(missing: list[Settings], took: dict[Settings, float], profile: str, jobs: int) -> str:
-    """A line about how long missing runs will take, and one about those of whose kind none was made before."""
-    known = [took[_kind(settings)] for settings in missing if _kind(settings) in took]
-    unknown = [settings for settings in missing if _kind(settings) not in took]
-    text = ""
-    if known:
-        part = f" for {len(known)} of {len(missing)} runs" if unknown else ""
-        text += f"about {max(1, round(sum(known) / jobs / 60))} minutes{part}, by runs made before\n"
-    if unknown:
-        text += f"{len(unknown)} runs take an unknown time, as none of their kind was made before; of the last: "
-        text += f"{_estimate_command(unknown[-1], profile)}\n"
-    return text
-
-
-def _estimate_command(settings: Settings, profile: str) -> str:
-    """The `rftkit estimate` of a run."""
-    names = ("dataset", "method", "model", "control", "eval_dataset", "protocol")
-    flags = {"profile": profile} | {name.replace("_", "-"): getattr(settings, name) for name in names}
-    return shlex.join(["rftkit", "estimate", *(f"--{name}={value}" for name, value in flags.items() if value)])

@@ -32,10 +32,6 @@ class Chapter:
     seeds: int | None = None  # the first of the study's, so many; None: all
 
     @property
-    def number(self) -> str:
-        return self.notebook[:2]
-
-    @property
     def title(self) -> str:
         """The notebook's name, and the set, the protocol and the model if they are its own."""
         parts = [self.notebook, self.parameters.get("dataset"), self.protocol, self.model_title or self.model]
@@ -61,11 +57,6 @@ def _sets(datasets: tuple[str, ...], methods: tuple[str, ...], matrix_items: int
     return Chapter("05_math_spatial_puzzle", methods, datasets=datasets, parameters=parameters, **own)
 
 
-def _when_to_think(dataset: str) -> Chapter:
-    parameters = {"dataset": dataset}
-    return Chapter("06_when_to_think", WHEN_METHODS, datasets=(dataset,), parameters=parameters, seeds=3)
-
-
 WHEN_METHODS = ("cls_rl", "no_thinking_rl", "think_after_answer", "adaptive")
 SET_METHODS = ("zero_shot", "sft", *WHEN_METHODS)
 SIZE_METHODS = ("zero_shot", "cls_rl", "no_thinking_rl")
@@ -82,8 +73,10 @@ CHAPTERS = (
     # What `size` in data/claims.yaml compares: all methods would make a night of it.
     _sets(tuple(LARGER["sets"]), SIZE_METHODS, model=LARGER["model"], seeds=LARGER["seeds"]),
     Chapter("06_when_to_think", WHEN_METHODS),
-    _when_to_think("math"),
-    _when_to_think("puzzle"),
+    *(
+        Chapter("06_when_to_think", WHEN_METHODS, datasets=(name,), parameters={"dataset": name}, seeds=3)
+        for name in ("math", "puzzle")
+    ),
     Chapter("10_controls", (), every_control(), parameters={"controls": None}),
 )
 
@@ -94,11 +87,11 @@ def chapters(profile: str, only: tuple[str, ...] | None, models: Sequence[str] =
     They are run with each model if some are named. A chapter that brings its own is part of a study that starts from
     the design's base models.
     """
-    numbers = dict.fromkeys(chapter.number for chapter in CHAPTERS)
+    numbers = dict.fromkeys(chapter.notebook[:2] for chapter in CHAPTERS)
     named = numbers if only == ("all",) else only or HEADLINE
     if unknown := [number for number in named if number not in numbers]:
         raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
-    chosen = [chapter for chapter in CHAPTERS if chapter.number in named]
+    chosen = [chapter for chapter in CHAPTERS if chapter.notebook[:2] in named]
     if not models and load_profile(profile).get("model") == read_claims()["design"]["bases"]:
         return chosen
     chosen = [chapter for chapter in chosen if chapter.model is None]
@@ -108,12 +101,7 @@ def chapters(profile: str, only: tuple[str, ...] | None, models: Sequence[str] =
 
 
 def parts_of(plan: dict[Chapter, list[int]], profile: str, dataset: str | None, out: Path) -> list[Part]:
-    """The parts of a study that have something to run.
-
-    Args:
-        plan: the seeds of each chapter (`dealt`).
-        dataset: a set asked for in place of the chapters' own.
-    """
+    """The parts of a study that have something to run: of chapters with their seeds (`dealt`), perhaps with one set."""
     parts = []
     for chapter, seeds in plan.items():
         if runs := _runs_of(chapter, profile, dataset, seeds, out):
@@ -174,6 +162,8 @@ def dealt(
         models: what to start from, each with all seeds; none: what the profile says.
         shard: `i/n`: the i-th of n parts of the work only.
     """
+    # Notebooks run in a folder of their own: paths are made absolute.
+    models = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models)]
     pairs = [(chapter, seed) for chapter in chapters(profile, only, models) for seed in seeds[: chapter.seeds]]
     if shard is not None:
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)

@@ -56,25 +56,10 @@ def _grid(profile: str, dataset: str, control: str | None) -> list[Settings]:
         methods = list(changed.get("methods", ["sft"]))
         rates = changed.get("learning_rates", rates)
     first = load_settings(profile, methods[0], dataset=dataset, steps=rule["steps"]).model  # of several base models
-    return [
-        load_settings(
-            profile,
-            method,
-            dataset=dataset,
-            control=control,
-            model=first,
-            seed=rule["seed"],
-            steps=rule["steps"],
-            learning_rate=rate,
-            eval_every=rule["every"],
-            eval_kl=True,
-            val_items=rule["items"],
-            test_items=2,
-            pass_items=0,
-        )
-        for method in methods
-        for rate in rates
-    ]
+    given = {"dataset": dataset, "control": control, "model": first, "seed": rule["seed"], "steps": rule["steps"]}
+    given |= {"eval_every": rule["every"], "eval_kl": True, "val_items": rule["items"]}
+    given |= {"test_items": 2, "pass_items": 0}  # the curve is what is looked at
+    return [load_settings(profile, method, learning_rate=rate, **given) for method in methods for rate in rates]
 
 
 def _points(settings: Settings, run: Future) -> pd.DataFrame:

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
-from rftkit.common.errors import UserError
+from rftkit.common.errors import UserError, said
 from rftkit.common.paths import NOTEBOOKS
 from rftkit.common.pool import attempt, end_children, pool
 from rftkit.common.progress import ticking
 from rftkit.models import quieten
 from rftkit.run import execute
-from rftkit.runs.folder import is_complete, read_results
+from rftkit.runs.folder import is_complete, read_results, write_run
 from rftkit.settings import Settings
 from rftkit.study import notebooks
 from rftkit.study.chapters import Part
 
-# glibc hands a large tensor's memory back to the system at once and asks for it anew, which takes long on a CPU.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+# Of a process when it starts. glibc hands a large tensor's memory back to the system at once and asks for it anew,
+# which takes long on a CPU.
+ENVIRONMENT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**32))
+ENVIRONMENT["TOKENIZERS_PARALLELISM"] = "false"
+HandOver = Callable[[Path, Settings], Future]  # a run, and its folder; the future has what went wrong, None or files
 
 
 def devices() -> list[str]:
@@ -38,38 +42,50 @@ def devices() -> list[str]:
 @contextmanager
 def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """So many processes, which share the cores and have a GPU each, or one together where GPUs are fewer."""
-    os.environ.update(KEEP_MEMORY | os.environ | {"TOKENIZERS_PARALLELISM": "false"})  # read when a process starts
+    os.environ.update(ENVIRONMENT | os.environ)
     with pool(jobs, max(1, (os.cpu_count() or 1) // jobs), devices()) as workers:
         yield workers
-
-
-def make_runs(
-    todo: dict[Path, Settings], series: dict[str, set[Path]], out: Path, jobs: int, minutes: float | None
-) -> None:
-    """Make runs in this order; say what fails, and the accuracy of each series whose last missing run is done.
-
-    Args:
-        series: the runs of a method on a set, by a title.
-        minutes: after which a run is stopped.
-    """
-    waiting = set(todo)
-    with processes(jobs) as workers, ticking(total=len(todo), desc="runs", disable=not todo) as bar:
-        futures = {workers.submit(attempt, make_run, todo[folder], out, minutes=minutes): folder for folder in todo}
-        for future in as_completed(futures):
-            folder = futures[future]
-            waiting.remove(folder)
-            bar.update()
-            if problem := future.result():
-                tqdm.write(f"{folder.name} failed{problem}", file=sys.stderr)
-            for title, folders in series.items():
-                if folder in folders and folders.isdisjoint(waiting):
-                    _tell(title, folders)
 
 
 def make_run(settings: Settings, out: Path) -> Path:
     """What a worker does. It keeps what it has loaded from run to run."""
     quieten()
     return execute(settings, out)
+
+
+@contextmanager
+def here(jobs: int, out: Path, minutes: float | None) -> Iterator[HandOver]:
+    """Processes that make runs (`make_runs`), each stopped after so many minutes."""
+    with processes(jobs) as workers:
+        yield lambda folder, settings: workers.submit(attempt, make_run, settings, out, minutes=minutes)
+
+
+def make_runs(todo: dict[Path, Settings], series: dict[str, set[Path]], hand_over: HandOver) -> None:
+    """Make runs in this order; say what fails, and the accuracy of each series whose last missing run is done.
+
+    `series` has the runs of a method on a set, by a title.
+    """
+    waiting = set(todo)
+    for folder, made in _done({hand_over(*run): run[0] for run in todo.items()}, "runs"):
+        waiting.remove(folder)
+        if isinstance(made, dict):
+            write_run(folder, made)
+        elif made:
+            tqdm.write(f"{folder.name} failed{made}", file=sys.stderr)
+        for title, folders in series.items():
+            if folder in folders and folders.isdisjoint(waiting):
+                _tell(title, folders)
+
+
+def _done(work: dict[Future, Any], what: str) -> Iterator[tuple[Any, Any]]:
+    """What was handed over and what its future has, when it is done; with a bar."""
+    with ticking(total=len(work), desc=what, disable=not work) as bar:
+        for future in as_completed(work):
+            bar.update()
+            error = future.exception()
+            if isinstance(error, BrokenExecutor):
+                raise error
+            yield work.pop(future), f": {said(error)}" if error else future.result()  # files are kept no longer
 
 
 def _tell(title: str, folders: set[Path]) -> None:
@@ -84,15 +100,13 @@ def _tell(title: str, folders: set[Path]) -> None:
 def execute_notebooks(parts: list[Part], jobs: int, minutes: float | None) -> list[Part]:
     """Execute notebooks whose runs are complete, and keep what they show beside these; return those that failed."""
     failed = []
-    with processes(jobs) as workers, ticking(total=len(parts), desc="notebooks", disable=not parts) as bar:
-        futures = {}
+    with processes(jobs) as workers:
+        work = {}
         for part in parts:
             job = (notebooks.execute, NOTEBOOKS / f"{part.chapter.notebook}.ipynb", part.parameters, part.executed)
-            futures[workers.submit(attempt, *job, stop=end_children, minutes=minutes)] = part
-        for future in as_completed(futures):
-            part = futures[future]
-            bar.update()
-            if problem := future.result():
+            work[workers.submit(attempt, *job, stop=end_children, minutes=minutes)] = part
+        for part, problem in _done(work, "notebooks"):
+            if problem:
                 failed.append(part)
                 tqdm.write(f"{part.chapter.title} failed{problem}", file=sys.stderr)
             tqdm.write(f"{part.chapter.title}: {'failed' if problem else 'done'}, see {part.executed}")

@@ -27,25 +27,15 @@ ALLOWED = (
 WHITES = (1.0, 255.0, 65535.0)  # the usual values of white in pictures of more than 8 bits
 
 
-def open_image(image: ImageRef, max_pixels: int | None = None, item: str = "") -> Image.Image:
-    """An image in RGB, scaled down to `max_pixels` if it has more; UserError naming `item` if it cannot be used.
+def open_image(image: ImageRef, item: str = "") -> Image.Image:
+    """An image in RGB, in its own size; UserError naming `item` if it cannot be used.
 
     What is transparent becomes white. Of an animation it is the first picture.
     """
     if isinstance(image, Path | bytes):
         with opened(image, item) as file:
             image = as_rgb(ImageOps.exif_transpose(file))
-    image = as_rgb(image)
-    if max_pixels and image.width * image.height > max_pixels:
-        image = image.resize(_smaller(image.width, image.height, max_pixels), Image.Resampling.LANCZOS)
-    return image
-
-
-def _smaller(width: int, height: int, max_pixels: int) -> tuple[int, int]:
-    """A size of at most `max_pixels` and of the same shape, as far as whole pixels and MAX_ASPECT allow."""
-    scale = (max_pixels / (width * height)) ** 0.5
-    width, height = max(1, int(width * scale)), max(1, int(height * scale))
-    return min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
+    return as_rgb(image)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -94,7 +84,7 @@ def opened(image: Path | bytes, item: str) -> Iterator[Image.Image]:
 
 def with_blanks(examples: Iterable[Example]) -> list[Example]:
     """The examples with a blank picture of its size in place of each of theirs."""
-    return [replace(e, images=tuple(_blank(open_image(image, item=e.id).size) for image in e.images)) for e in examples]
+    return [replace(e, images=tuple(_blank(open_image(image, e.id).size) for image in e.images)) for e in examples]
 
 
 @lru_cache
@@ -105,14 +95,14 @@ def _blank(size: tuple[int, int]) -> bytes:
     return file.getvalue()
 
 
-def pixels_of(image: ImageRef, max_pixels: int | None = None, item: str = "") -> int:
+def pixels_of(image: ImageRef, item: str = "") -> int:
     """How many pixels `open_image` would give, from the header alone; UserError as there."""
     if isinstance(image, Path | bytes):
         with opened(image, item) as file:
             width, height = file.size
     else:
         width, height = image.size
-    return min(width * height, max_pixels or MAX_PIXELS)
+    return width * height
 
 
 def check_pictures(examples: Iterable[Example], whole: bool) -> None:

@@ -11,11 +11,11 @@ from rftkit.tasks.images import open_image, pixels_of
 BATCH_PIXELS = 2**26  # of pictures that are open at once: 200 MB
 
 
-def batches(examples: Sequence[Example], size: int, max_pixels: int | None = None) -> list[slice]:
+def batches(examples: Sequence[Example], size: int) -> list[slice]:
     """Batches of up to `size` examples whose pictures have up to `BATCH_PIXELS` together; or of one that has more."""
     found, start, held = [], 0, 0
     for place, example in enumerate(examples):
-        own = sum(pixels_of(image, max_pixels, example.id) for image in example.images)
+        own = sum(pixels_of(image, example.id) for image in example.images)
         if place > start and (place - start == size or held + own > BATCH_PIXELS):
             found.append(slice(start, place))
             start, held = place, 0
@@ -23,7 +23,7 @@ def batches(examples: Sequence[Example], size: int, max_pixels: int | None = Non
     return [*found, slice(start, len(examples))] if examples else []
 
 
-def open_late(collate: Callable, examples: Sequence[Example], max_pixels: int | None) -> Callable:
+def open_late(collate: Callable, examples: Sequence[Example]) -> Callable:
     """A collator that first opens the pictures of a batch of `training_rows`, each once.
 
     So start-up opens none of them, and memory holds those of a batch, however many there are to train on.
@@ -32,7 +32,7 @@ def open_late(collate: Callable, examples: Sequence[Example], max_pixels: int | 
 
     def opened(rows: Sequence[dict[str, Any]]) -> Any:
         numbers = dict.fromkeys(number for row in rows for number in row["images"])
-        images = {number: open_image(pictures[number][0], max_pixels, pictures[number][1]) for number in numbers}
+        images = {number: open_image(*pictures[number]) for number in numbers}
         return collate([row | {"images": [images[number] for number in row["images"]]} for row in rows])
 
     return opened

@@ -17,7 +17,7 @@ from rftkit.common.paths import DATA, NOTEBOOKS
 
 GIB = 2**30
 # What each profile needs of the disk for runs and models, and of a laptop's memory with notebooks and all, in GiB.
-DISK = {"smoke": 1, "nano": 1, "gpu-2b": 12, "gpu-3b": 16, "gpu-7b": 40}
+DISK = {"smoke": 1, "nano": 1, "gpu-2b": 12, "gpu-3b": 16, "gpu-7b": 40, "gpu-qwen3-2b": 12, "gpu-qwen3-4b": 20}
 MEMORY = {"smoke": 2, "nano": 4}
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 from rftkit.common.errors import UserError, within
 from rftkit.evaluate import generate
-from rftkit.models import load, load_processor, pick_device, scale_up
+from rftkit.models import limit_pixels, load, load_processor, pick_device
 from rftkit.run import generation_options, test_splits
 from rftkit.runs import folder as results
 from rftkit.runs.results import Run
@@ -95,9 +95,7 @@ def _merge(settings: Settings, adapter: Path, folder: Path) -> None:
     # processor belongs to a model, transformers knows by the model's type.
     processor.tokenizer._set_processor_class(None)
     processor.tokenizer.init_kwargs.pop("processor_class", None)
-    scale_up(processor, settings.min_pixels)
-    if settings.max_pixels:
-        processor.image_processor.size["longest_edge"] = settings.max_pixels
+    limit_pixels(processor, settings.min_pixels, settings.max_pixels)
     processor.image_processor.save_pretrained(folder)
     processor.tokenizer.chat_template = processor.chat_template or processor.tokenizer.chat_template
     processor.tokenizer.save_pretrained(folder)
@@ -113,7 +111,7 @@ def _compare(settings: Settings, run: Path, merged: Path, tests: dict[str, list[
 
     # One model in memory at a time.
     base, processor = load(settings.model, adapter=str(run / "adapter"), device=device, dtype=torch.float32)
-    scale_up(processor, settings.min_pixels)
+    limit_pixels(processor, settings.min_pixels, settings.max_pixels)
     adapter = answers(base, processor)
     del base
     plain = AutoModelForImageTextToText.from_pretrained(merged, dtype=torch.float32, device_map=device)

@@ -221,7 +221,7 @@ def make_trainer(kind: str, options: Options, folder: str, examples: list[Exampl
         model=model, reward_funcs=reward, args=arguments, train_dataset=training_rows(examples, options.mode),
         processing_class=processor, peft_config=lora_config(16),
     )  # fmt: skip
-    trainer.data_collator = open_late(trainer.data_collator, examples, None)
+    trainer.data_collator = open_late(trainer.data_collator, examples)
     return trainer
 
 
