@@ -15,6 +15,7 @@ from tiny_models import tiny
 from rftkit.cli import main
 from rftkit.common.chat_server import ChatServer
 from rftkit.common.errors import UserError
+from rftkit.common.paths import BUNDLED
 from rftkit.gtr import correctors
 from rftkit.gtr import run as module
 from rftkit.gtr.correctors import Asked, Exact, Past, along_plans, local_model, question, server, targets_of, verdict_of
@@ -22,11 +23,12 @@ from rftkit.gtr.measures import bleu2, fixed_states, measures, self_bleu, state_
 from rftkit.gtr.replies import Reply, read, written
 from rftkit.gtr.rollout import advantages, heard, roll_out, score_steps, step_log_probs
 from rftkit.gtr.rules import GAMES, State
-from rftkit.gtr.settings import load_settings
+from rftkit.gtr.settings import load_settings, read_claims
 from rftkit.gtr.thoughts import correct
 from rftkit.gtr.trainer import Trainer, policy_loss, value_loss
 from rftkit.gtr.worlds import CardTable
 from rftkit.nano.agent import agent_processor
+from rftkit.nano.agent_card import unmet
 
 EASY, CARDS = GAMES["ezpoints"], GAMES["points24"]
 
@@ -310,7 +312,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(settings, tmp_path, monkeypatc
     pd.testing.assert_frame_equal(*tables)
     assert not (resumed / "checkpoint.pt").exists()
     again = module.execute(settings, tmp_path / "killed")  # complete: found as it is
-    assert again == resumed and json.loads((again / "gtr.json").read_text())["eval"]["all"]["n"] == 4
+    results = json.loads((again / "gtr.json").read_text())
+    assert again == resumed and results["eval"]["all"]["n"] == 4 and results["in_play"]["all"]["tokens"] > 0
+    assert (results["fixed_before"]["update"], results["fixed_after"]["update"]) == (0, 3)
 
 
 @pytest.mark.parametrize("quantize", [False, True])
@@ -350,7 +354,13 @@ def test_papers_settings_are_the_defaults_and_arms_switch_parts_off():
         "unguided": ("none", True, False), "early_stop": ("none", True, True), "gtr": ("exact", True, True),
         "gtr_past": ("past", True, True), "cloned": ("exact", False, True),
     }  # fmt: skip
-    assert [load_settings("nano", seed=seed).model for seed in range(3)] == ["nano-agent", "nano-agent-1", "nano-agent"]
+
+
+def test_seeds_take_the_start_models_in_turn_and_each_is_bundled():
+    models = read_claims()["profiles"]["nano"]["models"]
+    assert [load_settings("nano", seed=seed).model for seed in range(3)] == [models[s % len(models)] for s in range(3)]
+    for model in models:
+        assert unmet(json.loads((BUNDLED / model / "zero_shot.json").read_text())) == []
 
 
 def test_a_run_by_its_command(start, tmp_path, capsys):

@@ -148,15 +148,13 @@ class Training:
         trained.save_pretrained(self.folder / ("adapter" if self.settings.lora_rank else "model"))
         if not self.settings.lora_rank:
             self.policy.processor.save_pretrained(self.folder / "model")
-        write_atomically(
-            self.folder / RESULTS, json.dumps(results_of(self.settings, episodes, found, self.fixed), indent=1)
-        )
+        results = results_of(self.settings, episodes) | {"in_play": found}
+        results |= {"fixed_before": self.fixed[0], "fixed_after": self.fixed[-1]}
+        write_atomically(self.folder / RESULTS, json.dumps(results, indent=1))
 
 
-def results_of(
-    settings: GTRSettings, episodes: list[dict], found: dict[str, dict], fixed: list[dict]
-) -> dict[str, Any]:
-    """The content of `gtr.json`: success by part with its interval, of solvable deals, return, length, and measures."""
+def results_of(settings: GTRSettings, episodes: list[dict]) -> dict[str, Any]:
+    """What episodes came to: success by part with its interval, of all deals and of solvable ones, return, length."""
     table, parts = pd.DataFrame(episodes), {}
     for part, rows in table.groupby("split", sort=False):
         solvable = rows[rows["solvable"]]
