@@ -14,6 +14,14 @@ from hypothesis import settings
 settings.register_profile("kit", deadline=None)  # a busy machine is not a failure
 settings.load_profile("kit")
 
+# The files that take longest begin: a worker that begins one last works alone at the end.
+LONGEST = ("test_played_with", "test_ray", "test_exercises", "test_notebooks", "test_gpu_profiles", "test_trl_suite")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 MINE = """
 model: nano-s
 dataset: digits
