@@ -31,8 +31,8 @@ def test_the_lock_satisfies_pyproject():
 def test_the_conda_door_names_the_same_versions():
     packages = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"][-1]["pip"]
     pins = dict(line.split("==") for line in packages if "==" in line)
-    assert set(pins) == set(CARD)
-    assert pins == {name: locked()[name] for name in CARD}
+    assert set(pins) >= set(CARD)
+    assert pins == {name: locked()[name] for name in pins}
     assert "-r requirements.lock" in packages and "-e ." in packages
 
 

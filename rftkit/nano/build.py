@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -40,8 +42,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_processor() -> ImageTextProcessor:
-    """Byte-level BPE trained on the texts of all bundled worlds: any text can be encoded and decoded unchanged."""
+def build_processor(texts: Sequence[str] | None = None, single: Sequence[str] | None = None) -> ImageTextProcessor:
+    """Byte-level BPE: any text can be encoded and decoded unchanged.
+
+    Args:
+        texts: what it is trained on; if not given all bundled worlds.
+        single: texts that are one token each, though ordinary text; if not given the modes' tags.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -52,12 +59,15 @@ def build_processor() -> ImageTextProcessor:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [text for world in worlds().values() for text in vocabulary(world)]
-    texts += [text for task in DRAWN.values() for text in scene_vocabulary(task)]
+    if texts is None:
+        texts = [text for world in worlds().values() for text in vocabulary(world)]
+        texts += [text for task in DRAWN.values() for text in scene_vocabulary(task)]
     tokenizer.train_from_iterator([*texts, "user\n assistant\n"], trainer)
-    tags = sorted({tag for mode in MODES.values() for tag in mode.tags})
-    # Tags are single tokens, but ordinary text: they stay when special tokens are skipped.
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for tag in tags for text in (f"<{tag}>", f"</{tag}>")])
+    if single is None:
+        tags = sorted({tag for mode in MODES.values() for tag in mode.tags})
+        single = [text for tag in tags for text in (f"<{tag}>", f"</{tag}>")]
+    # Single tokens, but ordinary text: they stay when special tokens are skipped.
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in single])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<|endoftext|>",

@@ -80,6 +80,8 @@ def grid(count: int) -> torch.Tensor:
 class Corpus:
     """All pre-training pictures in memory, and batches of them. A step's batch depends on seed and step alone."""
 
+    before_words = " "  # how a word stands within a sentence
+
     def __init__(self, recipe: Recipe, processor) -> None:
         self.recipe, self.processor = recipe, processor
         sets = recipe.sets or tuple(bundled_sets())
@@ -151,23 +153,8 @@ class Corpus:
         for start in range(0, len(order), size):
             part = order[start : start + size]
             share = sum(len(pairs[row][1]) for row in part) / total
-            parts.append((share, self._collate([pairs[row] for row in part], pictures[part])))
+            parts.append((share, collate(self.processor, [pairs[row] for row in part], pictures[part])))
         return parts
-
-    def _collate(self, pairs: list[tuple[list[int], list[int]]], pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Prompts and answers as model inputs, loss on the answers, right-padded."""
-        padding = self.processor.tokenizer.pad_token_id
-        ids = [torch.tensor(prompt + answer) for prompt, answer in pairs]
-        ids = pad_sequence(ids, batch_first=True, padding_value=padding)  # [rows, tokens]
-        labels = [torch.tensor([-100] * len(prompt) + answer) for prompt, answer in pairs]
-        return {
-            "input_ids": ids,
-            "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
-            "attention_mask": (ids != padding).long(),
-            "mm_token_type_ids": (ids == self.processor.image_token_id).long(),
-            "pixel_values": patches(pictures),
-            "image_grid_thw": grid(len(pairs)),
-        }
 
     def _dialogue(self, name: str, row: int, by_habit: bool, rng: random.Random) -> tuple[str, str]:
         item, mode = self.items[name][row], rng.choice(sorted(MODES))
@@ -198,6 +185,22 @@ class Corpus:
     def _prompt(self, messages: list[dict]) -> str:
         prompt = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         return prompt.replace(self.processor.image_token, self.processor.image_token * IMAGE_TOKENS)
+
+
+def collate(processor, pairs: list[tuple[list[int], list[int]]], pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Prompts and answers as model inputs, loss on the answers, right-padded."""
+    padding = processor.tokenizer.pad_token_id
+    ids = [torch.tensor(prompt + answer) for prompt, answer in pairs]
+    ids = pad_sequence(ids, batch_first=True, padding_value=padding)  # [rows, tokens]
+    labels = [torch.tensor([-100] * len(prompt) + answer) for prompt, answer in pairs]
+    return {
+        "input_ids": ids,
+        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+        "attention_mask": (ids != padding).long(),
+        "mm_token_type_ids": (ids == processor.image_token_id).long(),
+        "pixel_values": patches(pictures),
+        "image_grid_thw": grid(len(pairs)),
+    }
 
 
 def _drawings(world: World, seed: int) -> list[Drawing]:

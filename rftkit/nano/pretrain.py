@@ -75,10 +75,10 @@ class VisionReader(nn.Module):
     within a sentence.
     """
 
-    def __init__(self, model: nn.Module, processor, words: list[str], first_place: int) -> None:
+    def __init__(self, model: nn.Module, processor, words: list[str], first_place: int, before: str = " ") -> None:
         super().__init__()
         self.tower, self.embed_tokens = model.model.visual, model.get_input_embeddings()
-        ids = processor.tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+        ids = processor.tokenizer([before + word for word in words], add_special_tokens=False)["input_ids"]
         self.words = [torch.tensor(of_word) for of_word in ids]
         self.is_place = torch.arange(len(words)) >= first_place
 
@@ -117,7 +117,7 @@ class Stage:
 def _stages(recipe: Recipe, model: nn.Module, corpus: Corpus) -> Iterator[Stage]:
     """What is to be known, if there is no model that knows it, and the manners."""
     if recipe.start is None:
-        reader = VisionReader(model, corpus.processor, corpus.words, corpus.first_place)
+        reader = VisionReader(model, corpus.processor, corpus.words, corpus.first_place, corpus.before_words)
         rates = (recipe.adam_rate, recipe.muon_rate)
         yield Stage("vision", reader, recipe.vision_steps, rates, lambda step: reader(*corpus.word_batch(step)))
         even_out(reader, corpus)
@@ -150,8 +150,8 @@ def even_out(reader: VisionReader, corpus: Corpus) -> None:
         parameter *= reader.heads().std() / tokens.std()
 
 
-def pretrain(recipe: Recipe, out: Path) -> Path:
-    """Pre-train a bundled model into `out` and return it.
+def pretrain(recipe: Recipe, out: Path, corpus_of=Corpus, processor_of=build_processor) -> Path:
+    """Pre-train a bundled model into `out` and return it. `nano.agent` has another corpus, with a processor for it.
 
     A killed run continues from `out/checkpoint.pt` when started again with the same recipe; `out/pretrain.csv` logs
     stage, step, loss and seconds.
@@ -160,10 +160,10 @@ def pretrain(recipe: Recipe, out: Path) -> Path:
     if (out / "model.safetensors").exists() and not (out / "checkpoint.pt").exists():  # with one it may be truncated
         raise UserError(f"'{out}' already holds a model: choose another --out")
     torch.manual_seed(recipe.seed)
-    model, processor = _first_model(recipe)
+    model, processor = _first_model(recipe, processor_of)
     out.mkdir(parents=True, exist_ok=True)
     saved = _read_checkpoint(out, recipe)
-    corpus = Corpus(recipe, processor)
+    corpus = corpus_of(recipe, processor)
     log = saved["log"] if saved else []
     for stage in _stages(recipe, model, corpus):
         if saved and saved["stage"] != stage.name:
@@ -191,13 +191,13 @@ def _check(recipe: Recipe) -> None:
         within(f"--{name.replace('_', '-')}", getattr(recipe, name), least, 10**6)
 
 
-def _first_model(recipe: Recipe) -> tuple[nn.Module, ProcessorMixin]:
+def _first_model(recipe: Recipe, processor_of=build_processor) -> tuple[nn.Module, ProcessorMixin]:
     """A new model, or the one to start from, and its processor.
 
     A model keeps its own tokenizer: one made anew cuts words elsewhere once a drawn task has changed.
     """
     if recipe.start is None:
-        processor = build_processor()
+        processor = processor_of()
         return build_model(recipe.size, processor), processor
     begun, processor = load(recipe.start, device="cpu")
     try:
