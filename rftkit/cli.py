@@ -54,6 +54,7 @@ FLAGS = {
     "--mode": {"help": "how a model is told to respond: thinking, no_thinking, think_after_answer or adaptive"},
     "--model": {"help": "bundled name, folder or hub id"},
     "--models": {"type": _names, "help": "to start from, such as nano-s,my/model; the profile's if not given"},
+    "--no-reasons": {"dest": "reasons", "action": "store_false", "help": "never show it a step of reasoning"},
     "--no-time": {"dest": "time", "action": "store_false", "help": "memory alone, without three real steps"},
     "--only": {"type": _names, "help": "numbers of notebooks, such as 03,04, or all; 01 to 04 if not given"},
     "--out": {"type": Path, "default": Path("runs"), "metavar": "DIR", "help": "where to write"},
@@ -265,7 +266,7 @@ def _parser(asked: str = "") -> argparse.ArgumentParser:
     _add(top, "rescore", "rftkit.tools.rescore:rescore_file", text, "path --mode").epilog = PREDICTIONS
     nano = top.add_parser("nano", help="make the bundled models").add_subparsers(required=True, metavar="COMMAND")
     steps = "--vision-steps --drill-steps --language-steps --manner-steps"
-    flags = f"--size --seed --vague --start --sets --bf16 {steps} --out"
+    flags = f"--size --seed --vague --start --sets --no-reasons --bf16 {steps} --out"
     _add(nano, "pretrain", pretrain, "pre-train a bundled model", flags, required=("out",))
     text = "measure a bundled model and write its model card"
     _add(nano, "card", "rftkit.nano.card:write_card", text).add_argument("--model", dest="name", default="nano-s")

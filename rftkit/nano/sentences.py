@@ -144,7 +144,8 @@ def scene_drill(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
     It has fewer tokens than a question in a mode, and most of them are about what is on the picture.
     """
-    return rng.choice((scene_lookups, scene_lookups, scene_reading, scene_steps))(scene, rng)
+    steps = (scene_steps,) if scene.steps else ()
+    return rng.choice((scene_lookups, scene_lookups, scene_reading, *steps))(scene, rng)
 
 
 def _line(pixel: float) -> int:
