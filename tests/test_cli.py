@@ -31,6 +31,7 @@ COMMANDS = (
     "select",
     "nano",
     "nano pretrain",
+    "nano agent",
     "nano card",
 )
 

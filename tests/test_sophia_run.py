@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import tiny
 
+from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.models import load_processor
 from rftkit.nano.build import build_processor
@@ -127,6 +128,15 @@ def test_grpo_goes_on_with_pictures_of_its_own():
 def test_what_cannot_be_is_one_line(changes, line):
     with pytest.raises(UserError, match=line):
         load_settings(**{"profile": "smoke"} | changes)
+
+
+def test_the_command_line(tmp_path, capsys):
+    smoke = ["--profile", "smoke", "--arm", "oracle", "--steps", "1", "--out", str(tmp_path)]
+    assert main(["run", "--method", "sophia", *smoke]) == 0
+    told, folder = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert told.startswith("math, oracle, thinking: level 1") and (tmp_path / folder / "sophia.json").is_file()
+    assert main(["run", "--method=sophia", *smoke, "--keep", "0"]) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "rftkit: setting 'keep' must be at least 1, not 0"
 
 
 def test_a_truncated_stage_is_told_of(tmp_path):

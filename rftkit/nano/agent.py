@@ -18,6 +18,7 @@ from numpy.random import Generator
 from rftkit.common.processor import ImageTextProcessor
 from rftkit.gtr.replies import RULES, Reply, conversation, written
 from rftkit.gtr.rules import BLANK, GAMES, LINE_END, NUMBERS, TEST_SHARE, State, deal, pick, share_of
+from rftkit.gtr.states import some_plan, some_state
 from rftkit.gtr.thoughts import correct, line_thought, plan_thought
 from rftkit.gtr.worlds import marks, picture
 from rftkit.nano.build import IMAGE_TOKENS, build_processor
@@ -49,13 +50,14 @@ SINGLE = (
 class AgentRecipe(Recipe):
     """As `corpus.Recipe`; `drill_steps` are the first of the language steps, in which readings give way."""
 
+    agent: bool = True  # so that its card is an agent's
     vague: float = THOUGHTS["vague"]
-    vision_steps: int = 250
-    language_steps: int = 1200
-    drill_steps: int = 500
+    vision_steps: int = 110
+    language_steps: int = 700
+    drill_steps: int = 300
     manner_steps: int = 0
     vision_batch: int = 64
-    language_batch: int = 64
+    language_batch: int = 48
 
 
 def pretrain_agent(out: Path, **options) -> str:
@@ -82,7 +84,7 @@ class AgentCorpus:
     def __init__(self, recipe: AgentRecipe, processor) -> None:
         self.recipe, self.processor = recipe, processor
         rng = np.random.default_rng([recipe.seed, 1])
-        self.states = [some_state(name, rng) for name, count in POOL.items() for _ in range(count)]
+        self.states = [shown_state(name, rng) for name, count in POOL.items() for _ in range(count)]
         shown = np.stack([np.asarray(picture(state, SIDE)) for state in self.states])
         self.pictures = torch.from_numpy(shown).permute(0, 3, 1, 2).contiguous()  # [N, 3, SIDE, SIDE] uint8
         names = ["0", *NUMBERS, *SIGNS[:-1]]
@@ -133,40 +135,14 @@ def prompt_of(processor, state: State) -> str:
     return text.replace(processor.image_token, processor.image_token * IMAGE_TOKENS)
 
 
-def some_state(name: str, rng: Generator) -> State:
-    """A state as play may reach it: a deal, and the beginning of a plan, right or wrong.
-
-    `known`: a deal of Points24 that is to be known, and the beginning of its shortest solution.
-    """
+def shown_state(name: str, rng: Generator) -> State:
+    """A state to be shown; `known`: a deal of Points24 that is to be known, and the beginning of its shortest plan."""
     if name == "known":
         while True:
             state = deal(GAMES["points24"], rng, "train")
             if is_known(state.cards) and (plans := state.plans()):
                 return replace(state, formula=plans[0][: rng.integers(len(plans[0]) + 1)])
-    state = deal(GAMES[name], rng, "train")
-    if not state.game.target:
-        return state
-    plans = state.plans()
-    plan = pick(rng, plans) if plans and rng.random() < 0.5 else some_plan(state, rng)
-    formula = plan[: rng.integers(len(plan) + 1)]
-    return replace(state, formula=(*formula, pick(rng, (BLANK, *state.game.signs))) if rng.random() < 0.1 else formula)
-
-
-def some_plan(state: State, rng: Generator) -> tuple[str, ...]:
-    """A formula over the cards, of any value, that goes on from the formula so far as well as it can."""
-    left = state.left
-    rng.shuffle(left)
-    plan = list(state.formula)
-    if not plan and state.game.name == "points24" and rng.random() < 0.5:
-        plan.append("(")
-    while left:
-        if plan and (plan[-1].isdigit() or plan[-1] == ")"):
-            is_open = plan.count("(") > plan.count(")")
-            if is_open and plan[-1].isdigit() and plan[-2:-1] != ["("] and rng.random() < 0.8:
-                plan.append(")")
-            plan.append(pick(rng, state.game.signs))
-        plan.append(left.pop())
-    return (*plan, *[")"] * max(0, plan.count("(") - plan.count(")")))[: state.game.longest]
+    return some_state(GAMES[name], rng, "train")
 
 
 def reading(state: State) -> str:

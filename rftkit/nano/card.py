@@ -15,6 +15,7 @@ from rftkit.common.paths import DATA
 from rftkit.common.pool import pool
 from rftkit.evaluate import answer_rows, pass_at_samples
 from rftkit.models import load, resolve
+from rftkit.nano.agent_card import write_agent_card
 from rftkit.nano.sentences import THOUGHTS, habits
 from rftkit.prompts import MODES
 from rftkit.runs.folder import write_atomically
@@ -115,6 +116,8 @@ def write_card(name: str) -> Path:
     if not (folder / "recipe.json").is_file():
         raise UserError(f"'{name}' has no recipe.json: a card is written for models that rftkit nano pretrain made")
     recipe = _read_recipe(folder / "recipe.json")
+    if recipe.get("agent"):
+        return write_agent_card(name, folder, recipe)
     rows = zero_shot_rows(name, recipe.get("sets") or bundled_sets())
     write_atomically(folder / "zero_shot.json", json.dumps(rows, indent=1))
     write_atomically(folder / "MODEL_CARD.md", card_text(name, recipe, rows))

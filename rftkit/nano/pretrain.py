@@ -178,6 +178,12 @@ def pretrain(recipe: Recipe, out: Path, corpus_of=Corpus, processor_of=build_pro
     return out
 
 
+def pretrain_model(out: Path, **options) -> str:
+    """`pretrain` with those fields of a `Recipe` that are not None; the folder."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return str(pretrain(Recipe(**given), out))
+
+
 def _check(recipe: Recipe) -> None:
     if recipe.size not in SIZES:
         raise UserError(f"unknown size '{recipe.size}': choose one of {', '.join(SIZES)}")
