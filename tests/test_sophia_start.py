@@ -1,11 +1,20 @@
 """The start models of SOPHIA: what their card measures, and what they must be."""
 
 import json
+import random
 
 import pytest
+from safetensors.torch import load_file
 
+from rftkit.common.errors import UserError
+from rftkit.common.paths import BUNDLED
 from rftkit.nano import fast_card
 from rftkit.nano.fast_card import caption_rows, card_text, thinking_rows, unmet, write_fast_card
+from rftkit.nano.reasoner import SEED, teach_reasoner, text_loss
+from rftkit.sophia.captions import items, true_caption
+from rftkit.sophia.local import LocalModel
+from rftkit.sophia.reasoners import Problem
+from rftkit.tasks.registry import DRAWN
 
 MODEL = "plain/nano-s"  # which captions, and thinks too
 
@@ -55,3 +64,18 @@ def test_the_card(tmp_path, monkeypatch):
     assert "All are met." in text and "1.91 M parameters" in text
     found = json.loads((tmp_path / "zero_shot.json").read_text())
     assert card_text(MODEL, recipe, found["captions"], found["thinking"]) == text
+
+
+def test_a_text_reasoner_is_taught_without_pictures(tmp_path):
+    folder = teach_reasoner(tmp_path / "text", sets=("math",), pictures=12, steps=15, batch=8)
+    before, after = (LocalModel.named(name, "cpu", 40) for name in (MODEL, folder))
+    known = items(DRAWN["math"], "pretrain", "all", 8, SEED)
+    losses = [text_loss(reasoner, known, random.Random(0)).item() for reasoner in (before, after)]
+    assert losses[1] < 0.7 * losses[0]
+    seen = [load_file(f"{place}/model.safetensors") for place in (BUNDLED / MODEL, folder)]
+    changed = {name for name in seen[0] if not seen[0][name].equal(seen[1][name])}
+    assert changed and not any("visual" in name for name in changed)
+    problem = Problem("0", known[0].example.question, None, true_caption(known[0].scene, "columns"))
+    assert all("<answer>" in text for text in after.reason([problem], 3, 0)[0])
+    with pytest.raises(UserError, match="already holds a model"):
+        teach_reasoner(tmp_path / "text")
