@@ -12,16 +12,20 @@ from tiny_models import tiny
 from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.models import load_processor
-from rftkit.nano.build import build_processor
+from rftkit.run import execute as execute_run
+from rftkit.settings import load_settings as load_run_settings
 from rftkit.settings import read_claims
+from rftkit.sophia import examine, stages
 from rftkit.sophia import run as module
-from rftkit.sophia import stages
 from rftkit.sophia.local import LocalModel
 from rftkit.sophia.reasoners import Problem
 from rftkit.sophia.rule import Rule
 from rftkit.sophia.run import execute, run_sophia
+from rftkit.sophia.selection import Selection
 from rftkit.sophia.settings import FRESH, load_settings
+from rftkit.tasks.registry import DRAWN
 
+MODEL = "plain/nano-s"
 TIMES = ("seconds", "training", "git_revision")
 
 
@@ -31,7 +35,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(module, "BLANKS", 3)
+    monkeypatch.setattr(examine, "BLANKS", 3)
     monkeypatch.setattr(stages, "PICTURES", 3)
     monkeypatch.setattr(stages, "CAPTIONS", 4)
 
@@ -90,6 +94,22 @@ def test_a_killed_run_goes_on_and_asks_nobody_twice(tmp_path, monkeypatch):
     assert not list(folder.glob("*.parts")) and execute(settings, tmp_path / "killed") == folder
 
 
+def test_what_a_reasoner_did_not_give_is_wrong_and_not_learnt(tmp_path):
+    class Silent:
+        def reason(self, problems, n, seed):
+            return [[None, "<think> a </think> <answer> 3 </answer>"][:n] for _ in problems]
+
+    examples, tokenizer = DRAWN["math"].examples("shots", "all", 5), load_processor(MODEL).tokenizer
+    said = pd.DataFrame({"item": range(5), "k": 0, "caption": "3"})
+    for n in (1, 2):
+        thought = stages.sample_reasonings(tmp_path / f"{n}.parquet", said, examples, "rows", Silent(), n, 0)
+        rewards = stages.reward(
+            tmp_path / f"{n}-rewards.parquet", thought, examples, "math", build_processor().tokenizer
+        )
+        assert rewards.loc[rewards["n"] == 0, ["right", "tokens"]].to_numpy().max() == 0
+        assert len(module.select(rewards, Selection(alpha=None, right=False))) == (0 if n == 1 else 5)
+
+
 def test_every_arm_of_the_claims_can_be_read():
     arms = read_claims()["sophia"]["arms"]
     assert {"outcome", "not_shortest", "random", "keep_2", "keep_8", "other_captions", "true_captions"} <= set(arms)
@@ -139,6 +159,16 @@ def test_the_command_line(tmp_path, capsys):
     assert capsys.readouterr().err.strip().splitlines()[-1] == "rftkit: setting 'keep' must be at least 1, not 0"
 
 
+def test_the_kits_other_runs_are_examined_alike(tmp_path):
+    asked = {"dataset": "math", "model": MODEL, "test_items": 4, "pass_items": 0}
+    folder = execute_run(load_run_settings("nano", "zero_shot", **asked), tmp_path)
+    found = examine.examine_run(folder, tmp_path / "answers.parquet")
+    answers = pd.read_parquet(tmp_path / "answers.parquet")
+    assert len(answers) == 12 and answers["steps"].sum() > 6
+    assert set(found) == {"eval", "abstains", "thoughts", "by_length", "blank", "captions"}
+    assert found["blank"]["n"] == 9 and 0 < found["captions"]["words_right"] <= 1
+
+
 def test_a_truncated_stage_is_told_of(tmp_path):
     (tmp_path / "captions.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="remove it to make it anew"):
@@ -148,7 +178,7 @@ def test_a_truncated_stage_is_told_of(tmp_path):
 @pytest.fixture(scope="module")
 def text_model(tmp_path_factory):
     """A tiny causal language model in a folder."""
-    folder, processor = tmp_path_factory.mktemp("models") / "tiny", build_processor()
+    folder, processor = tmp_path_factory.mktemp("models") / "tiny", load_processor(MODEL)
     model, tokenizer = tiny("qwen2", processor)
     tokenizer.chat_template = processor.chat_template
     model.save_pretrained(folder)

@@ -107,18 +107,18 @@ def _taken(steps: list[tuple[int, str, int, int]], question: str) -> list[int]:
     return taken
 
 
-def abstains(completion: str) -> bool:
+def abstains(completion: str, mode: str = "thinking") -> bool:
     """Whether a completion gives no answer, or says that it cannot tell."""
     said = completion.casefold()
-    return parse_answer(completion, "thinking") in (None, "") or any(words in said for words in UNSURE)
+    return parse_answer(completion, mode) in (None, "") or any(words in said for words in UNSURE)
 
 
 def thoughts_table(items: Sequence[Item], answers: Sequence[dict]) -> pd.DataFrame:
-    """A row for each of a run's answers in thinking mode (`evaluate.answer_rows`): `ThoughtFacts`, `abstains`."""
+    """A row for each of a run's answers (`evaluate.answer_rows`) with its `ThoughtFacts` and false statements."""
     rows = []
     for item, answer in zip(items, answers, strict=True):
         facts = thought_facts(item, answer["completion"])
-        rows.append(answer | vars(facts) | {"false": facts.false, "abstains": abstains(answer["completion"])})
+        rows.append(answer | vars(facts) | {"false": facts.false})
     return pd.DataFrame(rows)
 
 

@@ -7,35 +7,30 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
 import yaml
 
 from rftkit.common.chat_server import ChatServer
 from rftkit.common.paths import ROOT
-from rftkit.common.statistics import proportion
-from rftkit.evaluate import answer_rows
 from rftkit.models import load, load_processor, resolve
 from rftkit.run import execute as execute_run
-from rftkit.run import generation_options, load_run, test_splits
+from rftkit.run import load_run, test_splits
 from rftkit.runs.fingerprint import CODE, git_revision, sha256_files, sha256_json, sha256_model, versions
 from rftkit.runs.folder import PREDICTIONS, locked, write_atomically, write_table
 from rftkit.runs.log import RunLog, training_summary
 from rftkit.sophia import stages
 from rftkit.sophia.captions import PROMPTS, USUAL, Item, drawn_task, items
-from rftkit.sophia.hallucination import abstains, by_length, caption_facts, thoughts_table
+from rftkit.sophia.examine import caption_means, examine
 from rftkit.sophia.local import LocalModel
 from rftkit.sophia.reasoners import Guarded, Reasoner, Server
 from rftkit.sophia.rule import Rule
 from rftkit.sophia.selection import select
 from rftkit.sophia.settings import SophiaSettings, load_settings
-from rftkit.sophia.speak import captions
 from rftkit.sophia.update import Row, caption_row, in_order, trajectory, update_trainer
 from rftkit.tasks.example import Example
-from rftkit.tasks.images import with_blanks
 from rftkit.tasks.registry import open_set
 from rftkit.trainer import train
 
@@ -44,7 +39,6 @@ CAPTIONS, REASONINGS, REWARDS, SELECTED = (
     f"{name}.parquet" for name in ("captions", "reasonings", "rewards", "selected")
 )
 COUNTS = "reasoner.json"
-BLANKS = 100  # test items that are asked once more with blank pictures, and whose captions are measured
 
 
 def run_sophia(out: Path, **given: Any) -> str:
@@ -81,7 +75,8 @@ def _make(settings: SophiaSettings, folder: Path) -> None:
     own = items(drawn_task(settings.dataset), "shots", "all", len(shots), settings.seed) if drawn else []
     model, processor = load(settings.model, device=settings.device)
     tests = test_splits(run)
-    found: dict[str, Any] = {"captions": {"before": _captions_of(settings, model, processor)}}
+    seen_by = partial(caption_means, dataset=settings.dataset, prompt=settings.caption_prompt)
+    found: dict[str, Any] = {"captions": {"before": seen_by(model, processor)}}
     rows, seen, found["flow"] = learnt_rows(settings, folder, model, processor, shots, own)
     order = in_order(len(rows), len(seen), settings.caption_share, settings.steps, settings.batch, settings.seed)
     model.requires_grad_(not settings.lora_rank)
@@ -97,14 +92,13 @@ def _make(settings: SophiaSettings, folder: Path) -> None:
     trained.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     found |= {"rows": len(rows), "training": training_summary(folder)}
-    found |= examine(settings, trained, processor, tests, folder / PREDICTIONS)
-    found["captions"]["after"] = _captions_of(settings, trained, processor)
+    found |= examine(run, trained, processor, tests, folder / PREDICTIONS)
+    found["captions"]["after"] = seen_by(trained, processor)
     if settings.grpo_steps:
         done = execute_run(settings.as_grpo(str(folder / "model")), folder / "grpo")
         later, processor = load_run(settings.as_grpo(str(folder / "model")), done)
-        found["grpo"] = examine(settings, later, processor, tests, folder / f"grpo-{PREDICTIONS}")
-        found["grpo"]["captions"] = _captions_of(settings, later, processor)
-        found["grpo"]["training"] = training_summary(done)
+        found["grpo"] = examine(run, later, processor, tests, folder / f"grpo-{PREDICTIONS}")
+        found["grpo"] |= {"captions": seen_by(later, processor), "training": training_summary(done)}
     head = {name: getattr(settings, name) for name in ("profile", "method", "arm", "dataset", "model", "seed")}
     about = {"seconds": round(time.perf_counter() - began, 1), "versions": versions(), "git_revision": git_revision()}
     write_atomically(folder / RESULTS, json.dumps(head | found | about, indent=1))
@@ -121,9 +115,9 @@ def learnt_rows(
     if settings.captioner == "true":
         said = stages.true_captions(folder / CAPTIONS, own, prompt)
     else:
-        speaker = load(settings.captioner, device=settings.device)[0] if settings.captioner else model
-        said = stages.sample_captions(folder / CAPTIONS, speaker, processor, shots, prompt, settings.captions,
-                                      settings.seed, max_tokens=settings.max_tokens)  # fmt: skip
+        speaker = load(settings.captioner, device=settings.device) if settings.captioner else (model, processor)
+        said = stages.sample_captions(folder / CAPTIONS, *speaker, shots, prompt, settings.captions, settings.seed,
+                                      max_tokens=settings.max_tokens)  # fmt: skip
     reasoner, counts = reasoner_of(settings, folder)
     thought = stages.sample_reasonings(folder / REASONINGS, said, shots, prompt, reasoner, settings.reasonings,
                                        settings.seed)  # fmt: skip
@@ -161,55 +155,3 @@ def reasoner_of(settings: SophiaSettings, folder: Path) -> tuple[Reasoner, Any]:
         inner = Server(client, settings.reasoner_tokens)
     guarded = Guarded(inner, settings.reasoner_seconds)
     return guarded, lambda: guarded.counts | (client.counts() if client else {})
-
-
-@torch.no_grad()
-def examine(settings: SophiaSettings, model, processor, tests: dict[str, list[Example]], path: Path) -> dict[str, Any]:
-    """Accuracy by part with intervals, what thoughts assert falsely, errors against length, answers to blank pictures.
-
-    Every answer is a row of `path`.
-    """
-    run, tables, found = settings.as_run(), [], {"eval": {}}
-    rule, options = run.scoring, generation_options(run, "thinking")
-    for part, examples in tests.items():
-        rows = answer_rows(model, processor, examples, "thinking", rules=[rule], **options)
-        found["eval"][part] = proportion(int(sum(row[rule] for row in rows)), len(rows))
-        if settings.dataset in USUAL:
-            own = items(drawn_task(settings.dataset), "test", part, len(examples), run.test_seed)
-            table = thoughts_table(own, rows)
-        else:
-            table = pd.DataFrame(rows).assign(abstains=[abstains(row["completion"]) for row in rows])
-        tables.append(table.assign(split=part))
-    answers = pd.concat(tables, ignore_index=True)
-    write_table(path, answers.to_dict("records"))
-    found["abstains"] = float(answers["abstains"].mean())
-    if settings.dataset in USUAL:
-        asserted, steps = max(1, answers["asserted"].sum()), max(1, answers["steps"].sum())
-        found["thoughts"] = {
-            "invented": float(answers["invented"].sum() / asserted),
-            "with_invented": float((answers["invented"] > 0).mean()),
-            "wrong_steps": float(answers["wrong_steps"].sum() / steps),
-            "false": float(answers["false"].mean()),
-            "right_numbers": float((answers["right_numbers"] == True).mean()),  # noqa: E712
-        }
-        found["by_length"] = by_length(answers, rule).to_dict("records")
-    return found | {"blank": _on_blanks(model, processor, tests, rule, options)}
-
-
-def _on_blanks(model, processor, tests: dict[str, list[Example]], rule: str, options: dict) -> dict[str, float]:
-    """What a model says of blank pictures: shares that abstain, and that are right all the same."""
-    some = with_blanks([example for examples in tests.values() for example in examples[:BLANKS]])
-    rows = answer_rows(model, processor, some, "thinking", rules=[rule], **options)
-    return {"n": len(rows), "abstains": sum(abstains(row["completion"]) for row in rows) / len(rows),
-            "right": sum(row[rule] for row in rows) / len(rows)}  # fmt: skip
-
-
-def _captions_of(settings: SophiaSettings, model, processor) -> dict[str, float] | None:
-    """Greedy captions of test pictures beside the true ones: means of `CaptionFacts`; None where none is known."""
-    if settings.dataset not in USUAL:
-        return None
-    prompt = settings.caption_prompt
-    its = items(drawn_task(settings.dataset), "test", "all", BLANKS)
-    said = captions(model, processor, [item.example for item in its], PROMPTS[prompt], max_tokens=settings.max_tokens)
-    facts = [caption_facts(item, prompt, text) for item, (text,) in zip(its, said, strict=True)]
-    return {name: sum(getattr(fact, name) for fact in facts) / len(facts) for name in vars(facts[0])}

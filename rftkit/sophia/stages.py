@@ -103,10 +103,10 @@ def reward(path: Path, reasonings: pd.DataFrame, examples: Sequence[Example], ru
     def make(batch: range) -> list[dict]:
         rows = []
         for row in reasonings.iloc[batch.start : batch.stop].to_dict("records"):
-            text = row["text"]
+            text = row["text"] if isinstance(row["text"], str) else None  # a table may have NaN in its place
             right = text is not None and score(text, examples[row["item"]], "thinking", rule).accuracy == 1
             tokens = 0 if text is None else len(tokenizer(text, add_special_tokens=False)["input_ids"])
-            rows.append(row | {"right": int(right), "tokens": tokens})
+            rows.append(row | {"text": text, "right": int(right), "tokens": tokens})
         return rows
 
     table = staged(path, len(reasonings), 4096, make)
