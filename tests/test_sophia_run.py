@@ -103,9 +103,7 @@ def test_what_a_reasoner_did_not_give_is_wrong_and_not_learnt(tmp_path):
     said = pd.DataFrame({"item": range(5), "k": 0, "caption": "3"})
     for n in (1, 2):
         thought = stages.sample_reasonings(tmp_path / f"{n}.parquet", said, examples, "rows", Silent(), n, 0)
-        rewards = stages.reward(
-            tmp_path / f"{n}-rewards.parquet", thought, examples, "math", build_processor().tokenizer
-        )
+        rewards = stages.reward(tmp_path / f"{n}-rewards.parquet", thought, examples, "math", tokenizer)
         assert rewards.loc[rewards["n"] == 0, ["right", "tokens"]].to_numpy().max() == 0
         assert len(module.select(rewards, Selection(alpha=None, right=False))) == (0 if n == 1 else 5)
 
