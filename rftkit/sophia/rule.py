@@ -69,7 +69,7 @@ def says_enough(problem: Problem) -> str | None:
     lines = lines_of(problem.caption)
     if problem.choices is None:
         numbers, signs = _operation(problem, lines)
-        known = numbers and None not in numbers and len(signs) == len(numbers) - 1
+        known = len(numbers) > 1 and None not in numbers and len(signs) == len(numbers) - 1
         return str(_worked_out(numbers, signs)[1]) if known else None
     answer = _puzzle(problem, lines).answer
     return answer if answer in problem.choices else None
@@ -125,11 +125,10 @@ def _operation(problem: Problem, lines: list[list[str]]) -> tuple[list[int | Non
         signs = ["+" if word == "plus" else "-" for word in re.findall(r"plus|minus", question)]
         return [heights.get(name) for name in asked], signs
     if "angle" in question:
-        return [360 if "quadrilateral" in question else 180, *numbers], ["-"] * len(numbers) if numbers else ["?"]
+        return [360 if "quadrilateral" in question else 180, *numbers], ["-"] * len(numbers)
     if "perimeter" in question:
-        return numbers, ["+"] * (len(numbers) - 1) if len(numbers) > 1 else ["?"]
-    signs = [word for word in words if word in ("+", "-")]
-    return numbers, signs if len(numbers) > 1 else ["?"]
+        return numbers, ["+"] * (len(numbers) - 1)
+    return numbers, [word for word in words if word in ("+", "-")]
 
 
 def _bars(problem: Problem, lines: list[list[str]]) -> dict[str, int]:
