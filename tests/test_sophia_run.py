@@ -167,6 +167,15 @@ def test_the_kits_other_runs_are_examined_alike(tmp_path):
     assert found["blank"]["n"] == 9 and 0 < found["captions"]["words_right"] <= 1
 
 
+def test_a_servers_replies_are_recorded_beside_the_run_and_its_cost_is_counted(tmp_path):
+    asked = {"reasoner": "server", "reasoner_model": "big", "server": "http://127.0.0.1:1/v1", "completion_price": 2}
+    reasoner, counts = module.reasoner_of(load_settings("smoke", **asked), tmp_path)
+    client = reasoner.reasoner.client
+    assert (client.record, client.model, client.prices) == (tmp_path / "replies.jsonl", "big", (0, 2))
+    client.usage.completion_tokens = 500_000
+    assert counts()["cost"] == 1.0 and counts()["asked"] == 0
+
+
 def test_a_truncated_stage_is_told_of(tmp_path):
     (tmp_path / "captions.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="remove it to make it anew"):

@@ -151,7 +151,8 @@ def reasoner_of(settings: SophiaSettings, folder: Path) -> tuple[Reasoner, Any]:
         inner = LocalModel.named(settings.reasoner_model, settings.device, settings.reasoner_tokens)
     else:
         record = Path(settings.record) if settings.record else folder / "replies.jsonl"
-        client = ChatServer(settings.server, settings.reasoner_model, record=record)
+        prices = settings.prompt_price, settings.completion_price
+        client = ChatServer(settings.server, settings.reasoner_model, record=record, prices=prices)
         inner = Server(client, settings.reasoner_tokens)
     guarded = Guarded(inner, settings.reasoner_seconds)
     return guarded, lambda: guarded.counts | (client.counts() if client else {})

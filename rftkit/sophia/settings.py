@@ -37,6 +37,8 @@ class SophiaSettings:
     reasoner_model: Text | None = Field(None, description="reasoner local or server: the model")
     server: Text | None = Field(None, description="reasoner server: its address, up to and with /v1")
     record: Text | None = Field(None, description="reasoner server: a file replies are looked up in and added to")
+    prompt_price: Number = Field(0, ge=0, description="reasoner server: of a million tokens asked, in any currency")
+    completion_price: Number = Field(0, ge=0, description="reasoner server: of a million tokens answered")
     reasoner_seconds: Number = Field(3600, gt=0, description="a batch of 128 captions may take the reasoner")
     reasoner_tokens: Whole = Field(512, ge=1, le=MOST, description="reasoner local or server: longest reasoning")
     copy_slip: Number = Field(0.05, ge=0, le=1, description="reasoner rule: chance of a miscopied number or name")
