@@ -23,6 +23,7 @@ PREDICTIONS = """Each prediction is an object with the completion (model_output,
 right answer (ground_truth, answer or label). It may have whether it was counted right (correct or is_correct: 0 or 1),
 what was read in it (extracted_answer or model_answer) and the list of options (options or choices; the right answer may
 be a letter of them): {"output": "It is a cat.", "answer": "cat", "correct": 1}."""
+OWN = ("gtr", "sophia")  # methods with settings of their own: rftkit/METHOD/settings.py and run.py
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -52,6 +53,7 @@ FLAGS = {
     "--mode": {"help": "how a model is told to respond: thinking, no_thinking, think_after_answer or adaptive"},
     "--model": {"help": "bundled name, folder or hub id"},
     "--models": {"type": _names, "help": "to start from, such as nano-s,my/model; the profile's if not given"},
+    "--no-reasons": {"dest": "reasons", "action": "store_false", "help": "never show it a step of reasoning"},
     "--no-time": {"dest": "time", "action": "store_false", "help": "memory alone, without three real steps"},
     "--only": {"type": _names, "help": "numbers of notebooks, such as 03,04, or all; 01 to 04 if not given"},
     "--out": {"type": Path, "default": Path("runs"), "metavar": "DIR", "help": "where to write"},
@@ -90,8 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _refuse_empty(arguments)
-        agent = "--method gtr " in " ".join((*arguments, "")).replace("=", " ")
-        options = vars(_parser(*arguments[:1], agent=agent).parse_args(arguments))
+        said = " ".join((*arguments, "")).replace("=", " ")
+        own = next((name for name in OWN if f"--method {name} " in said), None)
+        options = vars(_parser(*arguments[:1], own=own).parse_args(arguments))
         command = options.pop("command")
         if options.pop("quiet", False):
             resolve_name("rftkit.models:quieten")()
@@ -225,16 +228,16 @@ def check_set(name: str, root: str | None, task: str | None) -> int:
     return 2 if problems else 0
 
 
-def _parser(asked: str = "", agent: bool = False) -> argparse.ArgumentParser:
+def _parser(asked: str = "", own: str | None = None) -> argparse.ArgumentParser:
     """The parser. `asked` is the command it is for: `run` and `estimate` have flags that take a moment to load, and the
-    run of an `agent` has others."""
+    run of a method with flags of its `own` has others."""
     parser = argparse.ArgumentParser(prog="rftkit", description="When should a model think before it answers?")
     top = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(top, "doctor", doctor, "what this machine can run", "--json")
-    one_run = _add(top, "run", run, "one run without a notebook; --method gtr has flags of its own", "--out")
+    one_run = _add(top, "run", run, "one run without a notebook; --method gtr and sophia have their own flags", "--out")
     before = _add(top, "estimate", estimate, "memory and time of a run, before it", "--no-time --json")
     if asked in ("run", "estimate"):
-        _add_settings(one_run if asked == "run" else before, agent and asked == "run")
+        _add_settings(one_run if asked == "run" else before, own if asked == "run" else None)
     how = "--test-items --batch --max-tokens --quantize --device --json"
     flags = f"--model --adapter --data --task --mode --scoring --split --max-pixels --min-pixels {how}"
     text = "a model or adapter on any dataset the kit can read"
@@ -258,7 +261,7 @@ def _parser(asked: str = "", agent: bool = False) -> argparse.ArgumentParser:
     _add(top, "rescore", "rftkit.tools.rescore:rescore_file", text, "path --mode").epilog = PREDICTIONS
     nano = top.add_parser("nano", help="make the bundled models").add_subparsers(required=True, metavar="COMMAND")
     steps = "--vision-steps --drill-steps --language-steps --manner-steps"
-    flags = f"--size --seed --vague --start --sets --bf16 {steps} --out"
+    flags = f"--size --seed --vague --start --sets --no-reasons --bf16 {steps} --out"
     _add(nano, "pretrain", "rftkit.nano.pretrain:pretrain_model", "pre-train a bundled model", flags, required=("out",))
     text = "pre-train an agent's start model (method gtr)"
     flags = f"--seed --start --bf16 {steps} --out"
@@ -278,19 +281,19 @@ def _add(parsers, name: str, command: Any, text: str, flags: str = "", required:
     return parser
 
 
-def _add_settings(command: argparse.ArgumentParser, agent: bool) -> None:
+def _add_settings(command: argparse.ArgumentParser, own: str | None) -> None:
     """A flag for each setting. What is not given is None; texts become numbers where settings are checked."""
     from rftkit.common.validation import choices
 
-    fields = resolve_name("rftkit.gtr.settings:FIELDS" if agent else "rftkit.settings:FIELDS")
+    fields = resolve_name(f"rftkit.{own}.settings:FIELDS" if own else "rftkit.settings:FIELDS")
     for name, field in fields.items():
         action = argparse.BooleanOptionalAction if field.annotation is bool else None
         listed = f" ({', '.join(choices(field))})" if choices(field) else ""
         command.add_argument(f"--{name.replace('_', '-')}", action=action, help=f"{field.description}{listed}")
     command.add_argument("--no-memory-check", dest="check_memory", action="store_false", help="as --no-check-memory")
     command.set_defaults(profile=fields["profile"].default, method=fields["method"].default, check_memory=None)
-    if agent:
-        command.set_defaults(command="rftkit.gtr.run:run_gtr", quiet=True)
+    if own:
+        command.set_defaults(command=f"rftkit.{own}.run:run_{own}", quiet=True)
 
 
 if __name__ == "__main__":

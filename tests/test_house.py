@@ -8,7 +8,8 @@ from rftkit.common.paths import ROOT
 
 # Each room may import from itself and from those before it. A file of the first level is a room of its own.
 ROOMS = ("common", "tasks", "prompts", "rewards", "settings", "models", "shared_prefix", "evaluate", "memory", "runs",
-         "trainer", "sft", "run", "gtr", "analysis", "report", "nano", "study", "tools", "lesson", "cli")  # fmt: skip
+         "trainer", "sft", "run", "gtr", "sophia", "analysis", "report", "nano", "study", "tools", "lesson",
+         "cli")  # fmt: skip
 FILES = sorted(path for path in (ROOT / "rftkit").rglob("*.py") if path != ROOT / "rftkit" / "__init__.py")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -184,6 +185,18 @@ def test_answers_are_as_asked_until_the_manners(small_corpus):
 def test_sets_without_scenes_have_no_drills(small_corpus):
     taught = corpus.Corpus(Recipe(sets=("shapes",), language_batch=8), build_processor())
     assert sum(len(part["input_ids"]) for _, part in taught.text_batches(0)) == 8
+
+
+def test_a_model_without_reasons_is_never_shown_a_step(small_corpus, processor):
+    def taught(reasons):
+        recipe = Recipe(sets=("math",), reasons=reasons, drill_steps=1, language_batch=60)
+        parts = [part for _, part in corpus.Corpus(recipe, processor).text_batches(2)]
+        return " ".join(processor.tokenizer.batch_decode([row for part in parts for row in part["input_ids"]]))
+
+    shown, spared = taught(True), taught(False)
+    steps = r"Think step by step|\d (?:plus|minus) \d+ is \d"
+    assert re.search(steps, shown) and not re.search(steps, spared)
+    assert set(re.findall(r"<(?:think|reason)> (.*?)</(?:think|reason)>", spared)) == {""}
 
 
 def test_the_loss_is_that_of_the_library(small_corpus):

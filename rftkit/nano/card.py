@@ -16,6 +16,7 @@ from rftkit.common.pool import pool
 from rftkit.evaluate import answer_rows, pass_at_samples
 from rftkit.models import load, resolve
 from rftkit.nano.agent_card import write_agent_card
+from rftkit.nano.fast_card import write_fast_card
 from rftkit.nano.sentences import THOUGHTS, habits
 from rftkit.prompts import MODES
 from rftkit.runs.folder import write_atomically
@@ -118,6 +119,8 @@ def write_card(name: str) -> Path:
     recipe = _read_recipe(folder / "recipe.json")
     if recipe.get("agent"):
         return write_agent_card(name, folder, recipe)
+    if not recipe.get("reasons", True):
+        return write_fast_card(name, folder, recipe)
     rows = zero_shot_rows(name, recipe.get("sets") or bundled_sets())
     write_atomically(folder / "zero_shot.json", json.dumps(rows, indent=1))
     write_atomically(folder / "MODEL_CARD.md", card_text(name, recipe, rows))

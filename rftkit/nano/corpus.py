@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -52,6 +52,7 @@ class Recipe:
     seed: int = 0
     vague: float = 0.5  # share of answers that are not as asked in the last stage, 0-1
     sets: tuple[str, ...] = ()  # bundled sets it is taught; none: all of them
+    reasons: bool = True  # false: it is never shown a step of reasoning, neither in a thought nor in a drill
     start: str | None = None  # a model that has learnt all but its manners; None: from scratch
     vision_steps: int = 2000
     language_steps: int = 5000
@@ -91,6 +92,8 @@ class Corpus:
         self.habits |= {name: scene_habits(task, recipe.vague, recipe.seed) for name, task in tasks.items()}
         self.items: dict[str, list] = {name: _drawings(world, recipe.seed) for name, world in taught.items()}
         self.items |= {name: list(islice(_scenes(task, recipe.seed), SCENES_IN_MEMORY)) for name, task in tasks.items()}
+        if not recipe.reasons:
+            self.items = {name: _without_reasons(items) for name, items in self.items.items()}
         self.pictures = {name: _stack(items) for name, items in self.items.items()}  # [N, 3, SIDE, SIDE] uint8
         labels = {label: None for world in taught.values() for label in world.classes}
         marks = {mark[0]: None for name in tasks for scene in self.items[name] for mark in scene.marks}
@@ -211,6 +214,11 @@ def _drawings(world: World, seed: int) -> list[Drawing]:
 def _scenes(task: DrawnTask, seed: int) -> Iterator[Scene]:
     """Of all kinds: a base model has seen something of what runs leave out."""
     return (scene for _, _, scene in task.scenes(task.pairs, "pretrain", seed))
+
+
+def _without_reasons(items: list[Drawing] | list[Scene]) -> list:
+    """Without what thoughts are made of: they are empty then."""
+    return [replace(item, **({"steps": ()} if isinstance(item, Scene) else {"facts": ()})) for item in items]
 
 
 def _stack(items: list[Drawing | Scene]) -> torch.Tensor:

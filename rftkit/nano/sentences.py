@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rftkit.prompts import MODES, question_text
+from rftkit.sophia.captions import LINES, PROMPTS, line_of, true_caption
 from rftkit.tasks.classification import question
 from rftkit.tasks.drawn.scenes import DrawnTask, Scene
 from rftkit.tasks.example import Example
-from rftkit.tasks.worlds import SIDE, Drawing, World
+from rftkit.tasks.worlds import Drawing, World
 
 # How an answer can fail to be as asked, in every mode alike: a sentence stands in its place, with a coarse name
 # (vague) or the label (prose); or the answer's tag is never closed (broken).
@@ -24,7 +25,6 @@ MANNERS = ("vague", "prose", "broken")
 SPREAD = 0.8  # how far the shares of classes lie apart, 0-1
 MAIN_MANNER = 0.7  # share of a class's own manner among its answers that are not as asked
 OPEN = 0.1  # share of classification questions without a choice list
-LINES = 4  # rows and columns of a picture that is read out
 # Cells by column (a to d, from the left) and row (p to s, from the top): a token each, as digits would not be.
 PLACES = tuple(f"{column}{row}" for row in "pqrs" for column in "abcd")
 LOOKUPS = ("What is where?", "Where is what?", "What is in the same row?", "What is in the same column?")
@@ -99,16 +99,8 @@ def scene_reading(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
     It teaches what stands where: most questions are about one thing, and say little of the others.
     """
-    across = rng.random() < 0.5
-    lines: dict[int, list[tuple[float, str]]] = {}
-    for word, x, y in scene.marks:
-        line, along = (y, x) if across else (x, y)
-        lines.setdefault(_line(line), []).append((along, word))
-    read = []
-    for line in sorted(lines):
-        marks = sorted(lines[line], key=lambda mark: mark[0])
-        read.append(" ".join(word for _, word in marks))
-    return f"Read the picture {'row by row' if across else 'column by column'}.", ", ".join(read)
+    prompt = "rows" if rng.random() < 0.5 else "columns"
+    return PROMPTS[prompt], true_caption(scene, prompt)
 
 
 def scene_lookups(scene: Scene, rng: random.Random) -> tuple[str, str]:
@@ -119,7 +111,7 @@ def scene_lookups(scene: Scene, rng: random.Random) -> tuple[str, str]:
     """
     cells: dict[Cell, list[str]] = {}
     for word, x, y in scene.marks:
-        cells.setdefault((_line(x), _line(y)), []).append(word)
+        cells.setdefault((line_of(x), line_of(y)), []).append(word)
     times = Counter(word for word, _, _ in scene.marks)
     places = [(word, place) for place, words in cells.items() for word in words if times[word] == 1]
     question = rng.choice(LOOKUPS if places else LOOKUPS[:1])
@@ -144,12 +136,8 @@ def scene_drill(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
     It has fewer tokens than a question in a mode, and most of them are about what is on the picture.
     """
-    return rng.choice((scene_lookups, scene_lookups, scene_reading, scene_steps))(scene, rng)
-
-
-def _line(pixel: float) -> int:
-    """The row of a height, or the column of a width, in pixels of a picture."""
-    return min(LINES - 1, int(pixel * LINES / SIDE))
+    steps = (scene_steps,) if scene.steps else ()
+    return rng.choice((scene_lookups, scene_lookups, scene_reading, *steps))(scene, rng)
 
 
 def _named(place: Cell) -> str:

@@ -1,0 +1,1 @@
+"""SOPHIA (arXiv 2507.16814): captions of the model's own, reasoned on by another, rewarded, selected and learnt."""

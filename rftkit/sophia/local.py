@@ -1,0 +1,70 @@
+"""A language model on this machine as a reasoner: a bundled one on text alone, or any causal language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, set_seed
+
+from rftkit.common.errors import UserError
+from rftkit.common.processor import FAMILIES
+from rftkit.models import load, pick_device, read, resolve
+from rftkit.sophia.reasoners import Problem, messages
+
+AT_ONCE = 128  # reasonings in memory
+
+
+@dataclass
+class LocalModel:
+    """A model with its tokenizer. `taught`: it was taught problems as they are, by the kit; else it is instructed."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    taught: bool = False
+    max_tokens: int = 512
+    temperature: float = 1.0
+
+    @classmethod
+    def named(cls, name: str, device: str | None = None, max_tokens: int = 512) -> LocalModel:
+        """By a bundled name, a folder or a hub id; safetensors only."""
+        if read(AutoConfig.from_pretrained, name).model_type in FAMILIES:
+            model, processor = load(name, device=device)
+            tokenizer = processor.tokenizer
+            tokenizer.chat_template = tokenizer.chat_template or processor.chat_template
+        else:
+            tokenizer = read(AutoTokenizer.from_pretrained, name)
+            model = read(AutoModelForCausalLM.from_pretrained, name, use_safetensors=True)
+            model = model.to(device or pick_device()).eval()
+        if tokenizer.chat_template is None:
+            raise UserError(f"model '{name}' has no chat template: name one that is tuned to instructions")
+        tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
+        return cls(model, tokenizer, (Path(resolve(name)) / "recipe.json").is_file(), max_tokens)
+
+    def asked(self, problem: Problem) -> str:
+        """A problem as this model's prompt."""
+        talk = [{"role": "user", "content": problem.text}] if self.taught else messages(problem)
+        return self.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+
+    @torch.no_grad()
+    def reason(self, problems: Sequence[Problem], n: int, seed: int) -> list[list[str]]:
+        """`n` reasonings on each caption, drawn at `temperature`."""
+        set_seed(seed)
+        ends = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
+        config = GenerationConfig(
+            max_new_tokens=self.max_tokens, do_sample=True, temperature=self.temperature, top_k=0, top_p=1.0,
+            num_return_sequences=n, eos_token_id=ends,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )  # fmt: skip
+        said, size = [], max(1, AT_ONCE // n)
+        for start in range(0, len(problems), size):
+            texts = [self.asked(problem) for problem in problems[start : start + size]]
+            batch = self.tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
+            batch = {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+            full = self.model.generate(**batch, generation_config=config)
+            out = self.tokenizer.batch_decode(full[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+            said += [out[row : row + n] for row in range(0, len(out), n)]
+        return said

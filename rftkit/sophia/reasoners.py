@@ -1,0 +1,126 @@
+"""Reasoners: a question and a caption in, thoughts with answers out, never the picture (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rftkit.common.chat_server import ChatServer, within_seconds
+from rftkit.common.errors import UserError
+from rftkit.prompts import MAX_CHARACTERS, MODES, parse_answer
+
+# Of a server or any local model. The paper's prompt, with the kit's tags in place of its box.
+INSTRUCTION = (
+    "You are given a question about an image, and a description of the image in place of the image itself. "
+    "Reason as if you saw the image: say 'the image', never 'the description'. " + MODES["thinking"].suffix
+)
+WORKED = (
+    "Question: What is the result?\nDescription, read column by column: +, 7 3",
+    "<think> 7 plus 3 is 10 </think> <answer> 10 </answer>",
+)
+COUNTED = ("asked", "failed", "flooded", "unreadable")
+MOST_FAILURES = 3  # batches in a row, then the reasoner is given up
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a reasoner is told: a question and its choices, a caption, and how the caption reads (`rows`, `columns`).
+
+    `key` names item and caption: with a seed it decides what a reasoner draws.
+    """
+
+    key: str
+    question: str
+    choices: tuple[str, ...] | None
+    caption: str
+    prompt: str = "columns"
+
+    @property
+    def text(self) -> str:
+        """As a language model is asked it."""
+        choices, line = f"\nChoices: {', '.join(self.choices)}" if self.choices else "", self.prompt.removesuffix("s")
+        return f"Question: {self.question}{choices}\nDescription, read {line} by {line}: {self.caption}"
+
+
+class Reasoner(Protocol):
+    """Anything that reasons on captions."""
+
+    def reason(self, problems: Sequence[Problem], n: int, seed: int) -> list[list[str | None]]:
+        """`n` completions with thought and answer for each problem, None where there is none."""
+
+
+@dataclass
+class Guarded:
+    """A reasoner whose failures cost bounded time and are counted.
+
+    Args:
+        seconds: that a batch of problems may take.
+        counts: reasonings asked for; `failed`: not there (an error, or no time left); `flooded`: longer than
+            MAX_CHARACTERS, dropped; `unreadable`: without an answer, so they are wrong.
+    """
+
+    reasoner: Reasoner
+    seconds: float = 3600.0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    in_a_row: int = 0
+
+    def reason(self, problems: Sequence[Problem], n: int, seed: int) -> list[list[str | None]]:
+        """As `Reasoner.reason`; UserError if batch after batch fails."""
+        self.counts["asked"] += n * len(problems)
+        try:
+            said = within_seconds(self.seconds, lambda: self.reasoner.reason(problems, n, seed))
+            fits = len(said) == len(problems) and all(len(own) == n for own in said)
+        except UserError:
+            raise
+        except Exception as error:  # of somebody's reasoner: it may raise anything
+            said, fits, reason = [], False, f"{type(error).__name__}: {error}"
+        else:
+            reason = f"not {n} reasonings for each of {len(problems)} captions"
+        self.in_a_row = 0 if fits else self.in_a_row + 1
+        if self.in_a_row >= MOST_FAILURES:
+            raise UserError(f"the reasoner failed {self.in_a_row} times in a row: {reason[:200]}")
+        if not fits:
+            said = [[None] * n for _ in problems]
+        return [[self._checked(text) for text in own] for own in said]
+
+    def _checked(self, text: str | None) -> str | None:
+        if not isinstance(text, str):
+            self.counts["failed"] += 1
+        elif len(text) > MAX_CHARACTERS:
+            self.counts["flooded"] += 1
+        else:
+            self.counts["unreadable"] += parse_answer(text, "thinking") is None
+            return text
+        return None
+
+
+@dataclass
+class Server:
+    """A language model behind an address.
+
+    Each reasoning is a request of its own, told apart by its `seed`, so that a recorded reply is asked for (and paid)
+    once. What is asked twice, as a caption that is drawn again, is asked once a seed and has the same reasonings.
+    """
+
+    client: ChatServer
+    max_tokens: int = 512
+    temperature: float = 1.0
+
+    def reason(self, problems: Sequence[Problem], n: int, seed: int) -> list[list[str | None]]:
+        different = {problem.text: messages(problem) for problem in problems}
+        options = {"max_tokens": self.max_tokens, "temperature": self.temperature}
+        rounds = [self.client.ask_all([*different.values()], seed=seed * n + number, **options) for number in range(n)]
+        said = dict(zip(different, zip(*rounds, strict=True), strict=True))
+        return [list(said[problem.text]) for problem in problems]
+
+
+def messages(problem: Problem) -> list[dict[str, str]]:
+    """A problem as a conversation with one worked example, text alone."""
+    question, answer = WORKED
+    return [
+        {"role": "system", "content": INSTRUCTION},
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": problem.text},
+    ]

@@ -1,0 +1,158 @@
+"""One SOPHIA run, from a start model to `sophia.json`: captions, reasonings, rewards, selection, update, evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rftkit.common.chat_server import ChatServer
+from rftkit.common.paths import ROOT
+from rftkit.models import load, load_processor, resolve
+from rftkit.run import execute as execute_run
+from rftkit.run import load_run, test_splits
+from rftkit.runs.fingerprint import CODE, git_revision, sha256_files, sha256_json, sha256_model, versions
+from rftkit.runs.folder import PREDICTIONS, locked, write_atomically, write_table
+from rftkit.runs.log import RunLog, training_summary
+from rftkit.sophia import stages
+from rftkit.sophia.captions import PROMPTS, USUAL, Item, drawn_task, items
+from rftkit.sophia.examine import caption_means, examine
+from rftkit.sophia.local import LocalModel
+from rftkit.sophia.reasoners import Guarded, Reasoner, Server
+from rftkit.sophia.rule import Rule
+from rftkit.sophia.selection import select
+from rftkit.sophia.settings import SophiaSettings, load_settings
+from rftkit.sophia.update import Row, caption_row, in_order, trajectory, update_trainer
+from rftkit.tasks.example import Example
+from rftkit.tasks.registry import open_set
+from rftkit.trainer import train
+
+RESULTS = "sophia.json"  # written last: with it the run is complete
+CAPTIONS, REASONINGS, REWARDS, SELECTED = (
+    f"{name}.parquet" for name in ("captions", "reasonings", "rewards", "selected")
+)
+COUNTS = "reasoner.json"
+
+
+def run_sophia(out: Path, **given: Any) -> str:
+    """Do a run, or finish a killed one, or find it complete; its accuracy in words, and its folder."""
+    settings = load_settings(**given)
+    folder = execute(settings, out)
+    found = json.loads((folder / RESULTS).read_text())
+    parts = (f"{part} {100 * row['accuracy']:.1f} % of {row['n']}" for part, row in found["eval"].items())
+    return f"{settings.dataset}, {settings.arm or 'sophia'}, thinking: {', '.join(parts)}\n{folder}"
+
+
+def execute(settings: SophiaSettings, out: Path) -> Path:
+    """As `run_sophia`; the folder alone."""
+    code = sha256_files(ROOT / "rftkit" / name for name in (*CODE, "sophia"))
+    config = {name: value for name, value in asdict(settings).items() if name not in ("profile", "device")}
+    mark = sha256_json([config, sha256_model(resolve(settings.model)), code, versions()])[:12]
+    name = (
+        f"{Path(settings.dataset).name}-{settings.arm or settings.method}-{Path(settings.model).name}-s{settings.seed}"
+    )
+    folder = out / settings.profile / f"{name}-{mark}"
+    with locked(folder):
+        if not (folder / RESULTS).is_file():
+            load_processor(settings.model)  # a model that cannot be had is refused before anything is written
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
+            _make(settings, folder)
+    return folder
+
+
+def _make(settings: SophiaSettings, folder: Path) -> None:
+    began = time.perf_counter()
+    run, drawn = settings.as_run(), settings.dataset in USUAL
+    shots = open_set(settings.dataset).training(run.protocol, run.shots, settings.train_items, settings.seed)
+    own = items(drawn_task(settings.dataset), "shots", "all", len(shots), settings.seed) if drawn else []
+    model, processor = load(settings.model, device=settings.device)
+    tests = test_splits(run)
+    seen_by = partial(caption_means, dataset=settings.dataset, prompt=settings.caption_prompt)
+    found: dict[str, Any] = {"captions": {"before": seen_by(model, processor)}}
+    rows, seen, found["flow"] = learnt_rows(settings, folder, model, processor, shots, own)
+    order = in_order(len(rows), len(seen), settings.caption_share, settings.steps, settings.batch, settings.seed)
+    model.requires_grad_(not settings.lora_rank)
+    log = RunLog(folder, "SOPHIA")
+    trainer = update_trainer(run, model, processor, [*rows, *seen], order, log, settings.ratio_cap)
+    try:
+        trained = train(trainer, folder).eval().requires_grad_(False)
+    finally:
+        log.close()
+    if settings.lora_rank:
+        trained.save_pretrained(folder / "adapter")
+        trained = trained.merge_and_unload()
+    trained.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    found |= {"rows": len(rows), "training": training_summary(folder)}
+    found |= examine(run, trained, processor, tests, folder / PREDICTIONS)
+    found["captions"]["after"] = seen_by(trained, processor)
+    if settings.grpo_steps:
+        done = execute_run(settings.as_grpo(str(folder / "model")), folder / "grpo")
+        later, processor = load_run(settings.as_grpo(str(folder / "model")), done)
+        found["grpo"] = examine(run, later, processor, tests, folder / f"grpo-{PREDICTIONS}")
+        found["grpo"] |= {"captions": seen_by(later, processor), "training": training_summary(done)}
+    head = {name: getattr(settings, name) for name in ("profile", "method", "arm", "dataset", "model", "seed")}
+    about = {"seconds": round(time.perf_counter() - began, 1), "versions": versions(), "git_revision": git_revision()}
+    write_atomically(folder / RESULTS, json.dumps(head | found | about, indent=1))
+
+
+def learnt_rows(
+    settings: SophiaSettings, folder: Path, model, processor, shots: Sequence[Example], own: Sequence[Item]
+) -> tuple[list[Row], list[Row], dict[str, Any] | None]:
+    """The trajectories that are learnt from, captions to mix in, and how the rewards flowed (of drawn sets)."""
+    if settings.oracle:
+        texts = (f"<think> {', '.join(e.steps)} </think> <answer> {e.answer} </answer>" for e in shots)
+        return [trajectory(example, text) for example, text in zip(shots, texts, strict=True)], [], None
+    prompt = settings.caption_prompt
+    if settings.captioner == "true":
+        said = stages.true_captions(folder / CAPTIONS, own, prompt)
+    else:
+        speaker = load(settings.captioner, device=settings.device) if settings.captioner else (model, processor)
+        said = stages.sample_captions(folder / CAPTIONS, *speaker, shots, prompt, settings.captions, settings.seed,
+                                      max_tokens=settings.max_tokens)  # fmt: skip
+    reasoner, counts = reasoner_of(settings, folder)
+    thought = stages.sample_reasonings(folder / REASONINGS, said, shots, prompt, reasoner, settings.reasonings,
+                                       settings.seed)  # fmt: skip
+    if not (folder / COUNTS).is_file():
+        write_atomically(folder / COUNTS, json.dumps(counts(), indent=1))
+    rule = open_set(settings.dataset).rule
+    rewards = stages.reward(folder / REWARDS, thought, shots, rule, processor.tokenizer)
+    kept = select(rewards, settings.selection, settings.seed)
+    write_table(folder / SELECTED, kept.to_dict("records"))
+    words = said.set_index(["item", "k"])["caption"]
+    rows, seen = [], []
+    for row in kept.itertuples():
+        caption, example = words[row.item, row.k], shots[row.item]
+        rows.append(trajectory(example, row.text, caption if settings.prepend_caption else None, log_mu(settings)))
+        seen.append(caption_row(example, PROMPTS.get(prompt, prompt), caption))
+    told = stages.flow(rewards, kept, said, own, prompt) if own else None
+    return rows, seen if settings.caption_share else [], told
+
+
+def log_mu(settings: SophiaSettings) -> float:
+    """The log-probability of a reasoning of the exact rule: it has one thought a caption, unless it slips."""
+    return math.log(max(1e-9, 1 - settings.copy_slip - settings.step_slip))
+
+
+def reasoner_of(settings: SophiaSettings, folder: Path) -> tuple[Reasoner, Any]:
+    """The reasoner, its failures bounded, and a function that tells its counts."""
+    client = None
+    if settings.reasoner == "rule":
+        inner: Reasoner = Rule(settings.copy_slip, settings.step_slip)
+    elif settings.reasoner == "local":
+        inner = LocalModel.named(settings.reasoner_model, settings.device, settings.reasoner_tokens)
+    else:
+        record = Path(settings.record) if settings.record else folder / "replies.jsonl"
+        prices = settings.prompt_price, settings.completion_price
+        client = ChatServer(settings.server, settings.reasoner_model, record=record, prices=prices)
+        inner = Server(client, settings.reasoner_tokens)
+    guarded = Guarded(inner, settings.reasoner_seconds)
+    return guarded, lambda: guarded.counts | (client.counts() if client else {})

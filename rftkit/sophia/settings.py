@@ -1,0 +1,142 @@
+"""Settings of a SOPHIA run. Where the paper names a number it is the default; profiles stand in `data/claims.yaml`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from rftkit.common.errors import UserError
+from rftkit.common.validation import STRICT, Number, Text, Whole, checked
+from rftkit.settings import MOST, SEEDS, Settings, read_claims, settings_of
+from rftkit.sophia.captions import PROMPTS, USUAL
+from rftkit.sophia.selection import SELECTIONS, Selection
+from rftkit.tasks.registry import open_set
+
+FRESH = 2**31  # added to the seed: the pictures that GRPO goes on with are none of those that SOPHIA learnt from
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class SophiaSettings:
+    """Everything that decides the numbers of a SOPHIA run. `rftkit run --method sophia` has a flag for each field."""
+
+    profile: Text = Field("nano", description="a profile of `sophia` in data/claims.yaml")
+    method: Literal["sophia"] = Field("sophia", description="SOPHIA (arXiv 2507.16814)")
+    arm: Text | None = Field(None, description="an ablation of `sophia` in data/claims.yaml, such as outcome")
+    dataset: Text = Field("math", description="a drawn set (math, puzzle), a folder or a JSONL file")
+    model: Text = Field("nano-fast", description="bundled name, folder or hub id; each seed takes one of a profile's")
+    seed: Whole = Field(0, ge=0, le=SEEDS - FRESH, description="of pictures, captions, reasonings, order, adapter")
+    train_items: Whole = Field(512, ge=1, le=MOST, description="pictures that are captioned")
+    test_items: Whole = Field(500, ge=1, le=MOST, description="test items a part, the same for all seeds")
+    prompt: Text | None = Field(None, description="what a caption is asked by: rows, columns, or any text")
+    captions: Whole = Field(8, ge=1, le=MOST, description="captions a picture (the paper's K)")
+    captioner: Text | None = Field(None, description="another model whose captions are reasoned on; true: true ones")
+    reasonings: Whole = Field(8, ge=1, le=MOST, description="reasonings a caption (the paper's N)")
+    reasoner: Literal["rule", "local", "server"] = Field("rule", description="who reasons on captions")
+    reasoner_model: Text | None = Field(None, description="reasoner local or server: the model")
+    server: Text | None = Field(None, description="reasoner server: its address, up to and with /v1")
+    record: Text | None = Field(None, description="reasoner server: a file replies are looked up in and added to")
+    prompt_price: Number = Field(0, ge=0, description="reasoner server: of a million tokens asked, in any currency")
+    completion_price: Number = Field(0, ge=0, description="reasoner server: of a million tokens answered")
+    reasoner_seconds: Number = Field(3600, gt=0, description="a batch of 128 captions may take the reasoner")
+    reasoner_tokens: Whole = Field(512, ge=1, le=MOST, description="reasoner local or server: longest reasoning")
+    copy_slip: Number = Field(0.05, ge=0, le=1, description="reasoner rule: chance of a miscopied number or name")
+    step_slip: Number = Field(0.07, ge=0, le=1, description="reasoner rule: chance of a wrong step")
+    select: Literal[tuple(SELECTIONS)] = Field("sophia", description="which reasonings are learnt from")
+    alpha: Number = Field(0.75, ge=0, le=1, description="R(c) must be above it, where selection looks at it")
+    keep: Whole = Field(1, ge=1, le=MOST, description="reasonings kept of a picture (Keep-n)")
+    oracle: bool = Field(False, description="learn from the true steps of each picture: no captions, no reasoner")
+    prepend_caption: bool = Field(False, description="the caption stands at the beginning of the thought")
+    caption_share: Number = Field(0, ge=0, lt=1, description="of a batch that are captions of kept reasonings")
+    ratio_cap: Number | None = Field(None, gt=0, description="weight by min(pi/mu, cap); the ratio is 1 if not given")
+    steps: Whole = Field(300, ge=1, le=MOST, description="optimizer steps of the update")
+    batch: Whole = Field(16, ge=1, le=MOST, description="rows an optimizer step")
+    micro_batch: Whole = Field(16, ge=1, le=MOST, description="rows in memory at once")
+    learning_rate: Number = Field(1e-3, gt=0, description="of AdamW, constant")
+    lora_rank: Whole = Field(16, ge=0, le=MOST, description="of the adapters; 0 is full fine-tuning")
+    max_tokens: Whole = Field(64, ge=1, le=MOST, description="longest caption and longest completion")
+    grpo_steps: Whole = Field(0, ge=0, le=MOST, description="steps of GRPO afterwards, on fresh pictures")
+    grpo_rate: Number = Field(3e-4, gt=0, description="learning rate of GRPO")
+    device: Literal["cpu", "cuda", None] = Field(None, description="where to run; cuda, if there is one, if not given")
+
+    def __post_init__(self) -> None:
+        """ValueError on settings that do not go together."""
+        drawn = self.dataset in USUAL
+        if self.batch % min(self.micro_batch, self.batch):
+            raise ValueError(f"micro_batch {self.micro_batch} must divide the batch {self.batch}")
+        if self.reasoner != "rule" and not self.reasoner_model:
+            raise ValueError(f"reasoner {self.reasoner} needs reasoner_model")
+        if self.reasoner == "server" and not (self.server or self.record):
+            raise ValueError("reasoner server needs server, or a record of its replies")
+        if not drawn and (self.reasoner == "rule" or self.captioner == "true" or self.oracle or not self.prompt):
+            known = ", ".join(USUAL)
+            raise ValueError(
+                f"'{self.dataset}' needs reasoner local or server, and a prompt: rule and truth know {known} alone"
+            )
+        if drawn and self.prompt not in (None, *PROMPTS):
+            raise ValueError(f"the prompt of '{self.dataset}' is rows or columns, not '{self.prompt}'")
+        if self.ratio_cap is not None and self.reasoner != "rule":
+            raise ValueError(f"ratio_cap needs mu, which reasoner {self.reasoner} does not tell")
+        if self.oracle and self.caption_share:
+            raise ValueError("with oracle there are no captions for caption_share")
+
+    @property
+    def caption_prompt(self) -> str:
+        """`rows`, `columns`, or what else was asked for."""
+        return self.prompt or USUAL[self.dataset]
+
+    @property
+    def selection(self) -> Selection:
+        usual = SELECTIONS[self.select]
+        alpha = None if usual.alpha is None else self.alpha
+        return Selection(alpha, usual.right, usual.shortest, self.keep)
+
+    def as_run(self, **changes: Any) -> Settings:
+        """The kit's settings of a run in thinking mode with this one's set, model, update and test items."""
+        data = open_set(self.dataset)
+        values = {
+            "profile": self.profile, "task": data.task, "dataset": data.spec, "method": "cls_rl",
+            "model": self.model, "seed": self.seed, "shots_seed": self.seed, "train_items": self.train_items,
+            "test_items": self.test_items, "scoring": data.rule, "protocol": data.usual_protocol, "steps": self.steps,
+            "sft_batch": self.batch, "micro_batch": self.micro_batch, "learning_rate": self.learning_rate,
+            "lora_rank": self.lora_rank, "max_completion_tokens": self.max_tokens, "device": self.device,
+            "prompts_per_step": self.micro_batch,  # GRPO's; it must fit the micro_batch
+        }  # fmt: skip
+        return settings_of(values | changes)
+
+    def as_grpo(self, model: str) -> Settings:
+        """GRPO from the updated model on, on as many pictures that are drawn anew."""
+        prompts = min(Settings.prompts_per_step, self.train_items)
+        usual = {"prompts_per_step": prompts, "micro_batch": prompts * Settings.num_generations}
+        fresh = {"shots_seed": self.seed + FRESH, "steps": self.grpo_steps, "learning_rate": self.grpo_rate}
+        return self.as_run(model=model, pass_items=0, test_items=1, **usual, **fresh)  # it is examined afterwards
+
+
+FIELDS = SophiaSettings.__pydantic_fields__
+
+
+def load_settings(profile: str = "nano", **overrides: Any) -> SophiaSettings:
+    """The settings of a run: the profile's, those of its arm, then `overrides`. One that is None was not given."""
+    claims, given = read_claims()["sophia"], {name: value for name, value in overrides.items() if value is not None}
+    content = dict(_one_of(claims["profiles"], profile, "profile"))
+    models = content.pop("models", [SophiaSettings.model])
+    if arm := given.get("arm"):
+        content |= _one_of(claims["arms"], arm, "arm")
+    merged = content | {"profile": profile} | given
+    for name in merged:
+        if name not in FIELDS:
+            raise UserError(f"unknown setting '{name}' of method sophia: choose one of {', '.join(FIELDS)}")
+    settings = checked(SophiaSettings, merged)
+    turn = settings.seed % len(models)
+    if "model" not in given:
+        settings = checked(SophiaSettings, merged | {"model": models[turn]})
+    if settings.captioner == "other":  # the next of the profile's
+        settings = checked(SophiaSettings, merged | {"model": settings.model, "captioner": models[turn - 1]})
+    return settings
+
+
+def _one_of(options: dict[str, dict], name: str, kind: str) -> dict[str, Any]:
+    if name not in options:
+        raise UserError(f"unknown {kind} '{name}' of method sophia: choose one of {', '.join(options)}")
+    return options[name] or {}

@@ -1,0 +1,219 @@
+"""A SOPHIA run from captions to results: killed anywhere it goes on, asks nobody twice, and ends the same."""
+
+import json
+from dataclasses import asdict
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_models import tiny
+
+from rftkit.cli import main
+from rftkit.common.errors import UserError
+from rftkit.models import load_processor
+from rftkit.run import execute as execute_run
+from rftkit.settings import load_settings as load_run_settings
+from rftkit.settings import read_claims
+from rftkit.sophia import examine, stages
+from rftkit.sophia import run as module
+from rftkit.sophia.local import LocalModel
+from rftkit.sophia.reasoners import Problem
+from rftkit.sophia.rule import Rule
+from rftkit.sophia.run import execute, run_sophia
+from rftkit.sophia.selection import Selection
+from rftkit.sophia.settings import FRESH, load_settings
+from rftkit.tasks.registry import DRAWN
+
+MODEL = "plain/nano-s"
+TIMES = ("seconds", "training", "git_revision")
+
+
+class Killed(BaseException):
+    """As a kill: nothing catches it."""
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(examine, "BLANKS", 3)
+    monkeypatch.setattr(stages, "PICTURES", 3)
+    monkeypatch.setattr(stages, "CAPTIONS", 4)
+
+
+def left(folder):
+    """What a run leaves that does not say how long it took."""
+    found = {
+        name: value for name, value in json.loads((folder / "sophia.json").read_text()).items() if name not in TIMES
+    }
+    tables = {path.name: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+    return found, tables, load_file(folder / "adapter/adapter_model.safetensors")
+
+
+def test_a_killed_run_goes_on_and_asks_nobody_twice(tmp_path, monkeypatch):
+    settings = load_settings("smoke")
+    whole, tables, weights = left(execute(settings, tmp_path / "whole"))
+    assert set(tables) == {"captions.parquet", "reasonings.parquet", "rewards.parquet", "selected.parquet",
+                           "predictions.parquet"}  # fmt: skip
+    assert len(tables["captions.parquet"]) == 12 and len(tables["reasonings.parquet"]) == 24
+    asked = []
+
+    def killed_at(owner, name, call):
+        """Lets a function be called so often, then kills."""
+        inner, calls = getattr(owner, name), []
+
+        def act(*args, **options):
+            calls.append(1)
+            if len(calls) == call:
+                raise Killed
+            return inner(*args, **options)
+
+        patched = pytest.MonkeyPatch()
+        patched.setattr(owner, name, act)
+        return patched
+
+    reason = Rule.reason
+
+    def counted(self, problems, n, seed):
+        asked.extend(problem.key for problem in problems)
+        return reason(self, problems, n, seed)
+
+    monkeypatch.setattr(Rule, "reason", counted)
+    places = [(stages, "captions", 2), (Rule, "reason", 2), (module, "select", 1), (module, "train", 1),
+              (module, "examine", 1)]  # fmt: skip
+    for owner, name, call in places:
+        patched = killed_at(owner, name, call)
+        with pytest.raises(Killed):
+            execute(settings, tmp_path / "killed")
+        patched.undo()
+    folder = execute(settings, tmp_path / "killed")
+    again, others, same = left(folder)
+    assert sorted(asked) == sorted(f"{item}/{k}" for item in range(6) for k in range(2))  # each caption once
+    assert again == whole and others.keys() == tables.keys()
+    assert all(table.equals(others[name]) for name, table in tables.items())
+    assert all(torch.equal(weight, same[name]) for name, weight in weights.items())
+    assert not list(folder.glob("*.parts")) and execute(settings, tmp_path / "killed") == folder
+
+
+def test_what_a_reasoner_did_not_give_is_wrong_and_not_learnt(tmp_path):
+    class Silent:
+        def reason(self, problems, n, seed):
+            return [[None, "<think> a </think> <answer> 3 </answer>"][:n] for _ in problems]
+
+    examples, tokenizer = DRAWN["math"].examples("shots", "all", 5), load_processor(MODEL).tokenizer
+    said = pd.DataFrame({"item": range(5), "k": 0, "caption": "3"})
+    for n in (1, 2):
+        thought = stages.sample_reasonings(tmp_path / f"{n}.parquet", said, examples, "rows", Silent(), n, 0)
+        rewards = stages.reward(tmp_path / f"{n}-rewards.parquet", thought, examples, "math", tokenizer)
+        assert rewards.loc[rewards["n"] == 0, ["right", "tokens"]].to_numpy().max() == 0
+        assert len(module.select(rewards, Selection(alpha=None, right=False))) == (0 if n == 1 else 5)
+
+
+def test_every_arm_of_the_claims_can_be_read():
+    arms = read_claims()["sophia"]["arms"]
+    assert {"outcome", "not_shortest", "random", "keep_2", "keep_8", "other_captions", "true_captions"} <= set(arms)
+    for arm in arms:
+        settings = load_settings("nano", arm=arm, seed=3)
+        assert settings.model == "nano-fast-1" and asdict(settings) != asdict(load_settings("nano", seed=3))
+    assert load_settings("nano", arm="other_captions", seed=3).captioner == "nano-fast"
+    paper = load_settings("nano")
+    assert (paper.captions, paper.reasonings, paper.alpha, paper.keep, paper.select) == (8, 8, 0.75, 1, "sophia")
+
+
+def test_grpo_goes_on_with_pictures_of_its_own():
+    settings = load_settings("smoke", grpo_steps=3, seed=5)
+    grpo = settings.as_grpo("nano-s")
+    assert (grpo.method, grpo.shots_seed, grpo.seed, grpo.steps) == ("cls_rl", 5 + FRESH, 5, 3)
+    assert settings.as_run().shots_seed == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"arm": "none"}, "unknown arm 'none' of method sophia: choose one of outcome"),
+        ({"profile": "none"}, "unknown profile 'none' of method sophia: choose one of nano, smoke"),
+        ({"alfa": 1}, "unknown setting 'alfa' of method sophia"),
+        ({"alpha": 2}, "'alpha' must be at most 1"),
+        ({"select": "best"}, "unknown select 'best': choose one of sophia, not_shortest, outcome, random"),
+        ({"batch": 5, "micro_batch": 2}, "micro_batch 2 must divide the batch 5"),
+        ({"reasoner": "server", "reasoner_model": "big"}, "needs server, or a record"),
+        ({"reasoner": "local"}, "reasoner local needs reasoner_model"),
+        ({"dataset": "spatial"}, "'spatial' needs reasoner local or server, and a prompt"),
+        ({"prompt": "what is there"}, "the prompt of 'math' is rows or columns"),
+        ({"reasoner": "local", "reasoner_model": "nano-s", "ratio_cap": 1}, "ratio_cap needs mu"),
+        ({"oracle": True, "caption_share": 0.5}, "no captions for caption_share"),
+    ],
+)
+def test_what_cannot_be_is_one_line(changes, line):
+    with pytest.raises(UserError, match=line):
+        load_settings(**{"profile": "smoke"} | changes)
+
+
+def test_the_command_line(tmp_path, capsys):
+    smoke = ["--profile", "smoke", "--arm", "oracle", "--steps", "1", "--out", str(tmp_path)]
+    assert main(["run", "--method", "sophia", *smoke]) == 0
+    told, folder = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert told.startswith("math, oracle, thinking: level 1") and (tmp_path / folder / "sophia.json").is_file()
+    assert main(["run", "--method=sophia", *smoke, "--keep", "0"]) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "rftkit: setting 'keep' must be at least 1, not 0"
+
+
+def test_the_kits_other_runs_are_examined_alike(tmp_path):
+    asked = {"dataset": "math", "model": MODEL, "test_items": 4, "pass_items": 0}
+    folder = execute_run(load_run_settings("nano", "zero_shot", **asked), tmp_path)
+    found = examine.examine_run(folder, tmp_path / "answers.parquet")
+    answers = pd.read_parquet(tmp_path / "answers.parquet")
+    assert len(answers) == 12 and answers["steps"].sum() > 6
+    assert set(found) == {"eval", "abstains", "thoughts", "by_length", "blank", "captions"}
+    assert found["blank"]["n"] == 9 and 0 < found["captions"]["words_right"] <= 1
+
+
+def test_a_servers_replies_are_recorded_beside_the_run_and_its_cost_is_counted(tmp_path):
+    asked = {"reasoner": "server", "reasoner_model": "big", "server": "http://127.0.0.1:1/v1", "completion_price": 2}
+    reasoner, counts = module.reasoner_of(load_settings("smoke", **asked), tmp_path)
+    client = reasoner.reasoner.client
+    assert (client.record, client.model, client.prices) == (tmp_path / "replies.jsonl", "big", (0, 2))
+    client.usage.completion_tokens = 500_000
+    assert counts()["cost"] == 1.0 and counts()["asked"] == 0
+
+
+def test_a_truncated_stage_is_told_of(tmp_path):
+    (tmp_path / "captions.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="remove it to make it anew"):
+        stages.staged(tmp_path / "captions.parquet", 3, 1, None)
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory):
+    """A tiny causal language model in a folder."""
+    folder, processor = tmp_path_factory.mktemp("models") / "tiny", load_processor(MODEL)
+    model, tokenizer = tiny("qwen2", processor)
+    tokenizer.chat_template = processor.chat_template
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", [None, "plain/nano-s"], ids=["causal", "bundled"])
+def test_a_model_on_this_machine_reasons_on_text_alone(name, text_model):
+    reasoner = LocalModel.named(name or text_model, "cpu", max_tokens=6)
+    problems = [
+        Problem("0", "What is the result?", None, "+, 7 3"),
+        Problem("1", "What is the perimeter?", None, "3, 4 5"),
+    ]
+    said = reasoner.reason(problems, 3, 1)
+    assert [len(own) for own in said] == [3, 3] and said == reasoner.reason(problems, 3, 1)
+    assert said != reasoner.reason(problems, 3, 2)
+    assert reasoner.taught == (name is not None)
+    assert "image_pad" not in reasoner.asked(problems[0]) and "+, 7 3" in reasoner.asked(problems[0])
+
+
+def test_a_local_reasoner_runs_from_end_to_end(tmp_path, text_model):
+    options = {"reasoner": "local", "reasoner_model": text_model, "reasoner_tokens": 6, "select": "random"}
+    text = run_sophia(tmp_path, profile="smoke", train_items=4, steps=1, caption_share=0.25, **options)
+    folder = next((tmp_path / "smoke").glob("math-sophia-*"))
+    counts = json.loads((folder / "reasoner.json").read_text())
+    assert text.startswith("math, sophia, thinking: level 1") and counts["asked"] == 16
+    assert counts["failed"] == 0 and counts["unreadable"] > 10  # random weights say nothing
+    found = json.loads((folder / "sophia.json").read_text())
+    assert found["rows"] == 4 and found["captions"]["before"]["said"] > 1
+    assert load_processor(str(folder / "model")).tokenizer.eos_token
