@@ -142,7 +142,7 @@ def update_trainer(
         processing_class=processor,
         peft_config=lora_config(run.lora_rank) if run.lora_rank else None,
     )
-    attach(trainer, log, [row.example for row in rows], run.max_pixels)
+    attach(trainer, log, [row.example for row in rows])
     if cap is not None:
         first = {images[0]: row.log_mu for images, row in zip(table["images"], rows, strict=True)}
         trainer.cap, trainer.data_collator = cap, _with_log_mu(trainer.data_collator, first)
