@@ -26,7 +26,8 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")  # shared: later chapters compare with the runs of earlier ones
 
 
-@name
+# Of the solutions one runs in a kernel here; the cells of all run in test_exercises.
+@pytest.mark.parametrize("path", [*CHAPTERS, *SOLUTIONS[:1]], ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_it_runs_headless(path, out, tmp_path):
     before = set(ROOT.rglob("notebooks/**/*"))
     command = [sys.executable, "-m", "papermill", str(path), str(tmp_path / path.name), "--kernel", "python3"]

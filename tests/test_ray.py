@@ -53,6 +53,27 @@ def cluster(tmp_path_factory):
         made.shutdown()
 
 
+@pytest.mark.parametrize(
+    "address, reason",
+    [
+        ("somewhere", "name HOST:PORT"),
+        ("127.0.0.1:1", "Connection refused"),
+        ("nowhere.invalid:6379", "."),
+        ("{silent}", "timed out"),
+        ("auto", "Could not find any running Ray instance"),
+    ],
+)
+def test_a_wrong_address_is_one_line(address, reason, mine, monkeypatch, capfd):
+    # Stands before all tests with a cluster: `auto` would find it.
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", os.getcwd())  # where `auto` looks for clusters
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = address.format(silent=f"127.0.0.1:{silent.getsockname()[1]}")
+        assert main([*COMMAND, address]) == 2
+    said = capfd.readouterr().err
+    assert re.fullmatch(rf"rftkit: --ray: no cluster at '{address}' that can be used: .*{reason}.*\n", said)
+
+
 def test_a_machine_is_lost_and_the_study_has_the_numbers_of_one_made_here(cluster, mine, tmp_path, monkeypatch, capfd):
     nowhere = SimpleNamespace(name=str(tmp_path / "out" / "nowhere"))
     monkeypatch.setattr(elsewhere, "NamedTemporaryFile", lambda **_: nullcontext(nowhere))  # no disk seems shared
@@ -99,26 +120,6 @@ def test_a_machine_with_another_version_or_too_small_a_cluster_is_one_line(clust
         profile.write("study: {num_cpus: 64}\n")
     assert main([*COMMAND, cluster.address]) == 2
     assert capfd.readouterr().err == "rftkit: --ray: no machine of the cluster has 64 CPUs and 0 GPUs for a run\n"
-
-
-@pytest.mark.parametrize(
-    "address, reason",
-    [
-        ("somewhere", "name HOST:PORT"),
-        ("127.0.0.1:1", "Connection refused"),
-        ("nowhere.invalid:6379", "."),
-        ("{silent}", "timed out"),
-        ("auto", "Could not find any running Ray instance"),
-    ],
-)
-def test_a_wrong_address_is_one_line(address, reason, mine, monkeypatch, capfd):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", os.getcwd())  # where `auto` looks for clusters
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = address.format(silent=f"127.0.0.1:{silent.getsockname()[1]}")
-        assert main([*COMMAND, address]) == 2
-    said = capfd.readouterr().err
-    assert re.fullmatch(rf"rftkit: --ray: no cluster at '{address}' that can be used: .*{reason}.*\n", said)
 
 
 def test_without_ray_it_is_one_line(mine, monkeypatch, capsys):
