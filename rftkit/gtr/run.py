@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from peft import get_peft_model
 from tqdm.auto import tqdm
 
 from rftkit.common.chat_server import ChatServer
 from rftkit.common.errors import Diverged
-from rftkit.common.paths import ROOT
 from rftkit.common.statistics import proportion
 from rftkit.gtr.checkpoint import restore, save
 from rftkit.gtr.correctors import Asked, Corrector, Exact, Past, along_plans, local_model, server, targets_of
@@ -29,11 +26,11 @@ from rftkit.gtr.rollout import Step, roll_out
 from rftkit.gtr.settings import GTRSettings, load_settings
 from rftkit.gtr.trainer import Trainer
 from rftkit.gtr.worlds import CardTable
-from rftkit.models import load, load_processor, lora_config, resolve
-from rftkit.runs.fingerprint import CODE, git_revision, sha256_files, sha256_json, sha256_model, versions
-from rftkit.runs.folder import METRICS, locked, write_atomically, write_table
+from rftkit.models import load, lora_config
+from rftkit.runs.beside import make_once, outcome, result_file
+from rftkit.runs.fingerprint import git_revision, versions
+from rftkit.runs.folder import METRICS, write_atomically, write_table
 
-RESULTS = "gtr.json"  # written last: with it the run is complete
 CHECKPOINT, EPISODES, REPLIES, FIXED = "checkpoint.pt", "episodes.parquet", "replies.parquet", "fixed.csv"
 REPLIES_LOGGED = 16  # of each update
 PAST_TEMPERATURE = 0.2
@@ -42,26 +39,12 @@ PAST_TEMPERATURE = 0.2
 def run_gtr(out: Path, **given: Any) -> str:
     """Do a run, or finish a killed one, or find it complete; its success in words, and its folder."""
     settings = load_settings(**given)
-    folder = execute(settings, out)
-    found = json.loads((folder / RESULTS).read_text())
-    parts = (f"{part} {100 * row['accuracy']:.1f} % of {row['n']}" for part, row in found["eval"].items())
-    return f"{settings.dataset}, {settings.arm or 'gtr'}, success: {', '.join(parts)}\n{folder}"
+    return outcome(settings, execute(settings, out), "success")
 
 
 def execute(settings: GTRSettings, out: Path) -> Path:
     """As `run_gtr`; the folder alone."""
-    code = sha256_files(ROOT / "rftkit" / name for name in (*CODE, "gtr"))
-    config = {name: value for name, value in asdict(settings).items() if name not in ("profile", "device")}
-    mark = sha256_json([config, sha256_model(resolve(settings.model)), code, versions()])[:12]
-    name = f"{settings.dataset}-{settings.arm or settings.method}-{Path(settings.model).name}-s{settings.seed}-{mark}"
-    folder = out / settings.profile / name
-    load_processor(settings.model)  # a model that cannot be had is refused before anything is written
-    with locked(folder):
-        if not (folder / RESULTS).is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
-            Training(settings, folder).run()
-    return folder
+    return make_once(settings, out, lambda settings, folder: Training(settings, folder).run())
 
 
 class Training:
@@ -150,7 +133,7 @@ class Training:
             self.policy.processor.save_pretrained(self.folder / "model")
         results = results_of(self.settings, episodes) | {"in_play": found}
         results |= {"fixed_before": self.fixed[0], "fixed_after": self.fixed[-1]}
-        write_atomically(self.folder / RESULTS, json.dumps(results, indent=1))
+        write_atomically(self.folder / result_file(self.settings), json.dumps(results, indent=1))
 
 
 def results_of(settings: GTRSettings, episodes: list[dict]) -> dict[str, Any]:

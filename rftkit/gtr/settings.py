@@ -7,9 +7,9 @@ from typing import Any, Literal
 import pydantic
 from pydantic import Field
 
-from rftkit.common.errors import UserError
 from rftkit.common.paths import DATA
-from rftkit.common.validation import STRICT, Number, Text, Whole, checked, read_mapping
+from rftkit.common.validation import STRICT, Number, Text, Whole, read_mapping
+from rftkit.runs.beside import arm_settings
 from rftkit.settings import MOST, SEEDS
 
 CLAIMS = DATA / "gtr.yaml"  # mixture, profiles, arms and comparisons, written before the first run
@@ -87,27 +87,5 @@ def read_claims() -> dict[str, Any]:
 
 
 def load_settings(profile: str = "nano", **overrides: Any) -> GTRSettings:
-    """The settings of a run: the profile's, those for its environment, those of its arm, then `overrides`.
-
-    An override that is None was not given.
-    """
-    claims, given = read_claims(), {name: value for name, value in overrides.items() if value is not None}
-    content = dict(_one_of(claims["profiles"], profile, "profile"))
-    models, own = content.pop("models"), content.pop("datasets", {})
-    content |= own.get(given.get("dataset", GTRSettings.dataset), {})
-    if arm := given.get("arm"):
-        content |= _one_of(claims["arms"], arm, "arm")
-    merged = content | {"profile": profile} | given
-    for name in merged:
-        if name not in FIELDS:
-            raise UserError(f"unknown setting '{name}' of method gtr: choose one of {', '.join(FIELDS)}")
-    settings = checked(GTRSettings, merged)
-    if "model" not in given:
-        settings = checked(GTRSettings, merged | {"model": models[settings.seed % len(models)]})
-    return settings
-
-
-def _one_of(options: dict[str, dict], name: str, kind: str) -> dict[str, Any]:
-    if name not in options:
-        raise UserError(f"unknown {kind} '{name}' of method gtr: choose one of {', '.join(options)}")
-    return options[name]
+    """The settings of a run, by `data/gtr.yaml`; see `arm_settings`."""
+    return arm_settings(GTRSettings, read_claims(), profile, overrides)[0]

@@ -6,20 +6,17 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rftkit.common.chat_server import ChatServer
-from rftkit.common.paths import ROOT
-from rftkit.models import load, load_processor, resolve
+from rftkit.models import load
 from rftkit.run import execute as execute_run
 from rftkit.run import load_run, test_splits
-from rftkit.runs.fingerprint import CODE, git_revision, sha256_files, sha256_json, sha256_model, versions
-from rftkit.runs.folder import PREDICTIONS, locked, write_atomically, write_table
+from rftkit.runs.beside import make_once, outcome, result_file
+from rftkit.runs.fingerprint import git_revision, versions
+from rftkit.runs.folder import PREDICTIONS, write_atomically, write_table
 from rftkit.runs.log import RunLog, training_summary
 from rftkit.sophia import stages
 from rftkit.sophia.captions import PROMPTS, USUAL, Item, drawn_task, items
@@ -34,7 +31,6 @@ from rftkit.tasks.example import Example
 from rftkit.tasks.registry import open_set
 from rftkit.trainer import train
 
-RESULTS = "sophia.json"  # written last: with it the run is complete
 CAPTIONS, REASONINGS, REWARDS, SELECTED = (
     f"{name}.parquet" for name in ("captions", "reasonings", "rewards", "selected")
 )
@@ -44,28 +40,12 @@ COUNTS = "reasoner.json"
 def run_sophia(out: Path, **given: Any) -> str:
     """Do a run, or finish a killed one, or find it complete; its accuracy in words, and its folder."""
     settings = load_settings(**given)
-    folder = execute(settings, out)
-    found = json.loads((folder / RESULTS).read_text())
-    parts = (f"{part} {100 * row['accuracy']:.1f} % of {row['n']}" for part, row in found["eval"].items())
-    return f"{settings.dataset}, {settings.arm or 'sophia'}, thinking: {', '.join(parts)}\n{folder}"
+    return outcome(settings, execute(settings, out), "thinking")
 
 
 def execute(settings: SophiaSettings, out: Path) -> Path:
     """As `run_sophia`; the folder alone."""
-    code = sha256_files(ROOT / "rftkit" / name for name in (*CODE, "sophia"))
-    config = {name: value for name, value in asdict(settings).items() if name not in ("profile", "device")}
-    mark = sha256_json([config, sha256_model(resolve(settings.model)), code, versions()])[:12]
-    name = (
-        f"{Path(settings.dataset).name}-{settings.arm or settings.method}-{Path(settings.model).name}-s{settings.seed}"
-    )
-    folder = out / settings.profile / f"{name}-{mark}"
-    with locked(folder):
-        if not (folder / RESULTS).is_file():
-            load_processor(settings.model)  # a model that cannot be had is refused before anything is written
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
-            _make(settings, folder)
-    return folder
+    return make_once(settings, out, _make)
 
 
 def _make(settings: SophiaSettings, folder: Path) -> None:
@@ -101,7 +81,7 @@ def _make(settings: SophiaSettings, folder: Path) -> None:
         found["grpo"] |= {"captions": seen_by(later, processor), "training": training_summary(done)}
     head = {name: getattr(settings, name) for name in ("profile", "method", "arm", "dataset", "model", "seed")}
     about = {"seconds": round(time.perf_counter() - began, 1), "versions": versions(), "git_revision": git_revision()}
-    write_atomically(folder / RESULTS, json.dumps(head | found | about, indent=1))
+    write_atomically(folder / result_file(settings), json.dumps(head | found | about, indent=1))
 
 
 def learnt_rows(

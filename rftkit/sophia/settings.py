@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 import pydantic
 from pydantic import Field
 
-from rftkit.common.errors import UserError
 from rftkit.common.validation import STRICT, Number, Text, Whole, checked
+from rftkit.runs.beside import arm_settings
 from rftkit.settings import MOST, SEEDS, Settings, read_claims, settings_of
 from rftkit.sophia.captions import PROMPTS, USUAL
 from rftkit.sophia.selection import SELECTIONS, Selection
@@ -117,26 +118,9 @@ FIELDS = SophiaSettings.__pydantic_fields__
 
 
 def load_settings(profile: str = "nano", **overrides: Any) -> SophiaSettings:
-    """The settings of a run: the profile's, those of its arm, then `overrides`. One that is None was not given."""
-    claims, given = read_claims()["sophia"], {name: value for name, value in overrides.items() if value is not None}
-    content = dict(_one_of(claims["profiles"], profile, "profile"))
-    models = content.pop("models", [SophiaSettings.model])
-    if arm := given.get("arm"):
-        content |= _one_of(claims["arms"], arm, "arm")
-    merged = content | {"profile": profile} | given
-    for name in merged:
-        if name not in FIELDS:
-            raise UserError(f"unknown setting '{name}' of method sophia: choose one of {', '.join(FIELDS)}")
-    settings = checked(SophiaSettings, merged)
-    turn = settings.seed % len(models)
-    if "model" not in given:
-        settings = checked(SophiaSettings, merged | {"model": models[turn]})
-    if settings.captioner == "other":  # the next of the profile's
-        settings = checked(SophiaSettings, merged | {"model": settings.model, "captioner": models[turn - 1]})
+    """The settings of a run, by `sophia` in `data/claims.yaml`; see `arm_settings`."""
+    settings, models = arm_settings(SophiaSettings, read_claims()["sophia"], profile, overrides)
+    if settings.captioner == "other":  # the one of the profile's before its own turn
+        other = models[settings.seed % len(models) - 1]
+        settings = checked(SophiaSettings, asdict(settings) | {"captioner": other})
     return settings
-
-
-def _one_of(options: dict[str, dict], name: str, kind: str) -> dict[str, Any]:
-    if name not in options:
-        raise UserError(f"unknown {kind} '{name}' of method sophia: choose one of {', '.join(options)}")
-    return options[name] or {}
