@@ -17,13 +17,13 @@ from pkgutil import resolve_name
 from typing import Any
 
 from rftkit.common.errors import UserError, as_user_error, is_out_of_memory
+from rftkit.common.paths import OWN
 
 # `rftkit.tools.rescore.KEYS`, told without loading what it needs.
 PREDICTIONS = """Each prediction is an object with the completion (model_output, response, output or completion) and the
 right answer (ground_truth, answer or label). It may have whether it was counted right (correct or is_correct: 0 or 1),
 what was read in it (extracted_answer or model_answer) and the list of options (options or choices; the right answer may
 be a letter of them): {"output": "It is a cat.", "answer": "cat", "correct": 1}."""
-OWN = ("gtr", "sophia")  # methods with settings of their own: rftkit/METHOD/settings.py and run.py
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -250,7 +250,7 @@ def _parser(asked: str = "", own: str | None = None) -> argparse.ArgumentParser:
     text = "speed and memory beside stock TRL; with --pictures: of a run's start"
     _add(top, "bench", bench, text, flags, quiet=True, mode="no_thinking")
     text, flags = "choose steps and learning rate on held-out base items", "--profile --dataset --control --out"
-    _add(top, "select", "rftkit.study.select:select", text, flags, quiet=True, dataset="shapes")
+    _add(top, "select", "rftkit.tools.select:select", text, flags, quiet=True, dataset="shapes")
     text, flags = "how an untrained model answers: exact, prose, wrong", f"model --data --task --mode {how}"
     _add(top, "diagnose", diagnose, text, flags, quiet=True, data="shapes", test_items=200)
     _add(top, "export", export, "a run's adapter merged into its base, in bf16", "run to --check --device", quiet=True)

@@ -372,7 +372,8 @@ def test_a_run_by_its_command(start, tmp_path, capsys):
     assert line == "points24, cloned, success: train 0.0 % of 4, test 0.0 % of 4"
     config = yaml.safe_load((Path(folder) / "config.yaml").read_text())
     assert (config["arm"], config["ppo"], config["dagger"], config["seed"]) == ("cloned", False, False, 0)
-    files = {"config.yaml", "metrics.csv", "fixed.csv", "replies.parquet", "episodes.parquet", "model", "gtr.json"}
+    files = {"config.yaml", "metrics.csv", "fixed.csv", "replies.parquet", "episodes.parquet",
+             "states.parquet", "model", "gtr.json"}  # fmt: skip
     assert {path.name for path in Path(folder).iterdir()} == files
 
 

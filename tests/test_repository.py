@@ -97,7 +97,7 @@ def test_claims_name_known_methods():
 
 def test_the_nano_profile_has_what_the_rule_chose():
     from rftkit.settings import load_settings
-    from rftkit.study.select import best_point
+    from rftkit.tools.select import best_point
 
     points = pd.read_csv(DATA / "selection-shapes.csv")
     for method, part in points.groupby("method"):

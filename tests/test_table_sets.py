@@ -13,11 +13,11 @@ from rftkit.prompts import question_text
 from rftkit.run import execute
 from rftkit.runs.folder import read_results
 from rftkit.settings import load_settings
-from rftkit.study.select import select
 from rftkit.tasks.outside.real_sets import REAL_SETS, by_columns
 from rftkit.tasks.outside.rows import check_texts
 from rftkit.tasks.registry import open_set
 from rftkit.tools.check_data import check_set
+from rftkit.tools.select import select
 
 
 def problems(capsys):

@@ -21,6 +21,11 @@ COLUMNS = {
 AVERAGED = {"base_to_new": 11, "few_shot": 11, "open_set_few_shot": 5}  # sets whose mean is taken of a table
 
 
+def gtr_tables() -> dict[str, Any]:
+    """The tables of GTR, RL4VLM and SOPHIA, by name; each says where it was seen."""
+    return json.loads((DATA / "paper" / "gtr_sophia_tables.json").read_text())
+
+
 def paper_tables() -> dict[str, Any]:
     """All tables of the paper, by name; each says where it was seen and what was checked."""
     return json.loads((DATA / "paper" / "think_or_not_tables.json").read_text())

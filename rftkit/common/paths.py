@@ -9,6 +9,7 @@ PROFILES = NOTEBOOKS / "profiles"
 LOGS = DATA / "logs"  # archived runs of the kit
 KEPT = LOGS / "study"  # archived by `rftkit report --keep`
 BUNDLED = DATA / "models"
+OWN = ("gtr", "sophia")  # methods beside the study's, with settings and results of their own: rftkit/METHOD/
 
 
 def profile_path(name: str) -> Path:

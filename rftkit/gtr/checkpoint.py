@@ -29,7 +29,7 @@ def save(training: Any, path: Path) -> None:
         "random": [training.table.np_random.bit_generator.state, training.rng.bit_generator.state],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "tables": [training.rows, training.fixed, training.replies],
+        "tables": [training.rows, training.fixed, training.states, training.replies],
     }
     temporary = path.with_suffix(".tmp")
     torch.save(content, temporary)
@@ -56,7 +56,7 @@ def restore(training: Any, path: Path) -> None:
     training.table.states = [_state(plain) for plain in saved["states"]]
     training.totals, training.done = saved["totals"], saved["done"]
     training.table.np_random.bit_generator.state, training.rng.bit_generator.state = saved["random"]
-    training.rows, training.fixed, training.replies = saved["tables"]
+    training.rows, training.fixed, training.states, training.replies = saved["tables"]
     torch.set_rng_state(saved["torch"].cpu())
     if saved["cuda"]:
         torch.cuda.set_rng_state_all([state.cpu() for state in saved["cuda"]])

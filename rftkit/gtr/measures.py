@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +32,24 @@ def fixed_states(settings: GTRSettings) -> list[State]:
     return [some_state(game_named(settings.dataset), rng, "train") for _ in range(settings.fixed_states)]
 
 
-def on_fixed_states(policy: Policy, states: Sequence[State], settings: GTRSettings) -> dict[str, float]:
-    """`measures` of replies to fixed states; the caller's random numbers are left as they were."""
+def on_fixed_states(
+    policy: Policy, states: Sequence[State], settings: GTRSettings
+) -> tuple[dict[str, float], list[dict]]:
+    """`measures` of replies to fixed states, and a row for each; the caller's random numbers are left as they were."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        return measures(policy, act(policy, states, settings, np.random.default_rng(7)))
+        steps = act(policy, states, settings, np.random.default_rng(7))
+        return measures(policy, steps), [{"id": number} | told(step) for number, step in enumerate(steps)]
+
+
+def told(step: Step) -> dict[str, Any]:
+    """A step as a row of a table: the state, what was said of it, and what is true of that."""
+    return {
+        "cards": " ".join(map(str, step.state.cards)), "formula": "".join(step.state.formula),
+        "hopeless": step.state.is_hopeless, "text": step.text, "action": step.action,
+        "json": step.parsed is not None, "legal": step.legal, "facts": step.verdict.facts,
+        "thought": step.verdict.thought,
+    }  # fmt: skip
 
 
 def measures(policy: Policy, steps: Sequence[Step]) -> dict[str, float]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 from peft import get_peft_model
 from tqdm.auto import tqdm
 
@@ -19,19 +21,20 @@ from rftkit.common.errors import Diverged
 from rftkit.common.statistics import proportion
 from rftkit.gtr.checkpoint import restore, save
 from rftkit.gtr.correctors import Asked, Corrector, Exact, Past, along_plans, local_model, server, targets_of
-from rftkit.gtr.measures import fixed_states, measures, on_fixed_states
+from rftkit.gtr.measures import fixed_states, measures, on_fixed_states, told
 from rftkit.gtr.play import parts_of, play_out
 from rftkit.gtr.policy import Policy
-from rftkit.gtr.rollout import Step, roll_out
+from rftkit.gtr.rollout import roll_out
 from rftkit.gtr.settings import GTRSettings, load_settings
 from rftkit.gtr.trainer import Trainer
 from rftkit.gtr.worlds import CardTable
 from rftkit.models import load, lora_config
-from rftkit.runs.beside import make_once, outcome, result_file
+from rftkit.runs.beside import make_once, outcome
 from rftkit.runs.fingerprint import git_revision, versions
-from rftkit.runs.folder import METRICS, write_atomically, write_table
+from rftkit.runs.folder import CONFIG, METRICS, result_file, write_atomically, write_table
 
-CHECKPOINT, EPISODES, REPLIES, FIXED = "checkpoint.pt", "episodes.parquet", "replies.parquet", "fixed.csv"
+CHECKPOINT, FIXED = "checkpoint.pt", "fixed.csv"
+EPISODES, REPLIES, STATES = "episodes.parquet", "replies.parquet", "states.parquet"
 REPLIES_LOGGED = 16  # of each update
 PAST_TEMPERATURE = 0.2
 
@@ -42,9 +45,33 @@ def run_gtr(out: Path, **given: Any) -> str:
     return outcome(settings, execute(settings, out), "success")
 
 
-def execute(settings: GTRSettings, out: Path) -> Path:
-    """As `run_gtr`; the folder alone."""
-    return make_once(settings, out, lambda settings, folder: Training(settings, folder).run())
+def execute(settings: GTRSettings, out: Path, on_row: Callable[[list[dict]], None] | None = None) -> Path:
+    """As `run_gtr`; the folder alone.
+
+    Args:
+        on_row: called after each update with the measures on fixed states so far, for live plots.
+    """
+    return make_once(settings, out, lambda settings, folder: Training(settings, folder).run(on_row))
+
+
+def run_arms(
+    profile: str,
+    environments: Sequence[str],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    on_row: Callable[[list[dict]], None] | None = None,
+) -> list[Path]:
+    """Runs of arms of `data/gtr.yaml`, made or found; their folders."""
+    every = [
+        load_settings(profile, dataset=name, arm=arm, seed=seed)
+        for name in environments for arm in arms for seed in seeds
+    ]  # fmt: skip
+    folders = []
+    for number, settings in enumerate(every, 1):
+        print(f"run {number} of {len(every)}: {settings.dataset}, {settings.arm}, seed {settings.seed}", flush=True)
+        folders.append(execute(settings, out, on_row))
+    return folders
 
 
 class Training:
@@ -62,25 +89,34 @@ class Training:
         self.done = 0  # updates
         self.rows: list[dict] = []  # of each update
         self.fixed: list[dict] = []  # of the fixed states, before the first update too
+        self.states: list[dict] = []  # what was said of each of them then
         self.replies: list[dict] = []
+        self.began = time.perf_counter()
         torch.manual_seed(settings.seed)
 
-    def run(self) -> None:
+    def run(self, on_row: Callable[[list[dict]], None] | None = None) -> None:
         path = self.folder / CHECKPOINT
         if path.is_file():
             restore(self, path)
-        states = fixed_states(self.settings)
         if not self.fixed:
-            self.fixed.append({"update": 0} | on_fixed_states(self.policy, states, self.settings))
+            self._look()
         for number in tqdm(range(self.done, self.settings.updates), initial=self.done, total=self.settings.updates,
                            desc=f"GTR {self.settings.dataset}"):  # fmt: skip
             self.rows.append(self._update(number + 1))
-            self.fixed.append({"update": number + 1} | on_fixed_states(self.policy, states, self.settings))
             self.done = number + 1
+            self._look()
             self._write_tables()
             save(self, path)
+            if on_row:
+                on_row(self.fixed)
         self._finish()
         path.unlink(missing_ok=True)
+
+    def _look(self) -> None:
+        """Measure thoughts on the fixed states."""
+        found, said = on_fixed_states(self.policy, fixed_states(self.settings), self.settings)
+        self.fixed.append({"update": self.done} | found)
+        self.states += [{"update": self.done} | row for row in said]
 
     def _update(self, number: int) -> dict[str, Any]:
         """A rollout and what is learnt from it, as a row of `metrics.csv`."""
@@ -103,7 +139,10 @@ class Training:
         counts = dict(self.corrector.counts) if self.corrector else {}
         if self.corrector:
             self.corrector.observe(self.policy)
-        self.replies += [_logged(number, step) for step in rollout.steps[:REPLIES_LOGGED]]
+        self.replies += [
+            {"update": number, "reward": step.reward, "advantage": step.advantage} | told(step)
+            for step in rollout.steps[:REPLIES_LOGGED]
+        ]
         returns = rollout.returns or [math.nan]
         return {
             "update": number, "steps": number * self.settings.rollout, "episodes": len(rollout.returns),
@@ -119,6 +158,7 @@ class Training:
         write_atomically(self.folder / METRICS, pd.DataFrame(self.rows).to_csv(index=False))
         write_atomically(self.folder / FIXED, pd.DataFrame(self.fixed).to_csv(index=False))
         write_table(self.folder / REPLIES, self.replies)
+        write_table(self.folder / STATES, self.states)
 
     def _finish(self) -> None:
         """Play the fixed deals, save the model, and write what came out."""
@@ -133,7 +173,8 @@ class Training:
             self.policy.processor.save_pretrained(self.folder / "model")
         results = results_of(self.settings, episodes) | {"in_play": found}
         results |= {"fixed_before": self.fixed[0], "fixed_after": self.fixed[-1]}
-        write_atomically(self.folder / result_file(self.settings), json.dumps(results, indent=1))
+        results["seconds"] = round(time.perf_counter() - self.began, 1)  # of the process that finished the run
+        write_atomically(self.folder / result_file(self.settings.method), json.dumps(results, indent=1))
 
 
 def results_of(settings: GTRSettings, episodes: list[dict]) -> dict[str, Any]:
@@ -150,12 +191,13 @@ def results_of(settings: GTRSettings, episodes: list[dict]) -> dict[str, Any]:
     return head | {"eval": parts, "versions": versions(), "git_revision": git_revision()}
 
 
-def _logged(update: int, step: Step) -> dict[str, Any]:
-    return {
-        "update": update, "cards": " ".join(map(str, step.state.cards)), "formula": "".join(step.state.formula),
-        "text": step.text, "action": step.action, "legal": step.legal, "facts": step.verdict.facts,
-        "thought": step.verdict.thought, "reward": step.reward, "advantage": step.advantage,
-    }  # fmt: skip
+def trained_policy(folder: Path) -> Policy:
+    """The trained model of a complete run. Its value head is not kept."""
+    settings = GTRSettings(**yaml.safe_load((folder / CONFIG).read_text()))
+    if settings.lora_rank:
+        named = {"quantize": settings.quantize, "adapter": folder / "adapter"}
+        return Policy(*load(settings.model, device=settings.device, **named))
+    return Policy(*load(str(folder / "model"), device=settings.device))
 
 
 def start_policy(settings: GTRSettings) -> Policy:

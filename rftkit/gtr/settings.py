@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import pydantic
@@ -61,6 +62,7 @@ class GTRSettings:
     lora_rank: Whole = Field(128, ge=0, le=MOST, description="of the adapters; 0 is full fine-tuning but for vision")
     quantize: bool = Field(False, description="NF4 base model (QLoRA)")
     test_episodes: Whole = Field(200, ge=1, le=MOST, description="fixed deals a part, played by plain rules")
+    held_out: bool = Field(False, description="play other fixed deals, which settings may be chosen by")
     fixed_states: Whole = Field(192, ge=2, le=MOST, description="states that thoughts are measured on")
     device: Literal["cpu", "cuda", None] = Field(None, description="where to run; cuda, if there is one, if not given")
 
@@ -89,3 +91,10 @@ def read_claims() -> dict[str, Any]:
 def load_settings(profile: str = "nano", **overrides: Any) -> GTRSettings:
     """The settings of a run, by `data/gtr.yaml`; see `arm_settings`."""
     return arm_settings(GTRSettings, read_claims(), profile, overrides)[0]
+
+
+def designed(profile: str, seeds: Sequence[int], dataset: str | None = None) -> list[GTRSettings]:
+    """The runs of the study of `data/gtr.yaml`: its arms with each seed on its environments, or on one of them."""
+    design = read_claims()["design"]
+    names = [name for name in design["datasets"] if dataset in (None, name)]
+    return [load_settings(profile, dataset=n, arm=arm, seed=s) for n in names for arm in design["arms"] for s in seeds]

@@ -27,7 +27,7 @@ def agent_rows(name: str) -> list[dict]:
         policy = start_policy(settings)
         for temperature in TEMPERATURES:
             at = replace(settings, temperature=temperature)
-            thoughts = on_fixed_states(policy, fixed_states(at), at)
+            thoughts, _ = on_fixed_states(policy, fixed_states(at), at)
             for part in parts_of(dataset):
                 episodes, _ = play_out(policy, at, part)
                 won = proportion(sum(row["success"] for row in episodes), len(episodes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -167,18 +167,28 @@ def lines_figure(lines: pd.DataFrame, x: str, y: str) -> Figure:
 class LivePlot:
     """Redraws training curves in place while a notebook trains; its last frame stays as a static figure.
 
-    Use it as `on_row` of a run. `every`: seconds between two frames, more where drawing would take a fortieth of them.
+    Use it as `on_row` of a run.
+
+    Args:
+        every: seconds between two frames, more where drawing would take a fortieth of them.
+        draw: makes the figure from the rows so far; `training_figure` of the columns, if not given.
     """
 
-    def __init__(self, columns: Sequence[str] = ("reward", "loss"), every: float = 3.0) -> None:
-        self.columns, self.every, self.handle, self.next = columns, every, None, -math.inf
+    def __init__(
+        self,
+        columns: Sequence[str] = ("reward", "loss"),
+        every: float = 3.0,
+        draw: Callable[[pd.DataFrame], Figure] | None = None,
+    ) -> None:
+        self.draw = draw or (lambda rows: training_figure({"training": rows}, columns))
+        self.every, self.handle, self.next = every, None, -math.inf
 
     def __call__(self, rows: list[dict]) -> None:
         from IPython.display import display
 
         if (began := time.monotonic()) < self.next:
             return
-        figure = training_figure({"training": pd.DataFrame(rows)}, self.columns)
+        figure = self.draw(pd.DataFrame(rows))
         if self.handle is None:
             self.handle, least = display(figure, display_id=True), 0  # it takes longer than those after it
         else:

@@ -22,19 +22,22 @@ from pandas import DataFrame
 from rftkit.analysis.claims import Comparison, decide, dose_rows, without_runs
 from rftkit.analysis.comparisons import blank_rows, kind_rows, set_rows, size_rows
 from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows
+from rftkit.analysis.guided import arm_rows, as_designed, curves, verdict_rows
 from rftkit.analysis.methods import MethodRow, method_rows, title_of
 from rftkit.analysis.paper_claims import claim_rows
 from rftkit.common.errors import UserError
 from rftkit.common.progress import ticking
-from rftkit.report import tables
+from rftkit.report import guided, tables
 from rftkit.report.figures import accuracy_figure, claims_figure, dose_figure
 from rftkit.runs.archive import write_archive
+from rftkit.runs.arms import ArmRun, archive_arm_runs, arm_runs
 from rftkit.runs.collect import (
     Methods,
     Sections,
     SetAside,
     all_runs,
     archived_methods,
+    check_places,
     families,
     is_headline,
     model_names,
@@ -59,9 +62,13 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         UserError: of parts that could not be made, such as runs tested on different items, once the rest is written.
     """
     places = [places] if isinstance(places, Path) else list(places)
-    sections, aside = sort_out(*places)
-    if keep:
+    check_places(places)
+    agents = as_designed(arm_runs("gtr", places))
+    sections, aside = sort_out(*places, or_none=bool(agents))
+    if keep and sections:
         write_archive(all_runs(sections), keep)
+    if keep and agents:
+        archive_arm_runs("gtr", agents, keep)
     folder = out or places[0]
     if out is None and len(places) > 1:  # in a folder of its own, so that `class/*` never names the report's files
         folder = Path(os.path.commonpath([place.resolve() for place in places])) / "report"
@@ -73,6 +80,7 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         parts, numbers, failed = _parts(
             sections, places, folder, lambda doing: bar.set_description_str(f"report: {doing}")
         )
+    parts += _agents(agents, folder)
     text = "\n".join([*parts, *_not_counted(aside), *(f"**Not reported: {line}**\n" for line in failed)])
     whole = f"{HEADING}\n\n{tables.LEGEND}\n\n{text}"
     write_atomically(path, whole)
@@ -130,6 +138,17 @@ def _sections(sections: Sections, folder: Path, tell: Tell) -> tuple[list[str], 
         except UserError as error:
             failed.append(f"{section.dataset}, {names[-1]}, profile {section.profile}: {error}")
     return parts, numbers, failed
+
+
+def _agents(runs: Sequence[ArmRun], folder: Path) -> list[str]:
+    """What is said of GTR's runs."""
+    if not runs:
+        return []
+    decided = verdict_rows(runs)
+    write_atomically(folder / "report-gtr.json", json.dumps(decided, indent=1, default=asdict))
+    figure = _figure(guided.collapse_figure(curves(runs)), "thoughts by update", folder, "gtr")
+    parts = ["## GTR: agents that think at every step\n", f"{guided.LEGEND}\n"]
+    return [*parts, *_table(arm_rows(runs), guided.arms_table, figure=figure), *_table(decided, guided.verdicts_table)]
 
 
 class Across(NamedTuple):

@@ -42,14 +42,14 @@ def _number(value: tuple[float, ...] | float | str | None, unit: str) -> str:
     return first + behind + (f" [{', '.join(ends)}]" if ends else "")
 
 
-_points, _percent = partial(_number, unit="points"), partial(_number, unit="per cent")
+points, percent = partial(_number, unit="points"), partial(_number, unit="per cent")
 
 
 def _shares(values: Iterable[float | None]) -> str:
-    return " / ".join(map(_percent, values))
+    return " / ".join(map(percent, values))
 
 
-def _counted(runs: Sequence[Pair]) -> str:
+def counted(runs: Sequence[Pair]) -> str:
     """How many seeds, and of how many start models if there are several."""
     models = {model for model, _ in runs}
     return f"{len(runs)} on {len(models)} bases" if len(models) > 1 else str(len(runs))
@@ -74,7 +74,7 @@ def methods_table(rows: list[MethodRow]) -> pd.DataFrame:
     averaged = f", mean of {rows[0].paper_sets} sets:" if rows[0].paper_sets else ""
     table = []
     for row in rows:
-        cells = {"method": row.title, "seeds": _counted(row.runs)}
+        cells = {"method": row.title, "seeds": counted(row.runs)}
         for some in shown:
             cells[" / ".join(map(_named, some))] = _shares(row.accuracy[rule][part][0] for part in some)
         cells[f"knows {' / '.join(parts)}"] = _shares(row.likelihood.get(part) for part in parts)
@@ -91,10 +91,10 @@ def long_methods_table(rows: list[MethodRow]) -> pd.DataFrame:
     parts = list(rows[0].likelihood)
     table = []
     for row in rows:
-        cells = {"method": row.title, "seeds": _counted(row.runs)}
+        cells = {"method": row.title, "seeds": counted(row.runs)}
         for rule, by_part in row.accuracy.items():
-            cells |= {f"{rule} {_named(part)}": _percent(cell) for part, cell in by_part.items()}
-        cells |= {f"knows {part}": _percent(row.likelihood.get(part)) for part in parts}
+            cells |= {f"{rule} {_named(part)}": percent(cell) for part, cell in by_part.items()}
+        cells |= {f"knows {part}": percent(row.likelihood.get(part)) for part in parts}
         cells[f"pass@8 {' / '.join(parts)}"] = _shares(row.passed.get(part) for part in parts)
         cells |= {"tokens": f"{row.tokens:.1f}", "training s": f"{row.seconds:.0f}"}
         table.append(cells)
@@ -107,7 +107,7 @@ def methods_beside(rows: list[MethodRow], archived: list[MethodRow]) -> pd.DataF
     for row in rows:
         rule, *_ = row.accuracy
         if other := theirs.get(row.label):
-            cells = {"method": row.title, "seeds here": _counted(row.runs), "seeds archived": _counted(other.runs)}
+            cells = {"method": row.title, "seeds here": counted(row.runs), "seeds archived": counted(other.runs)}
             for part, (mean, _, _) in row.accuracy[rule].items():
                 cells[f"{_named(part)}: here / archived"] = _shares((mean, other.accuracy[rule][part][0]))
             table.append(cells)
@@ -131,8 +131,8 @@ def knows_table(rows: list[MethodRow]) -> pd.DataFrame:
     for row in rows:
         rule, *_ = row.accuracy
         for part, knows in row.likelihood.items():
-            says = _percent(row.accuracy[rule][part][0])
-            table.append({"method": row.title, "part": part, "knows": _percent(knows), "says": says})
+            says = percent(row.accuracy[rule][part][0])
+            table.append({"method": row.title, "part": part, "knows": percent(knows), "says": says})
     return pd.DataFrame(table)
 
 
@@ -141,20 +141,20 @@ def changes_table(changes: dict[str, dict[str, float]]) -> pd.DataFrame:
     return (100 * pd.DataFrame(changes).rename(columns=title_of).T).round(2)
 
 
-def _table(rows: Sequence[Any], columns: dict[str, Callable[[Any], str]]) -> pd.DataFrame:
+def table_of(rows: Sequence[Any], columns: dict[str, Callable[[Any], str]]) -> pd.DataFrame:
     return pd.DataFrame({title: [cell(row) for row in rows] for title, cell in columns.items()})
 
 
 def _difference(row: Comparison) -> str:
-    return f"{_named(row.measure)} {_points(row.difference)}"
+    return f"{_named(row.measure)} {points(row.difference)}"
 
 
 def _by_column(row: Comparison) -> str:
-    return ", ".join(f"{column} {_points(value)}" for column, value in row.paper.items())
+    return ", ".join(f"{column} {points(value)}" for column, value in row.paper.items())
 
 
 def _beside(row: Comparison) -> str:
-    return "; ".join(f"{name} {_points(cell)}" for name, cell in row.beside.items())
+    return "; ".join(f"{name} {points(cell)}" for name, cell in row.beside.items())
 
 
 # Of a row that is corrected for the others of its table.
@@ -162,7 +162,7 @@ DECIDED = {
     "difference here": _difference,
     "p, corrected": lambda row: f"{row.p:.3f}",
     "smallest visible": lambda row: f"{100 * row.smallest:.1f}",
-    "seeds": lambda row: _counted(row.runs),
+    "seeds": lambda row: counted(row.runs),
     "in the toy": lambda row: row.verdict,
     "at paper scale": lambda row: "untested",
 }
@@ -172,21 +172,21 @@ def claims_table(rows: list[Comparison]) -> pd.DataFrame:
     """The decided claims (`claims.decide`)."""
     columns = {
         "claim of the paper": lambda row: row.claim,
-        "paper, 2B": lambda row: "".join(map(_points, row.paper.values())),  # one, or none
+        "paper, 2B": lambda row: "".join(map(points, row.paper.values())),  # one, or none
     }
-    return _table(rows, columns | DECIDED)
+    return table_of(rows, columns | DECIDED)
 
 
 def sets_table(rows: list[Comparison]) -> pd.DataFrame:
     """The rows of one comparison over sets (`comparisons.set_rows`)."""
     columns = {"set and models": lambda row: row.place, "paper, 2B": _by_column}
-    return _table(rows, columns | DECIDED | {"parts, uncorrected": _beside})
+    return table_of(rows, columns | DECIDED | {"parts, uncorrected": _beside})
 
 
 def blank_table(rows: list[Comparison]) -> pd.DataFrame:
     """The rows of `comparisons.blank_rows`."""
     columns = {"set and models": lambda row: row.place, "claim": lambda row: row.claim}
-    return _table(rows, columns | DECIDED | {"parts, uncorrected": _beside})
+    return table_of(rows, columns | DECIDED | {"parts, uncorrected": _beside})
 
 
 def dose_table(rows: list[Comparison]) -> pd.DataFrame:
@@ -195,9 +195,9 @@ def dose_table(rows: list[Comparison]) -> pd.DataFrame:
         "models": lambda row: row.place,
         "difference, points; seeds": lambda row: f"{row.claim} ({row.measure})",
         "dose": lambda row: f"vague {row.vague:g}",
-        "cell": lambda row: f"{_points(row.difference)} {row.verdict}, {_counted(row.runs)}",
+        "cell": lambda row: f"{points(row.difference)} {row.verdict}, {counted(row.runs)}",
     }
-    long = _table(sorted(rows, key=lambda row: row.vague), columns)
+    long = table_of(sorted(rows, key=lambda row: row.vague), columns)
     place = list(columns)[:2]
     wide = [part.set_index("dose")["cell"].rename(of) for of, part in long.groupby(place, sort=False)]
     return pd.DataFrame(wide).rename_axis(place).reset_index()
@@ -209,9 +209,9 @@ def kinds_table(rows: list[Comparison]) -> pd.DataFrame:
         "set and models": lambda row: row.place,
         "kind": lambda row: row.claim,
         "seeds": DECIDED["seeds"],
-        "all levels": lambda row: _points(row.difference),
+        "all levels": lambda row: points(row.difference),
     }
-    return _table(rows, columns).join(_intervals(rows).sort_index(axis=1))
+    return table_of(rows, columns).join(_intervals(rows).sort_index(axis=1))
 
 
 def size_table(rows: list[Comparison]) -> pd.DataFrame:
@@ -226,7 +226,7 @@ def size_table(rows: list[Comparison]) -> pd.DataFrame:
         "at paper scale": DECIDED["at paper scale"],
         "what each gains by thinking": _beside,
     }
-    return _table(rows, columns)
+    return table_of(rows, columns)
 
 
 def paper_claims_table(rows: list[Comparison]) -> pd.DataFrame:
@@ -237,23 +237,23 @@ def paper_claims_table(rows: list[Comparison]) -> pd.DataFrame:
         "paper": lambda row: "".join(_number(value, row.unit) for value in row.paper.values()),
         "here": lambda row: _number(row.difference, row.unit),
         "smallest visible": lambda row: _number(row.smallest, row.unit).lstrip("+"),
-        "seeds": lambda row: _counted(row.runs) if row.runs else "",
+        "seeds": lambda row: counted(row.runs) if row.runs else "",
         "by": lambda row: row.by,
         "in the toy": lambda row: row.verdict,
         "at paper scale": DECIDED["at paper scale"],
     }
-    return _table(rows, columns)
+    return table_of(rows, columns)
 
 
 def _intervals(rows: Sequence[Comparison]) -> pd.DataFrame:
     """What stands beside rows, a column each."""
-    return pd.DataFrame([{name: _points(cell) for name, cell in row.beside.items()} for row in rows])
+    return pd.DataFrame([{name: points(cell) for name, cell in row.beside.items()} for row in rows])
 
 
 def controls_table(rows: list[Comparison]) -> pd.DataFrame:
     """A control a row, minus the method itself (`controls.control_differences`)."""
     columns = {"control": lambda row: title_of(row.claim), "seeds": DECIDED["seeds"]}
-    return _table(rows, columns).join(_intervals(rows).rename(columns=_named))
+    return table_of(rows, columns).join(_intervals(rows).rename(columns=_named))
 
 
 def claims_with_controls_table(rows: list[ControlledClaim]) -> pd.DataFrame:
@@ -261,13 +261,13 @@ def claims_with_controls_table(rows: list[ControlledClaim]) -> pd.DataFrame:
     titles = {None: "as it is"} | {name: control["title"] for name, control in read_claims()["controls"].items()}
 
     def cell(name: str | None, row: ControlledClaim) -> str:
-        return _points(row.differences.get(name)) + " *" * (name in row.mixed)
+        return points(row.differences.get(name)) + " *" * (name in row.mixed)
 
     columns = {"claim of the paper": lambda row: f"{row.claim} ({row.measure})"}
     for name, title in titles.items():
         if any(name in row.differences for row in rows):
             columns[title] = partial(cell, name)
-    return _table(rows, columns)
+    return table_of(rows, columns)
 
 
 def elicitation_table(rows: list[Elicitation]) -> pd.DataFrame:
@@ -278,11 +278,11 @@ def elicitation_table(rows: list[Elicitation]) -> pd.DataFrame:
         "says, before and after": lambda row: _shares(row.said),
         "pass@8, before and after": lambda row: _shares(row.passed or ()),
         "knows, before and after": lambda row: _shares(row.knows or ()),
-        "gained": lambda row: _points(row.gain),
-        "on known items": lambda row: _points(row.gain_known),
-        "on unknown items": lambda row: _points(row.gain_unknown),
+        "gained": lambda row: points(row.gain),
+        "on known items": lambda row: points(row.gain_known),
+        "on unknown items": lambda row: points(row.gain_unknown),
     }
-    return _table(rows, columns)
+    return table_of(rows, columns)
 
 
 LEGEND = """Accuracy in per cent on test items, each method in its own mode, by the rule it was trained with unless a

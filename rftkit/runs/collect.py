@@ -58,11 +58,15 @@ def load_runs(*places: Path) -> Sections:
     return sort_out(*places)[0]
 
 
-def sort_out(*places: Path) -> tuple[Sections, list[SetAside]]:
-    """`load_runs`, and the runs that do not count."""
+def check_places(places: Iterable[Path]) -> None:
     for place in places:
         if not place.is_dir():
             raise UserError(f"no folder '{place}': give the --out of a study")
+
+
+def sort_out(*places: Path, or_none: bool = False) -> tuple[Sections, list[SetAside]]:
+    """`load_runs`, and the runs that do not count; UserError if none does, unless there may be none."""
+    check_places(places)
     dated = {}
     for place in reversed(places):
         dated |= _runs_under(place)  # one place may lie within another
@@ -72,7 +76,7 @@ def sort_out(*places: Path) -> tuple[Sections, list[SetAside]]:
         count = _that_count(of_method)
         counted += count.values()
         aside += [SetAside(run, count.get(run.pair)) for run in of_method if run is not count.get(run.pair)]
-    if not counted:
+    if not counted and not or_none:
         named = ", ".join(f"'{place}'" for place in places)
         raise UserError(f"no complete runs under {named}: start rftkit study or rftkit run first")
     return by_section(counted), aside

@@ -8,15 +8,19 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from rftkit.common.errors import UserError
 from rftkit.common.paths import LOGS
 from rftkit.runs.archive import archived_runs, is_archive
+from rftkit.runs.arms import TABLES, arm_runs
 from rftkit.runs.folder import complete_runs, read_results, read_settings
 from rftkit.settings import Settings, load_settings
 
+Kind = Settings | tuple[str, ...]
 
-def seconds_by_kind(out: Path) -> dict[Settings, float]:
+
+def seconds_by_kind(out: Path) -> dict[Kind, float]:
     """How long runs of each kind took, in seconds: those made here, or the kit's archived ones."""
     here, archived = defaultdict(list), defaultdict(list)
     for folder in complete_runs(out):
@@ -29,16 +33,23 @@ def seconds_by_kind(out: Path) -> dict[Settings, float]:
             asked = {key: getattr(run, key) for key in ("dataset", "eval_dataset", "control", "protocol", "model")}
             with suppress(UserError):  # of a control, say, that is no more
                 archived[kind_of(load_settings(run.profile, run.method, **asked))].append(run.seconds)
+    for method in TABLES:
+        for found, places in ((here, [out]), (archived, sorted(LOGS.glob("*")))):
+            for run in arm_runs(method, places):
+                found[method, *run.place].append(run.results["seconds"])
     return {kind: mean(seconds) for kind, seconds in (archived | here).items()}
 
 
-def kind_of(settings: Settings) -> Settings:
-    """What runs of equal length share: not the seed, the curve that only a first seed has, steps that epochs make."""
+def kind_of(settings: Any) -> Kind:
+    """What runs of equal length share: not the seed, the curve that only a first seed has, steps that epochs make. Of
+    methods beside the study's their profile, set and arm."""
+    if settings.method in TABLES:
+        return settings.method, settings.profile, settings.dataset, settings.arm
     steps = settings.steps if settings.epochs is None else 1
     return replace(settings, seed=0, eval_every=0, steps=steps)
 
 
-def estimate(missing: list[Settings], took: dict[Settings, float], profile: str, jobs: int | None) -> str:
+def estimate(missing: list[Any], took: dict[Kind, float], profile: str, jobs: int | None) -> str:
     """A line about how long missing runs will take, and one about those of whose kind none was made before.
 
     Args:
@@ -52,8 +63,9 @@ def estimate(missing: list[Settings], took: dict[Settings, float], profile: str,
         way = "" if jobs else ", one at a time"
         text += f"about {max(1, round(sum(known) / (jobs or 1) / 60))} minutes{part}{way}, by runs made before\n"
     if unknown:
-        text += f"{len(unknown)} runs take an unknown time, as none of their kind was made before; of the last: "
-        text += f"{_estimate_command(unknown[-1], profile)}\n"
+        text += f"{len(unknown)} runs take an unknown time, as none of their kind was made before"
+        own = unknown[-1].method in TABLES
+        text += "\n" if own else f"; of the last: {_estimate_command(unknown[-1], profile)}\n"
     return text
 
 

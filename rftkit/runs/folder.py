@@ -1,4 +1,4 @@
-"""Run folders: their names and files. `results.json` is written last: it means the run is complete."""
+"""Run folders: their names and files. `results.json` (or `gtr.json`, ...) is written last: the run is complete."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from rftkit.common.errors import UserError
+from rftkit.common.paths import OWN
 from rftkit.runs.fingerprint import git_revision, kind_sha256, sha256_json, versions
 from rftkit.runs.results import RUN, Run
 from rftkit.settings import Settings, settings_of
@@ -27,7 +28,7 @@ from rftkit.tasks.registry import short_name
 
 SCHEMA_VERSION = 1
 LATE = 90  # seconds that a network disk may take to show what another machine has written
-RESULTS, PREDICTIONS = "results.json", "predictions.parquet"
+CONFIG, RESULTS, PREDICTIONS = "config.yaml", "results.json", "predictions.parquet"
 METRICS, CURVE = "metrics.csv", "curve.csv"  # of training, step by step
 
 
@@ -82,19 +83,27 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def result_file(method: str) -> str:
+    """The file that a run of a method writes last."""
+    return f"{method}.json" if method in OWN else RESULTS
+
+
+LAST = (RESULTS, *map(result_file, OWN))
+
+
 def is_complete(folder: Path) -> bool:
-    return (folder / RESULTS).is_file()
+    return any((folder / name).is_file() for name in LAST)
 
 
 def write_config(folder: Path, settings: Settings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
+    write_atomically(folder / CONFIG, yaml.safe_dump(asdict(settings), sort_keys=False))
 
 
 def read_settings(run: Path) -> Settings:
     """The settings in a run folder's `config.yaml`; UserError if it has not all of them: it is truncated, or old."""
     try:
-        content = yaml.safe_load((run / "config.yaml").read_text())
+        content = yaml.safe_load((run / CONFIG).read_text())
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         content = None
     if not isinstance(content, dict) or content.keys() != {field.name for field in fields(Settings)}:
@@ -135,13 +144,14 @@ def write_run(folder: Path, files: dict[str, bytes]) -> None:
             return
         unfinished = folder.with_name(f".{folder.name}")
         shutil.rmtree(unfinished, ignore_errors=True)
-        for name in files.keys() - {RESULTS}:
+        (last,) = files.keys() & {*LAST}
+        for name in files.keys() - {last}:
             path = unfinished / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(files[name])
         shutil.rmtree(folder, ignore_errors=True)  # the beginning of the same run
         unfinished.replace(folder)
-        write_atomically(folder / RESULTS, files[RESULTS].decode())
+        write_atomically(folder / last, files[last].decode())
 
 
 def read_results(folder: Path) -> Run:
@@ -197,5 +207,6 @@ def read_answers(runs: Iterable[Run], mode: str, rule: str) -> pd.DataFrame:
 
 
 def complete_runs(out: Path) -> list[Path]:
-    """All complete run folders under `out`, sorted by path."""
-    return sorted(path.parent for path in out.rglob(RESULTS))
+    """All complete run folders of the study's methods under `out`, sorted by path; not those within another's run."""
+    folders = sorted(path.parent for path in out.rglob(RESULTS))
+    return [f for f in folders if not any((out / p / CONFIG).is_file() for p in f.relative_to(out).parents)]

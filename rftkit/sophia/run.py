@@ -14,9 +14,9 @@ from rftkit.common.chat_server import ChatServer
 from rftkit.models import load
 from rftkit.run import execute as execute_run
 from rftkit.run import load_run, test_splits
-from rftkit.runs.beside import make_once, outcome, result_file
+from rftkit.runs.beside import make_once, outcome
 from rftkit.runs.fingerprint import git_revision, versions
-from rftkit.runs.folder import PREDICTIONS, write_atomically, write_table
+from rftkit.runs.folder import PREDICTIONS, result_file, write_atomically, write_table
 from rftkit.runs.log import RunLog, training_summary
 from rftkit.sophia import stages
 from rftkit.sophia.captions import PROMPTS, USUAL, Item, drawn_task, items
@@ -81,7 +81,7 @@ def _make(settings: SophiaSettings, folder: Path) -> None:
         found["grpo"] |= {"captions": seen_by(later, processor), "training": training_summary(done)}
     head = {name: getattr(settings, name) for name in ("profile", "method", "arm", "dataset", "model", "seed")}
     about = {"seconds": round(time.perf_counter() - began, 1), "versions": versions(), "git_revision": git_revision()}
-    write_atomically(folder / result_file(settings), json.dumps(head | found | about, indent=1))
+    write_atomically(folder / result_file(settings.method), json.dumps(head | found | about, indent=1))
 
 
 def learnt_rows(

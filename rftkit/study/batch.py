@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,7 +20,7 @@ from rftkit.report.pages import write_report
 from rftkit.runs.collect import PROTOCOL_TITLES
 from rftkit.runs.durations import estimate, kind_of, seconds_by_kind
 from rftkit.runs.folder import data_title, is_complete, write_atomically
-from rftkit.settings import MOST, Settings, load_profile, of_study, whose_turn
+from rftkit.settings import MOST, Settings, load_profile, whose_turn
 from rftkit.study.chapters import Part, dealt, parts_of
 from rftkit.study.elsewhere import there
 from rftkit.study.workers import devices, execute_notebooks, here, make_runs
@@ -48,10 +49,9 @@ def study(
     """
     began = time.perf_counter()
     profile = profile if test_items is None else _asking(profile, test_items, out)
-    count = of_study(profile)["seeds"] if seeds is None else seeds
     jobs = (len(devices()) or min(2, os.cpu_count() or 1)) if jobs is None else jobs
-    _check(count, jobs, first_seed, time_limit, models)
-    plan = dealt(profile, only, range(first_seed, first_seed + count), models or [], shard)
+    _check(seeds, jobs, first_seed, time_limit, models)
+    plan = dealt(profile, only, first_seed, seeds, models or [], shard)
     parts = parts_of(plan, profile, dataset, out)
     took = seconds_by_kind(out)
     missing = _longest_first(parts, took)
@@ -89,7 +89,9 @@ def _asking(profile: str, test_items: int, out: Path) -> str:
     return str(path)
 
 
-def _check(seeds: int, jobs: int, first_seed: int, time_limit: float | None, models: Sequence[str] | None) -> None:
+def _check(
+    seeds: int | None, jobs: int, first_seed: int, time_limit: float | None, models: Sequence[str] | None
+) -> None:
     """Refuse options that cannot work."""
     within("--seeds", seeds, 1, 10**4)
     within("--jobs", jobs, 1, 10**3)
@@ -99,13 +101,13 @@ def _check(seeds: int, jobs: int, first_seed: int, time_limit: float | None, mod
         raise UserError("--models: a name between commas is missing")
 
 
-def _together(parts: Iterable[Part]) -> dict[Path, Settings]:
+def _together(parts: Iterable[Part]) -> dict[Path, Any]:
     """The runs of all parts, each once; where parts share one and only some look at its curve, it has one."""
     every = [run for part in parts for run in part.runs.items()]
-    return dict(sorted(every, key=lambda run: run[1].eval_every))  # the last of equal folders stays
+    return dict(sorted(every, key=lambda run: getattr(run[1], "eval_every", 0)))  # the last of equal folders stays
 
 
-def _longest_first(parts: Iterable[Part], took: dict[Settings, float]) -> dict[Path, Settings]:
+def _longest_first(parts: Iterable[Part], took: dict[Any, float]) -> dict[Path, Any]:
     """The missing runs, so that none is left to the end that keeps one process busy alone; unknown ones at first."""
     missing = [run for run in _together(parts).items() if not is_complete(run[0])]
     return dict(sorted(missing, key=lambda run: -took.get(kind_of(run[1]), math.inf)))
@@ -116,6 +118,9 @@ def _series(parts: Iterable[Part]) -> dict[str, set[Path]]:
     found = defaultdict(set)
     for part in parts:
         for folder, settings in part.runs.items():
+            if part.chapter.own:
+                found[f"{settings.dataset}, {settings.method}, arm {settings.arm}"].add(folder)
+                continue
             data = data_title(settings.dataset, settings.eval_dataset) + PROTOCOL_TITLES[settings.protocol]
             method = title_of("+".join(filter(None, (settings.method, settings.control))))
             model = part.chapter.model_title or part.chapter.model

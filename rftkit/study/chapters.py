@@ -6,14 +6,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rftkit.common.errors import UserError
 from rftkit.common.paths import PROFILES
+from rftkit.gtr import settings as gtr
 from rftkit.run import folder_of, with_seeds
+from rftkit.runs.beside import arm_folder
 from rftkit.runs.collect import short_names
 from rftkit.runs.folder import is_complete
-from rftkit.settings import Settings, every_control, load_profile, read_claims
+from rftkit.settings import Settings, every_control, load_profile, of_study, read_claims
 from rftkit.tasks.registry import short_name
 
 
@@ -30,6 +33,7 @@ class Chapter:
     model_title: str | None = None  # what tells it from the study's other models; None: its name
     protocol: str | None = None  # None: the profile's
     seeds: int | None = None  # the first of the study's, so many; None: all
+    own: ModuleType | None = None  # of a method with settings of its own: the module that has them
 
     @property
     def title(self) -> str:
@@ -43,11 +47,11 @@ class Part:
     """What a study does of a chapter: some seeds, their runs by folder, and the notebook that shows them."""
 
     chapter: Chapter
-    runs: dict[Path, Settings]
+    runs: dict[Path, Any]  # the settings of each
     parameters: dict[str, Any]  # what papermill puts into the notebook's cell of parameters
     executed: Path  # the executed copy
 
-    def missing(self) -> dict[Path, Settings]:
+    def missing(self) -> dict[Path, Any]:
         return {folder: settings for folder, settings in self.runs.items() if not is_complete(folder)}
 
 
@@ -77,6 +81,7 @@ CHAPTERS = (
         Chapter("06_when_to_think", WHEN_METHODS, datasets=(name,), parameters={"dataset": name}, seeds=3)
         for name in ("math", "puzzle")
     ),
+    Chapter("07_gtr", (), own=gtr),
     Chapter("10_controls", (), every_control(), parameters={"controls": None}),
 )
 
@@ -92,11 +97,15 @@ def chapters(profile: str, only: tuple[str, ...] | None, models: Sequence[str] =
     if unknown := [number for number in named if number not in numbers]:
         raise UserError(f"--only: no notebook {', '.join(unknown)} in the study; there are {', '.join(numbers)}, all")
     chosen = [chapter for chapter in CHAPTERS if chapter.notebook[:2] in named]
+    foreign = [chapter for chapter in chosen if chapter.own and profile not in chapter.own.read_claims()["profiles"]]
+    if foreign and only != ("all",):
+        raise UserError(f"notebook {foreign[0].notebook} has profiles of its own: nano, smoke or gpu-2b, as they are")
+    chosen = [chapter for chapter in chosen if chapter not in foreign]
     if not models and load_profile(profile).get("model") == read_claims()["design"]["bases"]:
         return chosen
     chosen = [chapter for chapter in chosen if chapter.model is None]
     titles = {model: name.replace("/", "-") for model, name in short_names(models).items()}
-    with_models = [replace(chapter, model=m, model_title=titles[m]) for m in models for chapter in chosen]
+    with_models = [replace(c, model=m, model_title=titles[m]) for m in models for c in chosen if not c.own]
     return with_models or chosen
 
 
@@ -113,8 +122,10 @@ def parts_of(plan: dict[Chapter, list[int]], profile: str, dataset: str | None, 
     return parts
 
 
-def _runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Settings]:
+def _runs_of(chapter: Chapter, profile: str, dataset: str | None, seeds: list[int], out: Path) -> dict[Path, Any]:
     """The runs of a chapter by their folders."""
+    if chapter.own:
+        return {arm_folder(settings, out): settings for settings in chapter.own.designed(profile, seeds, dataset)}
     methods = [(method, None) for method in chapter.methods] + list(chapter.controls)
     own = {"model": chapter.model, "protocol": chapter.protocol}
     runs = {}
@@ -146,7 +157,10 @@ def _parameters(chapter: Chapter, profile: str, seeds: list[int], runs: list[Set
         "model": chapter.model,
     }
     sets = list(dict.fromkeys(run.dataset for run in runs))
-    if chapter.datasets and "dataset" not in chapter.parameters:
+    if chapter.own:
+        del found["model"]
+        found |= {"environments": sets, "arms": list(dict.fromkeys(run.arm for run in runs))}
+    elif chapter.datasets and "dataset" not in chapter.parameters:
         found |= {"datasets": sets, "protocol": runs[0].protocol}
     else:
         found |= {"dataset": sets[0]}
@@ -154,17 +168,27 @@ def _parameters(chapter: Chapter, profile: str, seeds: list[int], runs: list[Set
 
 
 def dealt(
-    profile: str, only: tuple[str, ...] | None, seeds: Sequence[int], models: Sequence[str], shard: str | None
+    profile: str,
+    only: tuple[str, ...] | None,
+    first_seed: int,
+    seeds: int | None,
+    models: Sequence[str],
+    shard: str | None,
 ) -> dict[Chapter, list[int]]:
     """The chapters of a study (`chapters`) and the seeds of each.
 
     Args:
+        seeds: how many; None: as the profile says, the method's own if it has settings of its own.
         models: what to start from, each with all seeds; none: what the profile says.
         shard: `i/n`: the i-th of n parts of the work only.
     """
     # Notebooks run in a folder of their own: paths are made absolute.
     models = [str(Path(m).resolve()) if Path(m).is_dir() else m for m in dict.fromkeys(models)]
-    pairs = [(chapter, seed) for chapter in chapters(profile, only, models) for seed in seeds[: chapter.seeds]]
+    pairs = []
+    for chapter in chapters(profile, only, models):
+        own = chapter.own.read_claims()["profiles"][profile] if chapter.own else {}
+        count = seeds or own.get("seeds") or of_study(profile)["seeds"]
+        pairs += [(chapter, seed) for seed in range(first_seed, first_seed + count)[: chapter.seeds]]
     if shard is not None:
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
         if not found or not 1 <= int(found[1]) <= int(found[2]):

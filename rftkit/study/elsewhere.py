@@ -7,24 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import Any
 
 from rftkit.common.cluster import cluster
 from rftkit.common.errors import UserError
 from rftkit.common.pool import attempt
-from rftkit.run import folder_of
 from rftkit.runs.fingerprint import installed
 from rftkit.runs.folder import run_files
-from rftkit.settings import Settings, of_study
-from rftkit.study.workers import ENVIRONMENT, HandOver, make_run
+from rftkit.settings import of_study
+from rftkit.study.workers import ENVIRONMENT, HandOver, make_run, place_of
 
 
 @contextmanager
-def there(
-    address: str, profile: str, todo: dict[Path, Settings], out: Path, minutes: float | None
-) -> Iterator[HandOver]:
+def there(address: str, profile: str, todo: dict[Path, Any], out: Path, minutes: float | None) -> Iterator[HandOver]:
     """A cluster that can make these runs (`make_runs`). The profile says what a run needs: `study: {num_cpus: 4}`."""
     needs = of_study(profile)
-    names = {name for run in todo.values() for name in (run.model, run.dataset, run.eval_dataset) if name}
+    runs = todo.values()
+    names = {n for run in runs for n in (run.model, run.dataset, getattr(run, "eval_dataset", None)) if n}
     paths = sorted(path for path in {Path(name.rpartition("@")[2]) for name in names} if path.is_absolute())
     with (
         cluster(address, needs["num_cpus"], needs.get("num_gpus"), ENVIRONMENT, _differs, installed(), paths) as submit,
@@ -42,17 +41,17 @@ def _differs(expected: dict[str, str], paths: list[Path]) -> str | None:
     return f"has {'; '.join(other)}: install the same there as here" if other else None
 
 
-def _elsewhere(settings: Settings, name: Path, mark: Path, minutes: float | None) -> str | dict[str, bytes]:
+def _elsewhere(settings: Any, name: Path, mark: Path, minutes: float | None) -> str | dict[str, bytes]:
     """On a machine of the cluster: make a run. Returns what went wrong, or its files; none if the disk is shared."""
     files: dict[str, bytes] = {}
     return attempt(_make, settings, name, mark, files, minutes=minutes) or files
 
 
-def _make(settings: Settings, name: Path, mark: Path, files: dict[str, bytes]) -> None:
+def _make(settings: Any, name: Path, mark: Path, files: dict[str, bytes]) -> None:
     shared = mark.exists()
     with nullcontext(mark.parent) if shared else TemporaryDirectory(prefix="rftkit-") as place:
         folder = Path(place) / name
-        if folder_of(settings, Path(place)) != folder:  # of a machine that came later, nothing was asked
+        if place_of(settings, Path(place)) != folder:  # of a machine that came later, nothing was asked
             raise UserError(f"{socket.gethostname()} has other data, another model, other versions or other code")
         make_run(settings, Path(place))
         files.update({} if shared else run_files(folder))

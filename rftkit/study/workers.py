@@ -18,10 +18,11 @@ from rftkit.common.errors import UserError, said
 from rftkit.common.paths import NOTEBOOKS
 from rftkit.common.pool import attempt, end_children, pool
 from rftkit.common.progress import ticking
+from rftkit.gtr.run import execute as execute_gtr
 from rftkit.models import quieten
-from rftkit.run import execute
-from rftkit.runs.folder import is_complete, read_results, write_run
-from rftkit.settings import Settings
+from rftkit.run import execute, folder_of
+from rftkit.runs.beside import accuracies, arm_folder
+from rftkit.runs.folder import is_complete, write_run
 from rftkit.study import notebooks
 from rftkit.study.chapters import Part
 
@@ -29,7 +30,8 @@ from rftkit.study.chapters import Part
 # which takes long on a CPU.
 ENVIRONMENT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**32))
 ENVIRONMENT["TOKENIZERS_PARALLELISM"] = "false"
-HandOver = Callable[[Path, Settings], Future]  # a run, and its folder; the future has what went wrong, None or files
+MAKERS = {"gtr": execute_gtr}  # of methods with settings of their own
+HandOver = Callable[[Path, Any], Future]  # a run, and its folder; the future has what went wrong, None or files
 
 
 def devices() -> list[str]:
@@ -47,10 +49,15 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
         yield workers
 
 
-def make_run(settings: Settings, out: Path) -> Path:
+def place_of(settings: Any, out: Path) -> Path:
+    """The folder of a run, whatever its method."""
+    return (arm_folder if settings.method in MAKERS else folder_of)(settings, out)
+
+
+def make_run(settings: Any, out: Path) -> Path:
     """What a worker does. It keeps what it has loaded from run to run."""
     quieten()
-    return execute(settings, out)
+    return MAKERS.get(settings.method, execute)(settings, out)
 
 
 @contextmanager
@@ -60,7 +67,7 @@ def here(jobs: int, out: Path, minutes: float | None) -> Iterator[HandOver]:
         yield lambda folder, settings: workers.submit(attempt, make_run, settings, out, minutes=minutes)
 
 
-def make_runs(todo: dict[Path, Settings], series: dict[str, set[Path]], hand_over: HandOver) -> None:
+def make_runs(todo: dict[Path, Any], series: dict[str, set[Path]], hand_over: HandOver) -> None:
     """Make runs in this order; say what fails, and the accuracy of each series whose last missing run is done.
 
     `series` has the runs of a method on a set, by a title.
@@ -91,9 +98,9 @@ def _done(work: dict[Future, Any], what: str) -> Iterator[tuple[Any, Any]]:
 def _tell(title: str, folders: set[Path]) -> None:
     """Say the mean accuracy of complete runs by part."""
     with suppress(UserError):  # the report names a run that cannot be read
-        made = [read_results(folder).parts for folder in sorted(folders) if is_complete(folder)]
+        made = [accuracies(folder) for folder in sorted(folders) if is_complete(folder)]
         if made:
-            means = (f"{part} {100 * mean(run[part].accuracy for run in made):.1f} %" for part in made[0])
+            means = (f"{part} {100 * mean(run[part] for run in made):.1f} %" for part in made[0])
             tqdm.write(f"{title}: {', '.join(means)} (runs: {len(made)})")
 
 

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from rftkit.common.errors import Diverged, UserError
 from rftkit.common.pool import pool
+from rftkit.gtr import select as guided
 from rftkit.runs.folder import CURVE, write_atomically
 from rftkit.settings import METHODS, Settings, load_settings, read_claims
 from rftkit.study.workers import make_run
@@ -25,8 +26,11 @@ def select(profile: str, dataset: str, out: Path, control: str | None = None) ->
     The grid, the budget and the seed are those of `selection` in `data/claims.yaml`, the same for all methods. Writes
     every point to `OUT/selection-DATASET.csv` and returns the chosen ones as the `methods` part of a profile. With a
     control, its methods with its settings and rates, `OUT/selection-DATASET-CONTROL.csv` and its part of claims.yaml.
-    All points of a run that diverged have accuracy 0 and n 0, and none of them is chosen.
+    All points of a run that diverged have accuracy 0 and n 0, and none of them is chosen. Of `points24`, an environment
+    of agents, rate and clone norm of the guided arms are chosen (`gtr.select`).
     """
+    if dataset == guided.DATASET:  # an environment of agents, with a rule of its own
+        return guided.select_guided(profile, out)
     data = open_set(dataset)  # a wrong name is said once, here, and so is a set with nothing held out
     data.examples("val", data.trained_parts(data.usual_protocol)[0], 1, protocol=data.usual_protocol)
     grid = _grid(profile, dataset, control)
