@@ -163,15 +163,15 @@ def test_runs_within_anothers_folder_are_no_runs_of_the_study(tmp_path):
 
 def test_the_chapter_has_the_designs_runs_and_its_own_number_of_seeds(tmp_path):
     design = read_claims()["design"]
-    (seeds,) = dealt("nano", ("07",), 0, None, [], None).values()
+    (seeds,) = dealt("nano", ("07",), None, [], None).values()
     assert seeds == list(range(5))
-    assert list(dealt("nano", ("07",), 2, 2, [], None).values()) == [[2, 3]]
-    (part,) = parts_of(dealt("smoke", ("07",), 0, None, [], None), "smoke", None, tmp_path)
+    assert list(dealt("nano", ("07",), [2, 3], [], None).values()) == [[2, 3]]
+    (part,) = parts_of(dealt("smoke", ("07",), None, [], None), "smoke", None, tmp_path)
     assert len(part.runs) == len(design["arms"]) * len(design["datasets"]) == len(part.missing())
     assert part.parameters["environments"] == design["datasets"] and part.parameters["arms"] == design["arms"]
     assert {settings.method for settings in part.runs.values()} == {"gtr"}
-    assert parts_of(dealt("smoke", ("07",), 0, None, [], None), "smoke", "shapes", tmp_path) == []
-    (one,) = parts_of(dealt("smoke", ("07",), 0, None, [], None), "smoke", "ezpoints", tmp_path)
+    assert parts_of(dealt("smoke", ("07",), None, [], None), "smoke", "shapes", tmp_path) == []
+    (one,) = parts_of(dealt("smoke", ("07",), None, [], None), "smoke", "ezpoints", tmp_path)
     assert {settings.dataset for settings in one.runs.values()} == {"ezpoints"}
 
 

@@ -51,7 +51,8 @@ def study(
     profile = profile if test_items is None else _asking(profile, test_items, out)
     jobs = (len(devices()) or min(2, os.cpu_count() or 1)) if jobs is None else jobs
     _check(seeds, jobs, first_seed, time_limit, models)
-    plan = dealt(profile, only, first_seed, seeds, models or [], shard)
+    named = range(first_seed, first_seed + seeds) if seeds else None
+    plan = dealt(profile, only, named, models or [], shard, first_seed)
     parts = parts_of(plan, profile, dataset, out)
     took = seconds_by_kind(out)
     missing = _longest_first(parts, took)

@@ -170,15 +170,15 @@ def _parameters(chapter: Chapter, profile: str, seeds: list[int], runs: list[Set
 def dealt(
     profile: str,
     only: tuple[str, ...] | None,
-    first_seed: int,
-    seeds: int | None,
+    seeds: Sequence[int] | None,
     models: Sequence[str],
     shard: str | None,
+    first_seed: int = 0,
 ) -> dict[Chapter, list[int]]:
     """The chapters of a study (`chapters`) and the seeds of each.
 
     Args:
-        seeds: how many; None: as the profile says, the method's own if it has settings of its own.
+        seeds: None: from the first on as many as the profile says, the method's own if it has settings of its own.
         models: what to start from, each with all seeds; none: what the profile says.
         shard: `i/n`: the i-th of n parts of the work only.
     """
@@ -187,8 +187,8 @@ def dealt(
     pairs = []
     for chapter in chapters(profile, only, models):
         own = chapter.own.read_claims()["profiles"][profile] if chapter.own else {}
-        count = seeds or own.get("seeds") or of_study(profile)["seeds"]
-        pairs += [(chapter, seed) for seed in range(first_seed, first_seed + count)[: chapter.seeds]]
+        usual = range(first_seed, first_seed + (own.get("seeds") or of_study(profile)["seeds"]))
+        pairs += [(chapter, seed) for seed in (seeds or usual)[: chapter.seeds]]
     if shard is not None:
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", shard)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
