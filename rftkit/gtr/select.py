@@ -53,4 +53,6 @@ def _row(settings: GTRSettings, folder: Path) -> dict:
     found = json.loads((folder / result_file(settings.method)).read_text())
     point = {"learning_rate": settings.learning_rate, "clone_norm": settings.clone_norm}
     after = {name: found["fixed_after"][name] for name in ("facts", "thought", "plan")}
-    return point | found["eval"][PART] | after | {"test": found["eval"]["test"]["accuracy"]}
+    played = found["eval"]
+    won = {name: played[PART][name] for name in ("n", "correct", "accuracy", "ci_low", "ci_high", "return", "length")}
+    return point | won | after | {"test": played["test"]["accuracy"]}
