@@ -78,6 +78,18 @@ WRONG = {
     ("06", 2): ["needs_it = True", "reads_it = False", "reads_it, needs_it = needs_it, reads_it"],
     ("06", 3): ["times = 20 - 2", "times = 2 / 20"],
     ("06", 4): ["hot = 0.5", "more = not more"],
+    ("07", 1): [
+        "named = ['10', '1', '8', '(']",
+        "named = ['1', None, None, '(']",
+        "named = ['10', None, None, None]",
+    ],
+    ("07", 2): ["two_advantages = [0 + 0.9 * 4 - 2, 10 - 4]", "two_advantages = [0.9 * 10 - 2, 10]"],
+    ("07", 3): [
+        "ratios = [np.exp(-0.4 + 0.3), np.exp(0.3)]",
+        "ratios = [0.5 * -0.4 + 0.3, 0.3]",
+        "ratios = ratios[::-1]",
+    ],
+    ("07", 4): ["dagger = True", "pool = 2 * settings.rollout"],
     ("09", 1): [
         "corrected = [0.01 * 3, 0.04 * 3, 0.03 * 3]",
         "corrected = [0.01 * 3, 0.04, 0.03 * 2]",

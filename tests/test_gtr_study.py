@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from rftkit.analysis.guided import answers, arm_rows, as_designed, curves, verdict_rows
+from rftkit.analysis.arms import as_designed, verdict_rows
+from rftkit.analysis.guided import GTR, answers, arm_rows, curves
 from rftkit.common.errors import UserError
 from rftkit.gtr.play import by_hand, fixed_deals
 from rftkit.gtr.rules import GAMES, State, part_of
@@ -59,7 +60,7 @@ def runs(tmp_path):
 
 
 def test_verdicts_are_those_of_the_rule(runs):
-    rows = {row.claim: row for row in verdict_rows(as_designed(arm_runs("gtr", [runs])))}
+    rows = {row.claim: row for row in verdict_rows(as_designed(arm_runs("gtr", [runs]), GTR), GTR)}
     verdicts = {claim: row.verdict for claim, row in rows.items()}
     assert verdicts == {
         "Thoughts get less true without guidance": "same direction",
@@ -77,17 +78,17 @@ def test_the_opposite_is_said_too_and_few_seeds_decide_nothing(tmp_path):
     for seed in range(3):
         made(tmp_path, "ezpoints", "unguided", seed, 0.9)
         made(tmp_path, "ezpoints", "gtr", seed, 0.1)
-    rows = verdict_rows(arm_runs("gtr", [tmp_path]))
+    rows = verdict_rows(arm_runs("gtr", [tmp_path]), GTR)
     assert next(row for row in rows if row.claim == "Guidance wins more").verdict == "opposite"
     few = [run for run in arm_runs("gtr", [tmp_path]) if run.settings["seed"] < 2]
-    assert {row.verdict for row in verdict_rows(few)} == {"too few seeds"}
+    assert {row.verdict for row in verdict_rows(few, GTR)} == {"too few seeds"}
 
 
 def test_smoke_runs_decide_nothing(tmp_path):
     for arm in ("unguided", "gtr"):
         made(tmp_path, "ezpoints", arm, 0, 0.5, profile="smoke")
-    runs = as_designed(arm_runs("gtr", [tmp_path]))
-    assert len(runs) == 2 and verdict_rows(runs) == []
+    runs = as_designed(arm_runs("gtr", [tmp_path]), GTR)
+    assert len(runs) == 2 and verdict_rows(runs, GTR) == []
 
 
 def test_answers_are_paired_by_deal_and_by_state(runs):
@@ -102,12 +103,12 @@ def test_runs_with_other_settings_do_not_count(runs):
     made(runs, "points24", "gtr", 9, 0.0, learning_rate=1.0)
     made(runs, "points24", "gtr", 8, 0.0, device="cpu")  # where a run was made does not matter
     found = arm_runs("gtr", [runs])
-    kept = as_designed(found)
+    kept = as_designed(found, GTR)
     assert len(found) == 14 and len(kept) == 13 and all(run.settings["learning_rate"] < 1 for run in kept)
 
 
 def test_tables_and_figure_have_all_arms(runs):
-    found = as_designed(arm_runs("gtr", [runs]))
+    found = as_designed(arm_runs("gtr", [runs]), GTR)
     table = arms_table(arm_rows(found))
     assert list(table["arm"]) == ["start model", "unguided (RL4VLM)", "GTR, exact", "cloned thoughts alone"]
     assert table["right thoughts, %"].tolist() == ["60.0", "10.0", "60.0", "90.0"]
@@ -118,11 +119,11 @@ def test_tables_and_figure_have_all_arms(runs):
 
 
 def test_an_archive_decides_as_the_folders_do(runs, tmp_path):
-    found = as_designed(arm_runs("gtr", [runs]))
+    found = as_designed(arm_runs("gtr", [runs]), GTR)
     out = tmp_path / "archive"
     archive_arm_runs("gtr", found, out)
     again = arm_runs("gtr", [out])
-    assert [asdict(row) for row in verdict_rows(again)] == [asdict(row) for row in verdict_rows(found)]
+    assert [asdict(row) for row in verdict_rows(again, GTR)] == [asdict(row) for row in verdict_rows(found, GTR)]
     assert arms_table(arm_rows(again)).equals(arms_table(arm_rows(found)))
     assert "text" not in again[0].tables["states"] and not list(out.glob(".*"))
     archive_arm_runs("gtr", again, out)  # once more, of itself

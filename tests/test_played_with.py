@@ -23,6 +23,8 @@ OTHER = {
     "controls": ["format_reward"],
     "protocol": "base_to_new",
     "matrix_items": 0,
+    "environments": ["numberline"],
+    "arms": ["cloned"],
 }
 
 

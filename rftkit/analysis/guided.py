@@ -1,29 +1,24 @@
-"""What GTR's arms come to: success on fixed deals, truth of thoughts on fixed states, and the verdicts of
-`data/gtr.yaml`, which was written before the first run."""
+"""What GTR's arms come to: success on fixed deals, truth of thoughts on fixed states."""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import pandas as pd
 
-from rftkit.analysis.claims import Comparison, Difference, Interval, Pair, correct
-from rftkit.common.errors import UserError
+from rftkit.analysis.arms import START, Arms, Method, by_set
+from rftkit.analysis.claims import Interval, Pair
 from rftkit.common.paths import BUNDLED
-from rftkit.common.statistics import estimates, resample
+from rftkit.common.statistics import estimates
 from rftkit.gtr.play import parts_of
 from rftkit.gtr.settings import load_settings, read_claims
 from rftkit.runs.arms import ArmRun
-from rftkit.runs.collect import SMOKE
 
-START = "start"  # the start model, as an arm
 PLAYED = "success"  # measured on fixed deals; all else on fixed states
+STATES = "states"  # the part that fixed states are
 SHOWN = ("json", "legal", "facts", "thought", "plan", "gap", "self_bleu", "distinct")  # of `fixed.csv`
-Arms = dict[str, list[ArmRun]]
 
 
 @dataclass(frozen=True)
@@ -46,34 +41,10 @@ class ArmRow:
     after: dict[str, float]
 
 
-def as_designed(runs: Iterable[ArmRun]) -> list[ArmRun]:
-    """The runs with the settings that `data/gtr.yaml` gives their arm, each seed's last."""
-    found = {}
-    for run in runs:
-        profile, dataset, arm = run.place
-        try:
-            usual = asdict(load_settings(profile, dataset=dataset, arm=arm, seed=run.settings["seed"]))
-        except UserError:  # a profile or an arm that is no more
-            continue
-        if arm and usual | {"device": None} == run.settings | {"device": None}:
-            found[run.place, run.pair] = run
-    return list(found.values())
-
-
-def by_environment(runs: Iterable[ArmRun]) -> dict[tuple[str, str], Arms]:
-    """Runs by profile and environment, and arm, in the order of the design."""
-    claims, found = read_claims(), defaultdict(lambda: defaultdict(list))
-    arms, names = list(claims["arms"]), claims["design"]["datasets"]
-    for run in sorted(runs, key=lambda run: (names.index(run.place[1]), arms.index(run.place[2]), run.pair)):
-        profile, dataset, arm = run.place
-        found[profile, dataset][arm].append(run)
-    return {place: dict(of_arm) for place, of_arm in found.items()}
-
-
 def arm_rows(runs: Iterable[ArmRun]) -> list[ArmRow]:
     """A row for each environment and arm; the start models first, as their cards have them."""
     rows = []
-    for (profile, dataset), arms in by_environment(runs).items():
+    for (profile, dataset), arms in by_set(runs, GTR).items():
         rows += [_start_row(profile, dataset, arms)]
         for arm, of_arm in arms.items():
             played = pd.concat([run.tables["episodes"] for run in of_arm]).groupby("split")
@@ -118,50 +89,10 @@ def answers(runs: Sequence[ArmRun], measure: str, before: bool = False) -> pd.Da
         else:
             states = run.tables["states"]
             end = states["update"].min() if before else states["update"].max()
-            table = states[states["update"] == end].assign(split="states")
+            table = states[states["update"] == end].assign(split=STATES)
         table = table.assign(base=run.pair[0], seed=run.pair[1], correct=table[measure].astype(int))
         tables.append(table.rename(columns={"cards": "group"}))
     return pd.concat(tables)[["base", "seed", "split", "id", "group", "correct"]]
-
-
-def verdict_rows(runs: Iterable[ArmRun]) -> list[Comparison]:
-    """A row for each comparison and environment whose arms have seeds in common, corrected over all of them.
-
-    On Points24 deals of multisets trained on decide; the others are `beside`. No row of smoke runs.
-    """
-    rows, verdicts = [], []
-    for (profile, dataset), arms in by_environment(runs).items():
-        for claim in read_claims()["comparisons"] if profile != SMOKE else ():
-            if not (found := _differences(claim, arms)):
-                continue
-            decides = parts_of(dataset)[0] if claim["measure"] == PLAYED else "states"
-            row = Comparison.of(found[decides], claim=claim["name"], place=dataset, profile=profile)
-            row.dataset, row.measure = dataset, claim["measure"]
-            beside = (part for part in parts_of(dataset) if part != decides and part in found)
-            row.beside = {part: found[part].interval for part in beside}
-            rows.append(row)
-            verdicts.append(("same direction", "opposite"))
-    correct(rows, verdicts)
-    return rows
-
-
-def _differences(claim: dict[str, Any], arms: Arms) -> dict[str, Difference]:
-    """The difference of two arms by part, paired by start model, seed and deal or state; nothing if one is missing.
-
-    The start model is the other arm's run before its first update.
-    """
-    sides = claim["first"], claim["second"]
-    of_sides = [arms.get(next(name for name in (side, *sides) if name != START), []) for side in sides]
-    both = sorted({run.pair for run in of_sides[0]} & {run.pair for run in of_sides[1]})
-    if not both:
-        return {}
-    first, second = (
-        resample(answers([run for run in of if run.pair in both], claim["measure"], before=side == START))
-        for side, of in zip(sides, of_sides, strict=True)
-    )
-    return {
-        part: Difference(both, mean - second[part][0], draws - second[part][1]) for part, (mean, draws) in first.items()
-    }
 
 
 def curves(runs: Iterable[ArmRun]) -> pd.DataFrame:
@@ -169,3 +100,11 @@ def curves(runs: Iterable[ArmRun]) -> pd.DataFrame:
     tables = [run.tables["fixed"].assign(dataset=run.place[1], arm=run.place[2]) for run in runs]
     keys = ["dataset", "arm", "update"]
     return pd.concat(tables).groupby(keys, sort=False)[[*SHOWN]].mean().reset_index()
+
+
+def _decides(dataset: str, measure: str) -> str:
+    """Deals of multisets trained on, where they are parted; the fixed states."""
+    return parts_of(dataset)[0] if measure == PLAYED else STATES
+
+
+GTR = Method(read_claims, load_settings, answers, _decides)

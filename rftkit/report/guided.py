@@ -12,8 +12,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rftkit.analysis.arms import START
 from rftkit.analysis.claims import Comparison
-from rftkit.analysis.guided import START, ArmRow
+from rftkit.analysis.guided import ArmRow
 from rftkit.gtr.rollout import Step
 from rftkit.gtr.rules import GAMES
 from rftkit.gtr.worlds import picture

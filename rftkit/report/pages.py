@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from mistune.toc import add_toc_hook, render_toc_ul
 from pandas import DataFrame
 
+from rftkit.analysis.arms import as_designed, verdict_rows
 from rftkit.analysis.claims import Comparison, decide, dose_rows, without_runs
 from rftkit.analysis.comparisons import blank_rows, kind_rows, set_rows, size_rows
 from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows
-from rftkit.analysis.guided import arm_rows, as_designed, curves, verdict_rows
+from rftkit.analysis.guided import GTR, arm_rows, curves
 from rftkit.analysis.methods import MethodRow, method_rows, title_of
 from rftkit.analysis.paper_claims import claim_rows
 from rftkit.common.errors import UserError
@@ -63,7 +64,7 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     """
     places = [places] if isinstance(places, Path) else list(places)
     check_places(places)
-    agents = as_designed(arm_runs("gtr", places))
+    agents = as_designed(arm_runs("gtr", places), GTR)
     sections, aside = sort_out(*places, or_none=bool(agents))
     if keep and sections:
         write_archive(all_runs(sections), keep)
@@ -144,7 +145,7 @@ def _agents(runs: Sequence[ArmRun], folder: Path) -> list[str]:
     """What is said of GTR's runs."""
     if not runs:
         return []
-    decided = verdict_rows(runs)
+    decided = verdict_rows(runs, GTR)
     write_atomically(folder / "report-gtr.json", json.dumps(decided, indent=1, default=asdict))
     figure = _figure(guided.collapse_figure(curves(runs)), "thoughts by update", folder, "gtr")
     parts = ["## GTR: agents that think at every step\n", f"{guided.LEGEND}\n"]
