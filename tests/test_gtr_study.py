@@ -145,7 +145,7 @@ def test_a_report_of_these_runs_alone(runs, tmp_path):
     text, path = write_report(runs, tmp_path / "report", tmp_path / "kept")
     assert "## GTR: agents that think at every step" in text and "cloned thoughts alone" in text
     rows = json.loads((path.parent / "report-gtr.json").read_text())
-    assert len(rows) == 4 and (path.parent / "report-gtr.png").is_file()
+    assert len(rows) == 4 and (path.parent / "report-gtr-thoughts-by-update.png").is_file()
     assert len(arm_runs("gtr", [tmp_path / "kept"])) == 12
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no complete runs"):

@@ -53,7 +53,7 @@ def test_a_killed_run_goes_on_and_asks_nobody_twice(tmp_path, monkeypatch):
     settings = load_settings("smoke")
     whole, tables, weights = left(execute(settings, tmp_path / "whole"))
     assert set(tables) == {"captions.parquet", "reasonings.parquet", "rewards.parquet", "selected.parquet",
-                           "predictions.parquet"}  # fmt: skip
+                           "predictions.parquet", "seen.parquet"}  # fmt: skip
     assert len(tables["captions.parquet"]) == 12 and len(tables["reasonings.parquet"]) == 24
     asked = []
 
@@ -129,8 +129,8 @@ def test_grpo_goes_on_with_pictures_of_its_own():
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"arm": "none"}, "unknown arm 'none' of method sophia: choose one of outcome"),
-        ({"profile": "none"}, "unknown profile 'none' of method sophia: choose one of nano, smoke"),
+        ({"arm": "none"}, "unknown arm 'none' of method sophia: choose one of zero_shot"),
+        ({"profile": "none"}, "unknown profile 'none' of method sophia: choose one of nano, nano/thinks, smoke"),
         ({"alfa": 1}, "unknown setting 'alfa' of method sophia"),
         ({"alpha": 2}, "'alpha' must be at most 1"),
         ({"select": "best"}, "unknown select 'best': choose one of sophia, not_shortest, outcome, random"),
@@ -141,6 +141,8 @@ def test_grpo_goes_on_with_pictures_of_its_own():
         ({"prompt": "what is there"}, "the prompt of 'math' is rows or columns"),
         ({"reasoner": "local", "reasoner_model": "nano-s", "ratio_cap": 1}, "ratio_cap needs mu"),
         ({"oracle": True, "caption_share": 0.5}, "no captions for caption_share"),
+        ({"instead": "sft", "grpo_steps": 1}, "instead sft is a run of its own"),
+        ({"instead": "dpo"}, "unknown instead 'dpo': choose one of zero_shot, sft, cls_rl, raft"),
     ],
 )
 def test_what_cannot_be_is_one_line(changes, line):

@@ -27,14 +27,15 @@ class Method:
         claims: its `profiles`, `arms`, `design` and `comparisons`.
         settings: of a run, by profile, set, arm and seed.
         answers: of runs, a measure and whether it is taken before the first update: a row a run and item, with base,
-            seed, split, id, group and correct, for `statistics.resample`.
-        decides: the part that decides a comparison, by set and measure; the others stand beside it.
+            seed, split, id, group and correct, for `statistics.resample`; no rows of what was not measured.
+        decides: the part that decides a comparison, by set and measure; the others stand beside it. None: the last one,
+            which is the mean of several.
     """
 
     claims: Callable[[], dict[str, Any]]
     settings: Callable[..., Any]
     answers: Callable[[Sequence[ArmRun], str, bool], pd.DataFrame]
-    decides: Callable[[str, str], str]
+    decides: Callable[[str, str], str | None]
 
 
 def as_designed(runs: Iterable[ArmRun], method: Method) -> list[ArmRun]:
@@ -69,7 +70,7 @@ def verdict_rows(runs: Iterable[ArmRun], method: Method) -> list[Comparison]:
     for (profile, dataset), arms in by_set(runs, method).items():
         for claim in method.claims()["comparisons"] if profile != SMOKE else ():
             if found := differences(claim, arms, method):
-                part = method.decides(dataset, claim["measure"])
+                part = method.decides(dataset, claim["measure"]) or list(found)[-1]
                 row = Comparison.of(found[part], claim=claim["name"], place=dataset, profile=profile)
                 row.dataset, row.measure = dataset, claim["measure"]
                 row.beside = {other: one.interval for other, one in found.items() if other not in (part, "mean")}
@@ -86,10 +87,13 @@ def differences(claim: dict[str, Any], arms: Arms, method: Method) -> dict[str, 
     both = sorted({run.pair for run in of_sides[0]} & {run.pair for run in of_sides[1]})
     if not both:
         return {}
-    first, second = (
-        resample(method.answers([run for run in of if run.pair in both], claim["measure"], side == START))
+    tables = [
+        method.answers([run for run in of if run.pair in both], claim["measure"], side == START)
         for side, of in zip(sides, of_sides, strict=True)
-    )
+    ]
+    if any(table.empty for table in tables):
+        return {}
+    first, second = map(resample, tables)
     return {
         part: Difference(both, mean - second[part][0], draws - second[part][1]) for part, (mean, draws) in first.items()
     }

@@ -35,13 +35,13 @@ def panels(count: int, size: tuple[float, float], x: str = "", y: str = "", grid
     return figure, list(axes[0])
 
 
-def _interval(axes: Axes, y: float, cell: Sequence[float], **options: Any) -> None:
+def interval(axes: Axes, y: float, cell: Sequence[float], **options: Any) -> None:
     """A mean and its interval, -1..1, in per cent."""
     mean, low, high = (100 * value for value in cell)
     axes.errorbar(mean, y, xerr=[[max(0, mean - low)], [max(0, high - mean)]], capsize=3, ls="none", **options)
 
 
-def _rows(axes: Axes, names: Sequence[str], width: int = 40) -> None:
+def name_rows(axes: Axes, names: Sequence[str], width: int = 40) -> None:
     """Names of rows, the first one on top, long ones on several lines."""
     axes.set_yticks(range(len(names)), [fill(name, width) for name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
@@ -59,8 +59,8 @@ def accuracy_figure(rows: list[MethodRow]) -> Figure:
         for index, row in enumerate(rows):
             y = index + 0.22 * (place - (len(parts) - 1) / 2)
             label = part if index == 0 else "_"  # what begins so is in no legend
-            _interval(axes, y, row.accuracy[rule][part], label=label, **look)
-    _rows(axes, [row.title for row in rows])
+            interval(axes, y, row.accuracy[rule][part], label=label, **look)
+    name_rows(axes, [row.title for row in rows])
     axes.set_xlim(0, 100)
     figure.legend(fontsize=8, loc="outside right upper")
     return figure
@@ -72,13 +72,13 @@ def claims_figure(rows: list[Comparison]) -> Figure:
     for place, row in enumerate(rows):
         colour = BLUE if row.difference[0] > 0 else RED
         colour = GREY if row.verdict in ("undecided", "too few seeds") else colour
-        _interval(axes, place, row.difference, marker="o", color=colour, label="_" if place else "here, 95 % interval")
+        interval(axes, place, row.difference, marker="o", color=colour, label="_" if place else "here, 95 % interval")
     theirs = [(100 * value, place) for place, row in enumerate(rows) for value in _theirs(row)]
     if theirs:
         look = {"mfc": "none", "color": "black", "label": "paper, Qwen2-VL-2B"}
         axes.plot(*zip(*theirs, strict=True), "D", ms=6, **look)
     axes.axvline(0, color="black", lw=0.8)
-    _rows(axes, [f"{row.place or row.claim} ({NAMES.get(row.measure, row.measure)})" for row in rows])
+    name_rows(axes, [f"{row.place or row.claim} ({NAMES.get(row.measure, row.measure)})" for row in rows])
     low, high = axes.get_xlim()
     axes.set_xlim(low, high + 0.4 * (high - low))  # room for the verdicts
     for place, row in enumerate(rows):

@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 
 from rftkit.analysis.arms import START
 from rftkit.analysis.claims import Comparison
-from rftkit.analysis.guided import ArmRow
+from rftkit.analysis.guided import GTR, ArmRow, arm_rows, curves
 from rftkit.gtr.rollout import Step
 from rftkit.gtr.rules import GAMES
 from rftkit.gtr.worlds import picture
+from rftkit.report.arms import ArmsPage, decided_table
 from rftkit.report.samples import examples_figure
-from rftkit.report.tables import DECIDED, counted, percent, points, table_of
+from rftkit.report.tables import counted, percent, table_of
 from rftkit.tasks.example import Example
 
 TITLES = {
@@ -68,13 +69,9 @@ def arms_table(rows: Sequence[ArmRow]) -> pd.DataFrame:
 
 
 def verdicts_table(rows: Sequence[Comparison]) -> pd.DataFrame:
-    """The rows of `analysis.guided.verdict_rows`."""
+    """The rows of `analysis.arms.verdict_rows`."""
 
-    def beside(row: Comparison) -> str:
-        return "; ".join(f"{part} {points(cell)}" for part, cell in row.beside.items())
-
-    columns = {"claim": lambda row: row.claim, "environment": lambda row: GAMES[row.place].title}
-    return table_of(rows, columns | DECIDED | {"parts, uncorrected": beside})
+    return decided_table(rows, {"environment": lambda row: GAMES[row.place].title})
 
 
 def collapse_figure(curves: pd.DataFrame, measures: Sequence[str] = CURVES) -> Figure:
@@ -145,3 +142,9 @@ def side_by_side(states: pd.DataFrame, count: int = 8) -> pd.DataFrame:
         marks = end["thought"].map({True: "right", False: "wrong"}).to_numpy()
         table[when] = [f"{text} ({mark})" for text, mark in zip(end["text"], marks, strict=True)]
     return table
+
+
+PAGE = ArmsPage(
+    "gtr", GTR, "GTR: agents that think at every step", LEGEND, arm_rows, arms_table, verdicts_table,
+    {"thoughts by update": lambda runs, rows: collapse_figure(curves(runs))},
+)  # fmt: skip

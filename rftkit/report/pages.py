@@ -23,12 +23,12 @@ from rftkit.analysis.arms import as_designed, verdict_rows
 from rftkit.analysis.claims import Comparison, decide, dose_rows, without_runs
 from rftkit.analysis.comparisons import blank_rows, kind_rows, set_rows, size_rows
 from rftkit.analysis.controls import claims_with_controls, control_differences, elicitation_rows
-from rftkit.analysis.guided import GTR, arm_rows, curves
 from rftkit.analysis.methods import MethodRow, method_rows, title_of
 from rftkit.analysis.paper_claims import claim_rows
 from rftkit.common.errors import UserError
 from rftkit.common.progress import ticking
-from rftkit.report import guided, tables
+from rftkit.report import guided, offpolicy, tables
+from rftkit.report.arms import ArmsPage
 from rftkit.report.figures import accuracy_figure, claims_figure, dose_figure
 from rftkit.runs.archive import write_archive
 from rftkit.runs.arms import ArmRun, archive_arm_runs, arm_runs
@@ -47,6 +47,7 @@ from rftkit.runs.collect import (
 from rftkit.runs.folder import write_atomically
 
 HEADING = "# rftkit report"
+BESIDE = (guided.PAGE, offpolicy.PAGE)  # methods beside the study's
 Tell = Callable[[str], object]  # says what is being done
 NAMED = 10  # lines about runs that are not counted
 
@@ -64,12 +65,13 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
     """
     places = [places] if isinstance(places, Path) else list(places)
     check_places(places)
-    agents = as_designed(arm_runs("gtr", places), GTR)
-    sections, aside = sort_out(*places, or_none=bool(agents))
+    beside = {page: as_designed(arm_runs(page.name, places), page.method) for page in BESIDE}
+    sections, aside = sort_out(*places, or_none=any(beside.values()))
     if keep and sections:
         write_archive(all_runs(sections), keep)
-    if keep and agents:
-        archive_arm_runs("gtr", agents, keep)
+    for page, runs in beside.items():
+        if keep and runs:
+            archive_arm_runs(page.name, runs, keep)
     folder = out or places[0]
     if out is None and len(places) > 1:  # in a folder of its own, so that `class/*` never names the report's files
         folder = Path(os.path.commonpath([place.resolve() for place in places])) / "report"
@@ -81,7 +83,7 @@ def write_report(places: Path | Sequence[Path], out: Path | None = None, keep: P
         parts, numbers, failed = _parts(
             sections, places, folder, lambda doing: bar.set_description_str(f"report: {doing}")
         )
-    parts += _agents(agents, folder)
+    parts += [part for page, runs in beside.items() for part in _arms(page, runs, folder)]
     text = "\n".join([*parts, *_not_counted(aside), *(f"**Not reported: {line}**\n" for line in failed)])
     whole = f"{HEADING}\n\n{tables.LEGEND}\n\n{text}"
     write_atomically(path, whole)
@@ -141,15 +143,15 @@ def _sections(sections: Sections, folder: Path, tell: Tell) -> tuple[list[str], 
     return parts, numbers, failed
 
 
-def _agents(runs: Sequence[ArmRun], folder: Path) -> list[str]:
-    """What is said of GTR's runs."""
+def _arms(page: ArmsPage, runs: Sequence[ArmRun], folder: Path) -> list[str]:
+    """What is said of a method beside the study's."""
     if not runs:
         return []
-    decided = verdict_rows(runs, GTR)
-    write_atomically(folder / "report-gtr.json", json.dumps(decided, indent=1, default=asdict))
-    figure = _figure(guided.collapse_figure(curves(runs)), "thoughts by update", folder, "gtr")
-    parts = ["## GTR: agents that think at every step\n", f"{guided.LEGEND}\n"]
-    return [*parts, *_table(arm_rows(runs), guided.arms_table, figure=figure), *_table(decided, guided.verdicts_table)]
+    rows, decided = page.rows(runs), verdict_rows(runs, page.method)
+    write_atomically(folder / f"report-{page.name}.json", json.dumps(decided, indent=1, default=asdict))
+    figures = [_figure(draw(runs, rows), title, folder, page.name, title) for title, draw in page.figures.items()]
+    parts = [f"## {page.heading}\n", f"{page.legend}\n", *_table(rows, page.table, figure="\n\n".join(figures))]
+    return parts + _table(decided, page.verdicts)
 
 
 class Across(NamedTuple):

@@ -45,7 +45,7 @@ def _number(value: tuple[float, ...] | float | str | None, unit: str) -> str:
 points, percent = partial(_number, unit="points"), partial(_number, unit="per cent")
 
 
-def _shares(values: Iterable[float | None]) -> str:
+def shares(values: Iterable[float | None]) -> str:
     return " / ".join(map(percent, values))
 
 
@@ -76,8 +76,8 @@ def methods_table(rows: list[MethodRow]) -> pd.DataFrame:
     for row in rows:
         cells = {"method": row.title, "seeds": counted(row.runs)}
         for some in shown:
-            cells[" / ".join(map(_named, some))] = _shares(row.accuracy[rule][part][0] for part in some)
-        cells[f"knows {' / '.join(parts)}"] = _shares(row.likelihood.get(part) for part in parts)
+            cells[" / ".join(map(_named, some))] = shares(row.accuracy[rule][part][0] for part in some)
+        cells[f"knows {' / '.join(parts)}"] = shares(row.likelihood.get(part) for part in parts)
         cells["tokens / training s"] = f"{row.tokens:.1f} / {row.seconds:.0f}"
         if columns:
             numbers = [" / ".join(f"{value:.1f}" for value in found.values()) for found in (row.paper, row.rerun)]
@@ -95,7 +95,7 @@ def long_methods_table(rows: list[MethodRow]) -> pd.DataFrame:
         for rule, by_part in row.accuracy.items():
             cells |= {f"{rule} {_named(part)}": percent(cell) for part, cell in by_part.items()}
         cells |= {f"knows {part}": percent(row.likelihood.get(part)) for part in parts}
-        cells[f"pass@8 {' / '.join(parts)}"] = _shares(row.passed.get(part) for part in parts)
+        cells[f"pass@8 {' / '.join(parts)}"] = shares(row.passed.get(part) for part in parts)
         cells |= {"tokens": f"{row.tokens:.1f}", "training s": f"{row.seconds:.0f}"}
         table.append(cells)
     return pd.DataFrame(table)
@@ -109,7 +109,7 @@ def methods_beside(rows: list[MethodRow], archived: list[MethodRow]) -> pd.DataF
         if other := theirs.get(row.label):
             cells = {"method": row.title, "seeds here": counted(row.runs), "seeds archived": counted(other.runs)}
             for part, (mean, _, _) in row.accuracy[rule].items():
-                cells[f"{_named(part)}: here / archived"] = _shares((mean, other.accuracy[rule][part][0]))
+                cells[f"{_named(part)}: here / archived"] = shares((mean, other.accuracy[rule][part][0]))
             table.append(cells)
     return pd.DataFrame(table)
 
@@ -275,9 +275,9 @@ def elicitation_table(rows: list[Elicitation]) -> pd.DataFrame:
     columns = {
         "method": lambda row: title_of(row.label),
         "part": lambda row: row.part,
-        "says, before and after": lambda row: _shares(row.said),
-        "pass@8, before and after": lambda row: _shares(row.passed or ()),
-        "knows, before and after": lambda row: _shares(row.knows or ()),
+        "says, before and after": lambda row: shares(row.said),
+        "pass@8, before and after": lambda row: shares(row.passed or ()),
+        "knows, before and after": lambda row: shares(row.knows or ()),
         "gained": lambda row: points(row.gain),
         "on known items": lambda row: points(row.gain_known),
         "on unknown items": lambda row: points(row.gain_unknown),

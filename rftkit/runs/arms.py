@@ -24,11 +24,16 @@ RUN = "run"  # the column that says whose row of an archive's table it is
 def _ends(states: pd.DataFrame) -> pd.DataFrame:
     """Before the first update and after the last, without texts."""
     ends = states["update"].isin((states["update"].min(), states["update"].max()))
-    return states.loc[ends].drop(columns=["text", "action"])
+    return states.loc[ends].drop(columns=["text", "action"], errors="ignore")
+
+
+def _without_texts(answers: pd.DataFrame) -> pd.DataFrame:
+    return answers.drop(columns=["completion", "answer", "caption"], errors="ignore")
 
 
 TABLES: dict[str, dict[str, Callable[[pd.DataFrame], pd.DataFrame] | None]] = {  # and what an archive has of them
     "gtr": {"metrics.csv": None, "fixed.csv": None, "episodes.parquet": None, "states.parquet": _ends},
+    "sophia": {"predictions.parquet": _without_texts, "seen.parquet": _without_texts},
 }
 
 
@@ -82,13 +87,16 @@ def _table(path: Path) -> pd.DataFrame:
 def _read_archive(method: str, place: Path) -> list[ArmRun]:
     try:
         rows = pd.read_parquet(place / f"{method}.parquet")
-        stems = [Path(name).stem for name in TABLES[method]]
-        tables = {stem: dict(list(pd.read_parquet(_file(place, method, stem)).groupby(RUN))) for stem in stems}
+        tables = {Path(name).stem: pd.read_parquet(_file(place, method, Path(name).stem)) for name in TABLES[method]}
+
+        def of_run(number: int) -> dict[str, pd.DataFrame]:
+            parts = {stem: table[table[RUN] == number] for stem, table in tables.items()}
+            return {stem: part.drop(columns=RUN).reset_index(drop=True) for stem, part in parts.items()}
+
         return [
-            ArmRun(json.loads(row.settings), json.loads(row.results),
-                   {stem: tables[stem][number].drop(columns=RUN).reset_index(drop=True) for stem in stems}, place)
+            ArmRun(json.loads(row.settings), json.loads(row.results), of_run(number), place)
             for number, row in enumerate(rows.itertuples())
-        ]  # fmt: skip
+        ]
     except (OSError, ValueError, LookupError, AttributeError) as error:
         raise UserError(f"'{place}' is no archive that can be read: take it from where it was made again") from error
 
@@ -107,8 +115,7 @@ def archive_arm_runs(method: str, runs: Sequence[ArmRun], out: Path) -> None:
     for name, small in TABLES[method].items():
         stem = Path(name).stem
         tables = [run.tables[stem].assign(**{RUN: number}) for number, run in enumerate(runs)]
-        whole = pd.concat(tables, ignore_index=True)
-        whole = pd.concat([small(part) for _, part in whole.groupby(RUN)]) if small and "text" in whole else whole
+        whole = pd.concat(map(small, tables) if small else tables, ignore_index=True)
         write_table(_file(out, method, stem), whole.to_dict("records"))
     rows = [{"settings": json.dumps(run.settings), "results": json.dumps(run.results)} for run in runs]
     write_table(out / f"{method}.parquet", rows)

@@ -26,16 +26,17 @@ def arm_settings(kind: type, claims: dict[str, Any], profile: str, overrides: di
     """Settings of a `kind`, and its start models: the profile's, those for its set, those of its arm, then `overrides`.
 
     Args:
-        claims: has `profiles` and `arms`. A profile may have `models`, which seeds take in turn, `datasets`, and the
-            number of `seeds` of a study.
+        claims: has `profiles` and `arms`. A profile may have `models`, which seeds take in turn, `datasets` and `arms`
+            with settings of its own for some of them, and the number of `seeds` of a study.
         overrides: one that is None was not given.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     content = dict(_one_of(claims["profiles"], profile, "profile", kind.method))
-    models, of_sets, _ = content.pop("models", [kind.model]), content.pop("datasets", {}), content.pop("seeds", None)
+    of_sets, of_arms, _ = content.pop("datasets", {}), content.pop("arms", {}), content.pop("seeds", None)
     content |= of_sets.get(given.get("dataset", kind.dataset), {})
+    models = content.pop("models", [kind.model])
     if arm := given.get("arm"):
-        content |= _one_of(claims["arms"], arm, "arm", kind.method)
+        content |= _one_of(claims["arms"], arm, "arm", kind.method) | of_arms.get(arm, {})
     merged = content | {"profile": profile} | given
     fields = kind.__pydantic_fields__
     for name in merged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from rftkit.run import generation_options, load_run, test_splits
 from rftkit.runs.folder import read_settings, write_table
 from rftkit.settings import METHODS, Settings
 from rftkit.sophia.captions import PROMPTS, USUAL, drawn_task, items
-from rftkit.sophia.hallucination import abstains, by_length, caption_facts, thoughts_table
+from rftkit.sophia.hallucination import CaptionFacts, abstains, by_length, caption_facts, thoughts_table
 from rftkit.sophia.speak import captions
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import with_blanks
 
+BEFORE, AFTER = "before", "after"  # training: when pictures are captioned
 BLANKS = 100  # test items a part that are asked once more with blank pictures; pictures that are captioned
 
 
@@ -62,14 +64,25 @@ def thought_shares(answers: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def caption_means(model, processor, dataset: str, prompt: str, count: int | None = None) -> dict[str, float] | None:
-    """Greedy captions of test pictures beside the true ones: means of `CaptionFacts`; None of a set without scenes."""
+def seen_rows(model, processor, dataset: str, prompt: str) -> list[dict[str, Any]]:
+    """Greedy captions of test pictures beside the true ones: id, group, caption and `CaptionFacts` of each.
+
+    None of a set without scenes.
+    """
     if dataset not in USUAL:
-        return None
-    own = items(drawn_task(dataset), "test", "all", count or BLANKS)
+        return []
+    own = items(drawn_task(dataset), "test", "all", BLANKS)
     said = captions(model, processor, [item.example for item in own], PROMPTS[prompt])
-    facts = [caption_facts(item, prompt, text) for item, (text,) in zip(own, said, strict=True)]
-    return {name: sum(getattr(fact, name) for fact in facts) / len(facts) for name in vars(facts[0])}
+    return [
+        {"id": item.example.id, "group": item.example.group, "caption": text} | vars(caption_facts(item, prompt, text))
+        for item, (text,) in zip(own, said, strict=True)
+    ]
+
+
+def caption_means(rows: list[dict[str, Any]]) -> dict[str, float] | None:
+    """Means of the `CaptionFacts` of `seen_rows`; None without rows."""
+    names = [field.name for field in fields(CaptionFacts)] if rows else ()
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names} or None
 
 
 def examine_run(folder: Path, path: Path) -> dict[str, Any]:
@@ -80,4 +93,5 @@ def examine_run(folder: Path, path: Path) -> dict[str, Any]:
     model, processor = load_run(run, folder if method.trainer else None)
     mode = method.mode if method.trainer else "thinking"
     found = examine(run, model, processor, test_splits(run), path, mode)
-    return found | {"captions": caption_means(model, processor, run.dataset, USUAL.get(run.dataset, ""))}
+    seen = seen_rows(model, processor, run.dataset, USUAL.get(run.dataset, ""))
+    return found | {"captions": caption_means(seen)}

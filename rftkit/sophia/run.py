@@ -20,7 +20,7 @@ from rftkit.runs.folder import PREDICTIONS, result_file, write_atomically, write
 from rftkit.runs.log import RunLog, training_summary
 from rftkit.sophia import stages
 from rftkit.sophia.captions import PROMPTS, USUAL, Item, drawn_task, items
-from rftkit.sophia.examine import caption_means, examine
+from rftkit.sophia.examine import AFTER, BEFORE, caption_means, examine, seen_rows
 from rftkit.sophia.local import LocalModel
 from rftkit.sophia.reasoners import Guarded, Reasoner, Server
 from rftkit.sophia.rule import Rule
@@ -31,8 +31,8 @@ from rftkit.tasks.example import Example
 from rftkit.tasks.registry import open_set
 from rftkit.trainer import train
 
-CAPTIONS, REASONINGS, REWARDS, SELECTED = (
-    f"{name}.parquet" for name in ("captions", "reasonings", "rewards", "selected")
+CAPTIONS, REASONINGS, REWARDS, SELECTED, SEEN = (
+    f"{name}.parquet" for name in ("captions", "reasonings", "rewards", "selected", "seen")
 )
 COUNTS = "reasoner.json"
 
@@ -40,7 +40,7 @@ COUNTS = "reasoner.json"
 def run_sophia(out: Path, **given: Any) -> str:
     """Do a run, or finish a killed one, or find it complete; its accuracy in words, and its folder."""
     settings = load_settings(**given)
-    return outcome(settings, execute(settings, out), "thinking")
+    return outcome(settings, execute(settings, out), settings.mode.replace("_", " "))
 
 
 def execute(settings: SophiaSettings, out: Path) -> Path:
@@ -48,16 +48,55 @@ def execute(settings: SophiaSettings, out: Path) -> Path:
     return make_once(settings, out, _make)
 
 
+def run_arms(profile: str, arms: Sequence[str], seeds: Sequence[int], out: Path, dataset: str = "math") -> list[Path]:
+    """Runs of arms of `sophia` in `data/claims.yaml` on a set, made or found; their folders."""
+    every = [load_settings(profile, dataset=dataset, arm=arm, seed=seed) for arm in arms for seed in seeds]
+    folders = []
+    for number, settings in enumerate(every, 1):
+        print(f"run {number} of {len(every)}: {settings.dataset}, {settings.arm}, seed {settings.seed}", flush=True)
+        folders.append(execute(settings, out))
+    return folders
+
+
 def _make(settings: SophiaSettings, folder: Path) -> None:
-    began = time.perf_counter()
+    """Captions before, training, GRPO if asked for; then the same examination of whatever was trained."""
+    began, run = time.perf_counter(), settings.as_run()
+    tests = test_splits(run)
+    model, processor = load(settings.model, device=settings.device)
+    seen_by = partial(seen_rows, dataset=settings.dataset, prompt=settings.caption_prompt)
+    before = seen_by(model, processor)
+    learn = _instead if settings.instead else _learn
+    model, processor, found = learn(settings, folder, model, processor)
+    if settings.grpo_steps:
+        grpo = settings.as_grpo(str(folder / "model"))
+        done = execute_run(grpo, folder / "grpo")
+        model, processor = load_run(grpo, done)
+        found["grpo"] = training_summary(done)
+    found |= examine(run, model, processor, tests, folder / PREDICTIONS, settings.mode)
+    after = seen_by(model, processor)
+    write_table(folder / SEEN, [{"when": when} | row for when, of in ((BEFORE, before), (AFTER, after)) for row in of])
+    found["captions"] = {BEFORE: caption_means(before), AFTER: caption_means(after)}
+    head = {name: getattr(settings, name) for name in ("profile", "method", "arm", "dataset", "model", "seed", "mode")}
+    about = {"scoring": run.scoring, "seconds": round(time.perf_counter() - began, 1)}
+    about |= {"versions": versions(), "git_revision": git_revision()}
+    write_atomically(folder / result_file(settings.method), json.dumps(head | found | about, indent=1))
+
+
+def _instead(settings: SophiaSettings, folder: Path, model, processor) -> tuple[Any, Any, dict[str, Any]]:
+    """The model after the kit's own run, its processor, and how it was trained."""
+    if settings.instead == "zero_shot":
+        return model, processor, {}
+    run = settings.as_instead()
+    done = execute_run(run, folder / settings.instead)
+    return *load_run(run, done), {"training": training_summary(done)}
+
+
+def _learn(settings: SophiaSettings, folder: Path, model, processor) -> tuple[Any, Any, dict[str, Any]]:
+    """The updated model, its processor, what it was updated on and how."""
     run, drawn = settings.as_run(), settings.dataset in USUAL
     shots = open_set(settings.dataset).training(run.protocol, run.shots, settings.train_items, settings.seed)
     own = items(drawn_task(settings.dataset), "shots", "all", len(shots), settings.seed) if drawn else []
-    model, processor = load(settings.model, device=settings.device)
-    tests = test_splits(run)
-    seen_by = partial(caption_means, dataset=settings.dataset, prompt=settings.caption_prompt)
-    found: dict[str, Any] = {"captions": {"before": seen_by(model, processor)}}
-    rows, seen, found["flow"] = learnt_rows(settings, folder, model, processor, shots, own)
+    rows, seen, flow = learnt_rows(settings, folder, model, processor, shots, own)
     order = in_order(len(rows), len(seen), settings.caption_share, settings.steps, settings.batch, settings.seed)
     model.requires_grad_(not settings.lora_rank)
     log = RunLog(folder, "SOPHIA")
@@ -71,17 +110,7 @@ def _make(settings: SophiaSettings, folder: Path) -> None:
         trained = trained.merge_and_unload()
     trained.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
-    found |= {"rows": len(rows), "training": training_summary(folder)}
-    found |= examine(run, trained, processor, tests, folder / PREDICTIONS)
-    found["captions"]["after"] = seen_by(trained, processor)
-    if settings.grpo_steps:
-        done = execute_run(settings.as_grpo(str(folder / "model")), folder / "grpo")
-        later, processor = load_run(settings.as_grpo(str(folder / "model")), done)
-        found["grpo"] = examine(run, later, processor, tests, folder / f"grpo-{PREDICTIONS}")
-        found["grpo"] |= {"captions": seen_by(later, processor), "training": training_summary(done)}
-    head = {name: getattr(settings, name) for name in ("profile", "method", "arm", "dataset", "model", "seed")}
-    about = {"seconds": round(time.perf_counter() - began, 1), "versions": versions(), "git_revision": git_revision()}
-    write_atomically(folder / result_file(settings.method), json.dumps(head | found | about, indent=1))
+    return trained, processor, {"flow": flow, "rows": len(rows), "training": training_summary(folder)}
 
 
 def learnt_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -10,11 +11,13 @@ from pydantic import Field
 
 from rftkit.common.validation import STRICT, Number, Text, Whole, checked
 from rftkit.runs.beside import arm_settings
-from rftkit.settings import MOST, SEEDS, Settings, read_claims, settings_of
+from rftkit.settings import METHODS, MOST, SEEDS, Settings, control_settings, settings_of
+from rftkit.settings import read_claims as every_claim
 from rftkit.sophia.captions import PROMPTS, USUAL
 from rftkit.sophia.selection import SELECTIONS, Selection
 from rftkit.tasks.registry import open_set
 
+RAFT = "self_training"  # as a control of `cls_rl`
 FRESH = 2**31  # added to the seed: the pictures that GRPO goes on with are none of those that SOPHIA learnt from
 
 
@@ -24,12 +27,15 @@ class SophiaSettings:
 
     profile: Text = Field("nano", description="a profile of `sophia` in data/claims.yaml")
     method: Literal["sophia"] = Field("sophia", description="SOPHIA (arXiv 2507.16814)")
-    arm: Text | None = Field(None, description="an ablation of `sophia` in data/claims.yaml, such as outcome")
+    arm: Text | None = Field(None, description="an arm of `sophia` in data/claims.yaml, such as outcome")
     dataset: Text = Field("math", description="a drawn set (math, puzzle), a folder or a JSONL file")
     model: Text = Field("nano-fast", description="bundled name, folder or hub id; each seed takes one of a profile's")
     seed: Whole = Field(0, ge=0, le=SEEDS - FRESH, description="of pictures, captions, reasonings, order, adapter")
     train_items: Whole = Field(512, ge=1, le=MOST, description="pictures that are captioned")
     test_items: Whole = Field(500, ge=1, le=MOST, description="test items a part, the same for all seeds")
+    instead: Literal["zero_shot", "sft", "cls_rl", "raft", None] = Field(
+        None, description="a method of the kit in SOPHIA's place, examined alike"
+    )
     prompt: Text | None = Field(None, description="what a caption is asked by: rows, columns, or any text")
     captions: Whole = Field(8, ge=1, le=MOST, description="captions a picture (the paper's K)")
     captioner: Text | None = Field(None, description="another model whose captions are reasoned on; true: true ones")
@@ -81,11 +87,18 @@ class SophiaSettings:
             raise ValueError(f"ratio_cap needs mu, which reasoner {self.reasoner} does not tell")
         if self.oracle and self.caption_share:
             raise ValueError("with oracle there are no captions for caption_share")
+        if self.instead and (self.oracle or self.grpo_steps):
+            raise ValueError(f"instead {self.instead} is a run of its own: leave out oracle and grpo_steps")
 
     @property
     def caption_prompt(self) -> str:
         """`rows`, `columns`, or what else was asked for."""
         return self.prompt or USUAL[self.dataset]
+
+    @property
+    def mode(self) -> str:
+        """How answers are asked for in the end; an untrained model is asked to think."""
+        return METHODS["sft"].mode if self.instead == "sft" else "thinking"
 
     @property
     def selection(self) -> Selection:
@@ -108,19 +121,51 @@ class SophiaSettings:
 
     def as_grpo(self, model: str) -> Settings:
         """GRPO from the updated model on, on as many pictures that are drawn anew."""
-        prompts = min(Settings.prompts_per_step, self.train_items)
-        usual = {"prompts_per_step": prompts, "micro_batch": prompts * Settings.num_generations}
         fresh = {"shots_seed": self.seed + FRESH, "steps": self.grpo_steps, "learning_rate": self.grpo_rate}
-        return self.as_run(model=model, pass_items=0, test_items=1, **usual, **fresh)  # it is examined afterwards
+        return self.as_run(model=model, **self._kits(), **fresh)
+
+    def as_instead(self) -> Settings:
+        """The kit's run in SOPHIA's place: from the same start model, on the same pictures."""
+        if self.instead == "raft":
+            own = {"method": "cls_rl", "control": RAFT} | control_settings(RAFT, "cls_rl")
+        else:
+            own = {"method": self.instead}
+        return self.as_run(**own, **self._kits())
+
+    def _kits(self) -> dict[str, int]:
+        """GRPO's groups as everywhere in the kit, fewer if there are fewer pictures; next to no evaluation of the
+        kit's, for all runs are examined alike afterwards."""
+        prompts = min(Settings.prompts_per_step, self.train_items)
+        groups = {"prompts_per_step": prompts, "micro_batch": prompts * Settings.num_generations}
+        return groups | {"pass_items": 0, "test_items": 1}
 
 
 FIELDS = SophiaSettings.__pydantic_fields__
 
 
+def read_claims() -> dict[str, Any]:
+    """`sophia` in `data/claims.yaml`."""
+    return every_claim()["sophia"]
+
+
 def load_settings(profile: str = "nano", **overrides: Any) -> SophiaSettings:
     """The settings of a run, by `sophia` in `data/claims.yaml`; see `arm_settings`."""
-    settings, models = arm_settings(SophiaSettings, read_claims()["sophia"], profile, overrides)
+    settings, models = arm_settings(SophiaSettings, read_claims(), profile, overrides)
     if settings.captioner == "other":  # the one of the profile's before its own turn
         other = models[settings.seed % len(models) - 1]
         settings = checked(SophiaSettings, asdict(settings) | {"captioner": other})
     return settings
+
+
+def designed(profile: str, seeds: Sequence[int], dataset: str | None = None) -> list[SophiaSettings]:
+    """The runs of the study of `sophia` in `data/claims.yaml`: the arms of each of its parts with each seed.
+
+    A part may have a profile beneath the study's, such as `thinks` of `nano`; other profiles leave it out. With a
+    `dataset` only the parts on it.
+    """
+    claims, runs = read_claims(), []
+    for part in claims["design"]:
+        own = "/".join(filter(None, (profile, part.get("profile"))))
+        if own in claims["profiles"] and dataset in (None, part["dataset"]):
+            runs += [load_settings(own, dataset=part["dataset"], arm=a, seed=s) for a in part["arms"] for s in seeds]
+    return runs

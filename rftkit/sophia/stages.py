@@ -20,7 +20,7 @@ from rftkit.sophia.hallucination import caption_facts
 from rftkit.sophia.reasoners import Problem, Reasoner
 from rftkit.sophia.selection import caption_rewards
 from rftkit.sophia.speak import captions
-from rftkit.tasks.example import Example
+from rftkit.tasks.example import TASK_RULES, Example
 
 PICTURES, CAPTIONS = 64, 128  # of a batch
 
@@ -101,15 +101,31 @@ def reward(path: Path, reasonings: pd.DataFrame, examples: Sequence[Example], ru
     """The reasonings with R(y) (`right`), their length in the learner's `tokens`, and R(c) (`r_caption`)."""
 
     def make(batch: range) -> list[dict]:
-        rows = []
-        for row in reasonings.iloc[batch.start : batch.stop].to_dict("records"):
-            text = row["text"] if isinstance(row["text"], str) else None  # a table may have NaN in its place
-            right = text is not None and score(text, examples[row["item"]], "thinking", rule).accuracy == 1
-            tokens = 0 if text is None else len(tokenizer(text, add_special_tokens=False)["input_ids"])
-            rows.append(row | {"text": text, "right": int(right), "tokens": tokens})
-        return rows
+        return rewarded(reasonings.iloc[batch.start : batch.stop], examples, rule, tokenizer)
 
     table = staged(path, len(reasonings), 4096, make)
+    return table.assign(r_caption=caption_rewards(table))
+
+
+def rewarded(reasonings: pd.DataFrame, examples: Sequence[Example], rule: str, tokenizer) -> list[dict]:
+    """The rows of reasonings with `right` and `tokens`."""
+    rows = []
+    for row in reasonings.to_dict("records"):
+        text = row["text"] if isinstance(row["text"], str) else None  # a table may have NaN in its place
+        right = text is not None and score(text, examples[row["item"]], "thinking", rule).accuracy == 1
+        tokens = 0 if text is None else len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        rows.append(row | {"text": text, "right": int(right), "tokens": tokens})
+    return rows
+
+
+def by_hand(example: Example, said: Sequence[str], prompt: str, reasoner: Reasoner, n: int, seed: int, tokenizer):
+    """A picture's captions to their rewards, as `reward` has them (item is 0), without a file."""
+    problems = [Problem(f"0/{k}", example.question, example.choices, caption, prompt) for k, caption in enumerate(said)]
+    rows = [
+        {"item": 0, "k": k, "n": place, "text": text}
+        for k, own in enumerate(reasoner.reason(problems, n, seed)) for place, text in enumerate(own)
+    ]  # fmt: skip
+    table = pd.DataFrame(rewarded(pd.DataFrame(rows), [example], TASK_RULES[example.task], tokenizer))
     return table.assign(r_caption=caption_rewards(table))
 
 

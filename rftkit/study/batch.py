@@ -120,7 +120,7 @@ def _series(parts: Iterable[Part]) -> dict[str, set[Path]]:
     for part in parts:
         for folder, settings in part.runs.items():
             if part.chapter.own:
-                found[f"{settings.dataset}, {settings.method}, arm {settings.arm}"].add(folder)
+                found[f"{settings.profile}, {settings.dataset}, {settings.method}, arm {settings.arm}"].add(folder)
                 continue
             data = data_title(settings.dataset, settings.eval_dataset) + PROTOCOL_TITLES[settings.protocol]
             method = title_of("+".join(filter(None, (settings.method, settings.control))))

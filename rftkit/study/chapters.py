@@ -159,7 +159,8 @@ def _parameters(chapter: Chapter, profile: str, seeds: list[int], runs: list[Set
     sets = list(dict.fromkeys(run.dataset for run in runs))
     if chapter.own:
         del found["model"]
-        found |= {"environments": sets, "arms": list(dict.fromkeys(run.arm for run in runs))}
+        found |= {"arms": list(dict.fromkeys(run.arm for run in runs))}
+        found |= {"environments": sets} if chapter.own is gtr else {}
     elif chapter.datasets and "dataset" not in chapter.parameters:
         found |= {"datasets": sets, "protocol": runs[0].protocol}
     else:

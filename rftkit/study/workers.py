@@ -23,6 +23,7 @@ from rftkit.models import quieten
 from rftkit.run import execute, folder_of
 from rftkit.runs.beside import accuracies, arm_folder
 from rftkit.runs.folder import is_complete, write_run
+from rftkit.sophia.run import execute as execute_sophia
 from rftkit.study import notebooks
 from rftkit.study.chapters import Part
 
@@ -30,7 +31,7 @@ from rftkit.study.chapters import Part
 # which takes long on a CPU.
 ENVIRONMENT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**32))
 ENVIRONMENT["TOKENIZERS_PARALLELISM"] = "false"
-MAKERS = {"gtr": execute_gtr}  # of methods with settings of their own
+MAKERS = {"gtr": execute_gtr, "sophia": execute_sophia}  # of methods with settings of their own
 HandOver = Callable[[Path, Any], Future]  # a run, and its folder; the future has what went wrong, None or files
 
 
