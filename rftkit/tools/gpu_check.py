@@ -1,9 +1,9 @@
 """`make gpu-check`: what this kit only estimates of GPUs, measured on the one at hand, in at most eight minutes.
 
 Three steps of the profile `gpu-2b` and the bench of `2b`, on random weights of the real shape: nothing is downloaded.
-Each part has its peak memory beside the estimate's, and a process of its own, which is ended when the time is over. What
-was measured is written after each part. `--rehearse` runs the same lines on a CPU with a small model, to see that they
-run.
+Each part has its peak memory beside the estimate's, and a process of its own, which is ended when the time is over.
+What was measured is written after each part. `--rehearse` runs the same lines on a CPU with a small model, to see that
+they run.
 """
 
 from __future__ import annotations
