@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from rftkit.common.errors import UserError
-from rftkit.common.pool import attempt, pool
+from rftkit.common.pool import attempt, in_time, pool
 
 WORKING = """
 import os, signal, time
@@ -19,6 +20,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # the background jobs 
 with pool(1) as workers:
     print(workers.submit(os.getpid).result(), flush=True)
     workers.submit(time.sleep, 600).result()
+"""
+HANGING = """
+import subprocess, sys, tempfile, time
+from pathlib import Path
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+Path({told!r}).write_text(f"{{child.pid}} {{tempfile.mkdtemp()}}")
+time.sleep(600)
 """
 
 
@@ -67,6 +75,20 @@ def test_work_that_fails_returns_what_is_wrong_and_work_that_takes_too_long_is_s
     assert told[4] == ": stopped: the time limit of 0.01 minutes was reached"
 
 
+def test_work_in_a_process_of_its_own_is_ended_in_time_with_all_that_it_started(tmp_path):
+    assert in_time(60, divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        in_time(60, divmod, 7, 0)
+    told = tmp_path / "told"
+    for seconds in (2, 8, 32):  # a busy machine takes long to start it
+        with pytest.raises(TimeoutError):
+            in_time(seconds, exec, HANGING.format(told=str(told)))
+        if told.exists():
+            break
+    child, place = told.read_text().split(maxsplit=1)
+    assert wait_for_the_end(int(child)) and not Path(place).exists()
+
+
 def surroundings(folder, count):
     """What a worker is given; each waits for the others, so that none works for two."""
     (folder / str(os.getpid())).touch()
@@ -85,14 +107,18 @@ def test_workers_end_with_their_parent(end):
     worker = psutil.Process(int(parent.stdout.readline()))
     parent.send_signal(getattr(signal, end))
     parent.wait(60)
+    assert wait_for_the_end(worker.pid)
+
+
+def wait_for_the_end(number):
     until = time.monotonic() + 60
-    while is_at_work(worker) and time.monotonic() < until:
+    while is_at_work(number) and time.monotonic() < until:
         time.sleep(0.1)
-    assert not is_at_work(worker)
+    return not is_at_work(number)
 
 
-def is_at_work(process):
+def is_at_work(number):
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -40,17 +40,12 @@ def started(start, **options):
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster():
     """A machine with a core. Tests add others."""
-    early = tmp_path_factory.mktemp("early")  # on the path of Ray's processes, before all that is installed
-    # Each of them loads jsonschema, which with this package compiles a grammar for seconds.
-    (early / "rfc3987_syntax.py").write_text("raise ImportError('not needed here')")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(early), os.environ.get("PYTHONPATH")))))
-        alone = {"num_cpus": 1, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
-        made = started(Cluster, initialize_head=True, head_node_args=alone)
-        yield made
-        made.shutdown()
+    alone = {"num_cpus": 1, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    made = started(Cluster, initialize_head=True, head_node_args=alone)
+    yield made
+    made.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import pytest
 from conftest import MINE
 from test_pools import surroundings
 from test_report import OUTCOME
+from test_study_ends import write_notebook
 
 from rftkit.cli import main
 from rftkit.common.errors import UserError
@@ -69,7 +70,7 @@ def test_a_profile_by_path_with_its_own_dataset_runs_reports_and_is_found_comple
 
 def test_a_run_that_fails_is_one_line_and_its_notebook_is_left_out(mine, tmp_path, capfd):
     Path(mine).write_text(f"{MINE}\nmethods: {{sft: {{learning_rate: 1.0e+30}}}}\n")
-    assert study(mine, only=("01",), out=tmp_path / "out") == 1
+    assert study(mine, only=("01",), out=tmp_path / "out", jobs=1) == 1
     printed, said = capfd.readouterr()
     assert len(complete_runs(tmp_path / "out")) == 2 and "| SFT, loss on all tokens | 1 |" in printed
     assert re.search(r"^.*digits-sft-nano-s-s0-\w+ failed: training stopped: .* lower the learning rate", said, re.M)
@@ -204,7 +205,7 @@ def test_a_shard_that_is_none_is_one_line(mine, shard, capsys):
 
 def test_a_run_is_stopped_at_the_time_limit(mine, tmp_path, capfd):
     Path(mine).write_text(MINE.replace("steps: 2", "steps: 2000"))
-    assert study(mine, only=("03",), seeds=1, out=tmp_path / "out", time_limit=0.02) == 1
+    assert study(mine, only=("03",), seeds=1, out=tmp_path / "out", jobs=1, time_limit=0.02) == 1
     said = capfd.readouterr().err
     assert re.search(r"digits-no_thinking_rl-\S+ failed: stopped: the time limit of 0.02 minutes was reached\n", said)
     assert "Traceback" not in said and all("zero_shot" in folder.name for folder in complete_runs(tmp_path / "out"))
@@ -225,7 +226,7 @@ def test_a_run_that_another_process_makes_is_waited_for(tmp_path):
     other.wait()
 
 
-def test_several_base_models_are_run_one_after_the_other(mine, tmp_path, capsys):
+def test_several_base_models_are_run_one_after_the_other(mine, tmp_path, monkeypatch, capsys):
     shutil.copytree(BUNDLED / "nano-s", tmp_path / "mymodel")
     assert (
         study(mine, only=("02",), seeds=2, out=tmp_path / "out", models=["nano-s", "mymodel", "nano-s"], dry_run=True)
@@ -234,7 +235,9 @@ def test_several_base_models_are_run_one_after_the_other(mine, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "02_cls_rl-nano-s: 3 runs to do" in printed and "02_cls_rl-mymodel: 3 runs to do" in printed
     assert [printed.count(f"digits-cls_rl-{model}-s") for model in ("nano-s", "mymodel")] == [2, 2]
-    assert study(mine, only=("02",), seeds=1, out=tmp_path / "out", models=["mymodel"]) == 0
+    monkeypatch.setattr(jobs, "NOTEBOOKS", tmp_path)
+    write_notebook("02_cls_rl", f"assert model == {str((tmp_path / 'mymodel').resolve())!r}")
+    assert study(mine, only=("02",), seeds=1, out=tmp_path / "out", models=["mymodel"], jobs=1) == 0
     made = complete_runs(tmp_path / "out")  # the untrained model too
     assert [read_results(folder).model for folder in made] == [str((tmp_path / "mymodel").resolve())] * 2
     with pytest.raises(UserError, match="no model 'nano-x'"):
@@ -260,8 +263,10 @@ def test_models_of_a_profile_take_the_seeds_in_turn_and_named_ones_have_all(mine
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_worker_that_is_killed_is_one_line_and_a_second_start_goes_on(mine, tmp_path):
+def test_a_worker_that_is_killed_is_one_line_and_a_second_start_goes_on(mine, tmp_path, monkeypatch):
     out = tmp_path / "out"
+    monkeypatch.setattr(jobs, "NOTEBOOKS", tmp_path)
+    write_notebook("03_no_thinking_rl", "6 * 7")
 
     def kill_at_the_second_run():
         while len(list(out.glob("mine/.locks/*"))) < 2:

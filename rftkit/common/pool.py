@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import traceback
 from _thread import interrupt_main
 from collections.abc import Callable, Iterator, Sequence
@@ -81,6 +82,21 @@ def end_children(parent: int | None = None) -> None:
         for process in psutil.Process(parent).children(recursive=True):
             with suppress(psutil.NoSuchProcess):  # one that has ended meanwhile
                 process.kill()
+
+
+def in_time(seconds: float, work: Callable[..., Any], *arguments: Any) -> Any:
+    """Do work in a process of its own and return its result.
+
+    After so many seconds the process and all that it started are killed, whatever they wait for: TimeoutError. What it
+    left in temporary folders goes with it.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place, pool(1) as workers:
+        return workers.submit(_at, place, work, *arguments).result(seconds)
+
+
+def _at(place: str, work: Callable[..., Any], *arguments: Any) -> Any:
+    tempfile.tempdir = place
+    return work(*arguments)
 
 
 def attempt(

@@ -1,20 +1,21 @@
 """`make gpu-check`: what this kit only estimates of GPUs, measured on the one at hand, in at most eight minutes.
 
 Three steps of the profile `gpu-2b` and the bench of `2b`, on random weights of the real shape: nothing is downloaded.
-Each part has its peak memory beside the estimate's. What was measured is written after each part. `--rehearse` runs the
-same lines on a CPU with a small model, to see that they run.
+Each part has its peak memory beside the estimate's, and a process of its own, which is ended when the time is over.
+What was measured is written after each part. `--rehearse` runs the same lines on a CPU with a small model, to see that
+they run.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import torch
 
 from rftkit.common.errors import UserError, said
 from rftkit.common.paths import DATA, ROOT
+from rftkit.common.pool import in_time
 from rftkit.memory.peak_memory import estimate
 from rftkit.models import quieten
 from rftkit.run import execute, training_examples
@@ -32,6 +34,7 @@ from rftkit.tools.bench.compare import bench, prompts
 from rftkit.tools.bench.trainers import PRESETS, TOKENS, Options, resident_peak, save_model
 
 MINUTES = 8.0
+MARGIN = 15.0  # seconds of these, to load the libraries and to end a part
 STEPS = 3
 
 
@@ -55,6 +58,7 @@ REHEARSAL = Size("cpu", "nano-s", "nano-s", group=2, pairs=1, changes={
 
 def three_steps(size: Size) -> dict[str, Any]:
     """Seconds of the profile's steps (the first warms up), and the peak memory of the whole short run."""
+    quieten()
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_model(size.preset, Path(temporary) / "model")
         # The bundled tokenizer knows few of the real words: what is said is nonsense, and as long as it may be.
@@ -72,6 +76,7 @@ def three_steps(size: Size) -> dict[str, Any]:
 
 def one_bench(size: Size, mode: str, quantize: bool) -> dict[str, Any]:
     """What `rftkit bench --json` prints, with the estimate for our trainer's step."""
+    quieten()
     given = {"preset": size.preset, "mode": mode, "group": size.group, "quantize": quantize, "device": size.device}
     options = Options(**given, pairs=size.pairs)
     report = bench(**given, pairs=size.pairs, progress=False)
@@ -90,34 +95,33 @@ def bench_settings(size: Size, options: Options) -> Settings:
 
 def parts_of(size: Size) -> dict[str, Callable[[], dict[str, Any]]]:
     """What is measured by its name, the most wanted first."""
-    found = {f"{STEPS} steps of gpu-2b": lambda: three_steps(size)}
+    found = {f"{STEPS} steps of gpu-2b": partial(three_steps, size)}
     for quantize in (False, True):
         for mode in ("no_thinking", "thinking"):
             name = f"bench {size.preset}, {mode}, {'NF4' if quantize else 'unquantised'}"
-            found[name] = lambda mode=mode, quantize=quantize: one_bench(size, mode, quantize)
+            found[name] = partial(one_bench, size, mode, quantize)
     return found
 
 
 def check(out: Path, size: Size = REAL, minutes: float = MINUTES) -> dict[str, Any]:
-    """Measure part after part while there is time for one as long as the longest so far; write each to `out`."""
+    """Measure part after part until the minutes are over, and write to `out` what there is after each."""
     if size.device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no GPU that torch can use (see rftkit doctor): --rehearse runs this on a CPU")
     out.parent.mkdir(parents=True, exist_ok=True)
-    began, longest = time.perf_counter(), 0.0
+    began = time.perf_counter()
     name = torch.cuda.get_device_name() if size.device == "cuda" else "cpu"
     report = {"device": name, "git_revision": git_revision(), "versions": versions(), "parts": {}, "left_out": {}}
     for part, measure in parts_of(size).items():
-        start = time.perf_counter()
-        if start - began + longest > 60 * minutes:
+        left = began + 60 * minutes - MARGIN - time.perf_counter()  # seconds
+        if left <= 0:
             report["left_out"][part] = "no time left"
         else:
             try:
-                report["parts"][part] = measure()
+                report["parts"][part] = in_time(left, measure)
+            except TimeoutError:
+                report["left_out"][part] = f"stopped: the {minutes:g} minutes were over"
             except Exception as error:  # of bitsandbytes, CUDA, the memory: the other parts may still run
                 report["left_out"][part] = said(error)
-            longest = max(longest, time.perf_counter() - start)
-            gc.collect()
-            torch.cuda.empty_cache()
         report["seconds"] = round(time.perf_counter() - began, 1)
         write_atomically(out, json.dumps(report, indent=1) + "\n")
         print(f"{report['seconds']:.0f} s: {as_text(part, report)}", flush=True)
@@ -139,12 +143,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 if each part was measured, 1 if one was not, 2 if there is nothing to measure on."""
     parser = argparse.ArgumentParser(prog="gpu_check", description=__doc__.partition("\n")[0])
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, with a small model")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="no part is started that may end later")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="that it takes at most: a part is stopped then")
     parser.add_argument("--out", type=Path, metavar="JSON", help="where to write; data/benchmarks/gpu-check.json")
     given = parser.parse_args(arguments)
     real, rehearsed = DATA / "benchmarks" / "gpu-check.json", ROOT / "build" / "gpu-rehearsal.json"
     size, usual = (REHEARSAL, rehearsed) if given.rehearse else (REAL, real)
-    quieten()
     try:
         report = check(given.out or usual, size, given.minutes)
     except UserError as error:
