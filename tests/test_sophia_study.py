@@ -105,7 +105,7 @@ def test_answers_are_paired_by_item_and_by_picture(runs):
     assert len(right) == len(invented) == 3 * SIZE and len(whole) == SIZE
     before = answers([run], "captions whole", before=True)
     assert before["correct"].mean() > 0.5 > whole["correct"].mean()
-    unseen = replace(run, tables={"predictions": run.tables["predictions"].drop(columns="invented"),
+    unseen = replace(run, tables={"predictions": run.tables["predictions"].drop(columns=["asserted", "invented"]),
                                   "seen": pd.DataFrame()})  # fmt: skip
     assert answers([unseen], "captions whole").empty and answers([unseen], "with_invented").empty
     assert arm_rows([unseen])[0].whole == {} and arm_rows([unseen])[0].with_invented is None
