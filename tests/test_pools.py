@@ -42,7 +42,7 @@ def killed(*_):
 @pytest.mark.parametrize("command", ["bench", "card", "select"])
 def test_all_that_work_in_processes_say_so(command, tmp_path, monkeypatch):
     from rftkit.nano import card  # not above, or each worker would load them too
-    from rftkit.study import select
+    from rftkit.tools import select
     from rftkit.tools.bench import compare
 
     monkeypatch.setattr(card, "_row", killed)

@@ -8,7 +8,7 @@ import yaml
 
 from rftkit.common.errors import UserError
 from rftkit.settings import METHODS, read_claims
-from rftkit.study import select as selection
+from rftkit.tools import select as selection
 
 
 @pytest.fixture
