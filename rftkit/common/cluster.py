@@ -94,7 +94,9 @@ def _check(ray: Any, nodes: list[dict], check: Any, *given: Any) -> None:
     for node, answer in zip(nodes, waiting, strict=True):
         try:
             problem = ray.get(answer, timeout=SECONDS)
-        except Exception as error:  # the kit is not installed there, or the machine has just gone
+        except ray.exceptions.TaskUnschedulableError:  # it has gone since it was listed: no run goes there
+            continue
+        except Exception as error:  # the kit is not installed there
             problem = f"cannot make runs: {(str(error).strip() or type(error).__name__).splitlines()[-1]}"
         if problem:
             raise UserError(f"--ray: {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) {problem}")
