@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +15,6 @@ from rftkit.gtr.rules import State
 from rftkit.gtr.settings import GTRSettings
 from rftkit.gtr.thoughts import Verdict, judge
 from rftkit.gtr.worlds import CardTable
-
-BATCH = 256  # replies scored at once without gradient
 
 
 @dataclass(frozen=True)
@@ -116,10 +114,6 @@ def roll_out(policy: Policy, table: CardTable, totals: list[float], settings: GT
     return found
 
 
-def _grid(columns: list[list[Step]], name: str) -> np.ndarray:
-    return np.array([[getattr(step, name) for step in column] for column in columns])
-
-
 def advantages(
     rewards: np.ndarray, values: np.ndarray, done: np.ndarray, following: np.ndarray, gamma: float, gae: float
 ) -> np.ndarray:
@@ -141,11 +135,16 @@ def advantages(
     return found
 
 
+def like_lengths(said: Sequence[Step] | Sequence[Target], size: int) -> Iterator[list]:
+    """Parts of at most `size`, the shortest first: there is least padding in them."""
+    ordered = sorted(said, key=lambda one: len(one.reply) + len(one.state.formula))
+    return (ordered[start : start + size] for start in range(0, len(ordered), size))
+
+
 @torch.no_grad()
 def score_steps(policy: Policy, steps: Sequence[Step], settings: GTRSettings) -> None:
     """Set `log_prob` and `value` of steps, by the weights as they are: what the update compares with."""
-    for start in range(0, len(steps), BATCH):
-        part = steps[start : start + BATCH]
+    for part in like_lengths(steps, settings.micro_batch):
         log_probs, values = policy.score([s.state for s in part], [s.reply for s in part], settings.temperature)
         of_steps = step_log_probs(log_probs, [s.thought for s in part], settings.thought_weight)
         for step, log_prob, value in zip(part, of_steps.tolist(), values.tolist(), strict=True):

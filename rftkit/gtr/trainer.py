@@ -19,7 +19,7 @@ from numpy.random import Generator
 from torch import nn
 
 from rftkit.gtr.policy import Policy
-from rftkit.gtr.rollout import Rollout, Step, Target, step_log_probs
+from rftkit.gtr.rollout import Rollout, Step, Target, like_lengths, step_log_probs
 from rftkit.gtr.settings import GTRSettings
 
 MOST_RATIO = 10.0  # where a ratio of a batch is above, only the clipped term counts (released code)
@@ -104,10 +104,8 @@ class Trainer:
 
     def _reinforce(self, steps: list[Step], notes: dict[str, list[float]]) -> None:
         settings, device, total = self.settings, self.policy.model.device, 0.0
-        ordered = sorted(steps, key=lambda step: len(step.reply) + len(step.state.formula))  # less padding
         off, clipped = [], []
-        for start in range(0, len(ordered), settings.micro_batch):
-            part = ordered[start : start + settings.micro_batch]
+        for part in like_lengths(steps, settings.micro_batch):
             old, advantage, old_value, target = torch.tensor(
                 [[s.log_prob, s.advantage, s.value, s.target_return] for s in part], device=device
             ).T
@@ -127,10 +125,8 @@ class Trainer:
 
     def _clone(self, targets: list[Target], notes: dict[str, list[float]]) -> None:
         """Cross-entropy of the targets' counted tokens, their mean, times its weight."""
-        ordered = sorted(targets, key=lambda target: len(target.reply) + len(target.state.formula))
-        tokens, total = sum(target.count for target in ordered), 0.0
-        for start in range(0, len(ordered), self.settings.micro_batch):
-            part = ordered[start : start + self.settings.micro_batch]
+        tokens, total = sum(target.count for target in targets), 0.0
+        for part in like_lengths(targets, self.settings.micro_batch):
             log_probs, _ = self.policy.score([t.state for t in part], [t.reply[: t.count] for t in part])
             loss = -log_probs.sum() / tokens
             (self.settings.clone_weight * loss).backward()
