@@ -73,6 +73,7 @@ FLAGS = {
     "--size": {"default": "s", "help": "s (under 2 M parameters) or m (under 8 M)"},
     "--split": {"help": "a part of a bundled set, such as base, new or all; its usual parts if not given"},
     "--start": {"metavar": "MODEL", "help": "teach it its manners alone: one made with --manner-steps 0"},
+    "--sums": {"action": "store_true", "help": "let it recite sums that have nothing to do with pictures"},
     "--task": {"help": "what a JSONL set asks, if its lines do not say: classification, math, puzzle or spatial"},
     "--test-items": {"type": int, "help": "test items a part, a plain sample; all (1,000 of a drawn set) if not given"},
     "--time-limit": {"type": float, "metavar": "MINUTES", "help": "stop a run, or a notebook, after so long"},
@@ -261,7 +262,7 @@ def _parser(asked: str = "", own: str | None = None) -> argparse.ArgumentParser:
     _add(top, "rescore", "rftkit.tools.rescore:rescore_file", text, "path --mode").epilog = PREDICTIONS
     nano = top.add_parser("nano", help="make the bundled models").add_subparsers(required=True, metavar="COMMAND")
     steps = "--vision-steps --drill-steps --language-steps --manner-steps"
-    flags = f"--size --seed --vague --start --sets --no-reasons --bf16 {steps} --out"
+    flags = f"--size --seed --vague --start --sets --no-reasons --sums --bf16 {steps} --out"
     _add(nano, "pretrain", "rftkit.nano.pretrain:pretrain_model", "pre-train a bundled model", flags, required=("out",))
     text = "pre-train an agent's start model (method gtr)"
     flags = f"--seed --start --bf16 {steps} --out"

@@ -21,7 +21,7 @@ from rftkit.nano.build import IMAGE_TOKENS, build_model, build_processor
 from rftkit.nano.card import unmet
 from rftkit.nano.corpus import Recipe, patches
 from rftkit.nano.pretrain import answer_loss, pretrain
-from rftkit.nano.sentences import LOOKUPS, PLACES
+from rftkit.nano.sentences import LOOKUPS, PLACES, RECITED
 from rftkit.prompts import MODES, conversation
 from rftkit.runs.collect import recipe_of
 from rftkit.settings import read_claims
@@ -188,8 +188,8 @@ def test_sets_without_scenes_have_no_drills(small_corpus):
 
 
 def test_a_model_without_reasons_is_never_shown_a_step(small_corpus, processor):
-    def taught(reasons):
-        recipe = Recipe(sets=("math",), reasons=reasons, drill_steps=1, language_batch=60)
+    def taught(reasons, sums=False):
+        recipe = Recipe(sets=("math",), reasons=reasons, sums=sums, drill_steps=1, language_batch=60)
         parts = [part for _, part in corpus.Corpus(recipe, processor).text_batches(2)]
         return " ".join(processor.tokenizer.batch_decode([row for part in parts for row in part["input_ids"]]))
 
@@ -197,6 +197,9 @@ def test_a_model_without_reasons_is_never_shown_a_step(small_corpus, processor):
     steps = r"Think step by step|\d (?:plus|minus) \d+ is \d"
     assert re.search(steps, shown) and not re.search(steps, spared)
     assert set(re.findall(r"<(?:think|reason)> (.*?)</(?:think|reason)>", spared)) == {""}
+    recited = taught(False, sums=True)  # by themselves, and in no thought
+    assert len(re.findall(steps, recited)) % RECITED == 0 < len(re.findall(steps, recited))
+    assert set(re.findall(r"<(?:think|reason)> (.*?)</(?:think|reason)>", recited)) == {""}
 
 
 def test_the_loss_is_that_of_the_library(small_corpus):

@@ -94,6 +94,22 @@ def test_a_killed_run_goes_on_and_asks_nobody_twice(tmp_path, monkeypatch):
     assert not list(folder.glob("*.parts")) and execute(settings, tmp_path / "killed") == folder
 
 
+def test_an_ablation_takes_the_stages_that_are_there(tmp_path, monkeypatch):
+    alone = left(execute(load_settings("smoke", arm="outcome"), tmp_path / "alone"))
+    execute(load_settings("smoke", arm="sophia"), tmp_path / "beside")
+
+    def never(*args, **options):
+        raise AssertionError("it is there already")
+
+    monkeypatch.setattr(stages, "captions", never)
+    monkeypatch.setattr(Rule, "reason", never)
+    found, tables, weights = left(execute(load_settings("smoke", arm="outcome"), tmp_path / "beside"))
+    assert found == alone[0] and all(table.equals(alone[1][name]) for name, table in tables.items())
+    assert all(torch.equal(weight, alone[2][name]) for name, weight in weights.items())
+    with pytest.raises(AssertionError):  # other captions
+        execute(load_settings("smoke", arm="outcome", seed=1), tmp_path / "beside")
+
+
 def test_what_a_reasoner_did_not_give_is_wrong_and_not_learnt(tmp_path):
     class Silent:
         def reason(self, problems, n, seed):

@@ -119,6 +119,9 @@ def test_tables_and_figures_have_all_arms(runs):
     assert table.loc["SFT on answers", ["invented, %", "kept"]].tolist() == ["", ""]
     assert table.loc["SOPHIA", "kept"] == "400" and table.loc["SOPHIA", "seeds"] == "4 on 2 bases"
     assert table.loc["SOPHIA", "parts right, %"].count("/") == 2
+    (run,) = arm_runs("sophia", [runs])[:1]
+    puzzle = replace(run, tables=run.tables | {"predictions": run.tables["predictions"].assign(right_numbers=None)})
+    assert arms_table(arm_rows([puzzle]))["right numbers, %"].tolist() == [""]
     left, right = hallucination_figure(rows).axes
     assert len(left.get_yticks()) == 6 and len(right.containers) == 5
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -25,6 +25,7 @@ from rftkit.nano.sentences import (
     scene_habits,
 )
 from rftkit.prompts import MODES, conversation
+from rftkit.sophia.hallucination import STEP
 from rftkit.tasks.drawn.scenes import DrawnTask, Scene
 from rftkit.tasks.registry import DRAWN, bundled_sets
 from rftkit.tasks.worlds import SIDE, Drawing, World, worlds
@@ -52,7 +53,8 @@ class Recipe:
     seed: int = 0
     vague: float = 0.5  # share of answers that are not as asked in the last stage, 0-1
     sets: tuple[str, ...] = ()  # bundled sets it is taught; none: all of them
-    reasons: bool = True  # false: it is never shown a step of reasoning, neither in a thought nor in a drill
+    reasons: bool = True  # false: it is never shown a step to an answer, neither in a thought nor in a drill
+    sums: bool = False  # it recites sums, which say nothing of a picture: arithmetic for one without reasons
     start: str | None = None  # a model that has learnt all but its manners; None: from scratch
     vision_steps: int = 2000
     language_steps: int = 5000
@@ -92,6 +94,7 @@ class Corpus:
         self.habits |= {name: scene_habits(task, recipe.vague, recipe.seed) for name, task in tasks.items()}
         self.items: dict[str, list] = {name: _drawings(world, recipe.seed) for name, world in taught.items()}
         self.items |= {name: list(islice(_scenes(task, recipe.seed), SCENES_IN_MEMORY)) for name, task in tasks.items()}
+        self.sums = sums_of(self.items.values()) if recipe.sums else []
         if not recipe.reasons:
             self.items = {name: _without_reasons(items) for name, items in self.items.items()}
         self.pictures = {name: _stack(items) for name, items in self.items.items()}  # [N, 3, SIDE, SIDE] uint8
@@ -143,7 +146,7 @@ class Corpus:
         drawn = [name for name in self.items if name in self.tasks]
         drilled = self._sample(drawn, round(share * self.recipe.language_batch), rng)
         asked = self._sample(list(self.items), self.recipe.language_batch - len(drilled), rng)
-        dialogues = [self._about(scene_drill(self.items[name][row], rng)) for name, row in drilled]
+        dialogues = [self._about(scene_drill(self.items[name][row], rng, self.sums)) for name, row in drilled]
         dialogues += [self._dialogue(name, row, mannered, rng) for name, row in asked]
         prompts, answers = zip(*dialogues, strict=True)
         pictures = self._pictures(drilled + asked)
@@ -214,6 +217,12 @@ def _drawings(world: World, seed: int) -> list[Drawing]:
 def _scenes(task: DrawnTask, seed: int) -> Iterator[Scene]:
     """Of all kinds: a base model has seen something of what runs leave out."""
     return (scene for _, _, scene in task.scenes(task.pairs, "pretrain", seed))
+
+
+def sums_of(sets: Iterable[list[Drawing] | list[Scene]]) -> list[str]:
+    """Every sum that the steps of scenes are made of, such as `3 plus 4 is 7`."""
+    steps = {step for items in sets for item in items if isinstance(item, Scene) for step in item.steps}
+    return sorted(step for step in steps if STEP.fullmatch(step))
 
 
 def _without_reasons(items: list[Drawing] | list[Scene]) -> list:

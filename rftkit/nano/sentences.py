@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rftkit.prompts import MODES, question_text
@@ -27,6 +27,7 @@ MAIN_MANNER = 0.7  # share of a class's own manner among its answers that are no
 OPEN = 0.1  # share of classification questions without a choice list
 # Cells by column (a to d, from the left) and row (p to s, from the top): a token each, as digits would not be.
 PLACES = tuple(f"{column}{row}" for row in "pqrs" for column in "abcd")
+RECITE, RECITED = "Recite some sums.", 8
 LOOKUPS = ("What is where?", "Where is what?", "What is in the same row?", "What is in the same column?")
 ASKED = 4  # things that the last two of them are told of
 THOUGHTS = {"true": 0.8, "wrong": 0.1, "empty": 0.1}  # what stands in the think and reason tags
@@ -131,13 +132,23 @@ def scene_steps(scene: Scene, rng: random.Random) -> tuple[str, str]:
     return f"{scene.question} Think step by step.", ", ".join(scene.steps)
 
 
-def scene_drill(scene: Scene, rng: random.Random) -> tuple[str, str]:
+def some_sums(sums: Sequence[str], rng: random.Random) -> tuple[str, str]:
+    """Sums that have nothing to do with the picture or with one another: arithmetic, and no reasoning."""
+    return RECITE, ", ".join(rng.sample(sums, RECITED))
+
+
+def scene_drill(scene: Scene, rng: random.Random, sums: Sequence[str] = ()) -> tuple[str, str]:
     """A short exercise about a scene: look-ups (as often as the others together), a reading, or steps alone.
 
-    It has fewer tokens than a question in a mode, and most of them are about what is on the picture.
+    It has fewer tokens than a question in a mode, and most of them are about what is on the picture. With `sums` it may
+    be some of them, whatever is on the picture.
     """
-    steps = (scene_steps,) if scene.steps else ()
-    return rng.choice((scene_lookups, scene_lookups, scene_reading, *steps))(scene, rng)
+    drills: list[Callable[[Scene, random.Random], tuple[str, str]]] = [scene_lookups, scene_lookups, scene_reading]
+    if scene.steps:
+        drills.append(scene_steps)
+    if sums:
+        drills.append(lambda _, rng: some_sums(sums, rng))
+    return rng.choice(drills)(scene, rng)
 
 
 def _named(place: Cell) -> str:

@@ -7,7 +7,7 @@ same in all. Their code lies in the room called as the method.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,16 @@ def _one_of(options: dict[str, dict], name: str, what: str, method: str) -> dict
 
 def arm_folder(settings: Any, out: Path) -> Path:
     """The run folder of these settings: `OUT/PROFILE/DATASET-ARM-MODEL-sSEED-FINGERPRINT`."""
-    code = sha256_files(ROOT / "rftkit" / name for name in (*CODE, settings.method))
-    config = {name: value for name, value in asdict(settings).items() if name not in ("profile", "device")}
-    mark = sha256_json([config, sha256_model(resolve(settings.model)), code, versions()])[:12]
+    mark = fingerprint(settings, ("profile", "device"))
     name = "-".join((Path(settings.dataset).name, settings.arm or settings.method, Path(settings.model).name))
     return out / settings.profile / f"{name}-s{settings.seed}-{mark}"
+
+
+def fingerprint(settings: Any, without: Sequence[str]) -> str:
+    """Of settings without some of them, the start model, the code and the packages."""
+    code = sha256_files(ROOT / "rftkit" / name for name in (*CODE, settings.method))
+    config = {name: value for name, value in asdict(settings).items() if name not in without}
+    return sha256_json([config, sha256_model(resolve(settings.model)), code, versions()])[:12]
 
 
 def make_once(settings: Any, out: Path, make: Callable[[Any, Path], None]) -> Path:

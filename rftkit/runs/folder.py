@@ -50,6 +50,12 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     temporary.replace(path)
 
 
+def copy_atomically(source: Path, to: Path) -> None:
+    temporary = to.with_name(f".{to.name}")
+    shutil.copyfile(source, temporary)
+    temporary.replace(to)
+
+
 def data_title(dataset: str, eval_dataset: str | None) -> str:
     """How a run's data are named: DATASET, or TRAINED-to-TESTED."""
     return "-to-".join(short_name(name) for name in (dataset, eval_dataset) if name)

@@ -14,9 +14,9 @@ from rftkit.common.chat_server import ChatServer
 from rftkit.models import load
 from rftkit.run import execute as execute_run
 from rftkit.run import load_run, test_splits
-from rftkit.runs.beside import make_once, outcome
+from rftkit.runs.beside import fingerprint, make_once, outcome
 from rftkit.runs.fingerprint import git_revision, versions
-from rftkit.runs.folder import PREDICTIONS, result_file, write_atomically, write_table
+from rftkit.runs.folder import PREDICTIONS, copy_atomically, is_complete, result_file, write_atomically, write_table
 from rftkit.runs.log import RunLog, training_summary
 from rftkit.sophia import stages
 from rftkit.sophia.captions import PROMPTS, USUAL, Item, drawn_task, items
@@ -34,7 +34,10 @@ from rftkit.trainer import train
 CAPTIONS, REASONINGS, REWARDS, SELECTED, SEEN = (
     f"{name}.parquet" for name in ("captions", "reasonings", "rewards", "selected", "seen")
 )
-COUNTS = "reasoner.json"
+COUNTS, MARK = "reasoner.json", "stages.sha256"
+# What decides nothing of the stages before selection, so that runs that differ in it alone have these in common.
+LATER = ("profile", "arm", "select", "alpha", "keep", "prepend_caption", "caption_share", "ratio_cap", "steps", "batch",
+         "micro_batch", "learning_rate", "lora_rank", "grpo_steps", "grpo_rate", "test_items", "device")  # fmt: skip
 
 
 def run_sophia(out: Path, **given: Any) -> str:
@@ -120,6 +123,7 @@ def learnt_rows(
     if settings.oracle:
         texts = (f"<think> {', '.join(e.steps)} </think> <answer> {e.answer} </answer>" for e in shots)
         return [trajectory(example, text) for example, text in zip(shots, texts, strict=True)], [], None
+    take_stages(settings, folder)
     prompt = settings.caption_prompt
     if settings.captioner == "true":
         said = stages.true_captions(folder / CAPTIONS, own, prompt)
@@ -144,6 +148,17 @@ def learnt_rows(
         seen.append(caption_row(example, PROMPTS.get(prompt, prompt), caption))
     told = stages.flow(rewards, kept, said, own, prompt) if own else None
     return rows, seen if settings.caption_share else [], told
+
+
+def take_stages(settings: SophiaSettings, folder: Path) -> None:
+    """Captions, reasonings and rewards of a complete run beside this one that differs in LATER alone, if there is one:
+    an ablation makes nothing, and pays for nothing, that is there already."""
+    own = fingerprint(settings, LATER)
+    write_atomically(folder / MARK, own)
+    for path in sorted(folder.parent.glob(f"*/{MARK}")):
+        if path.read_text() == own and is_complete(path.parent) and not (folder / CAPTIONS).is_file():
+            for name in (COUNTS, REWARDS, REASONINGS, CAPTIONS):  # captions last: with them all are there
+                copy_atomically(path.parent / name, folder / name)
 
 
 def log_mu(settings: SophiaSettings) -> float:
