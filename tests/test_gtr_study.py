@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rftkit.analysis.arms import as_designed, verdict_rows
-from rftkit.analysis.guided import GTR, answers, arm_rows, curves
+from rftkit.analysis.guided import GTR, answers, arm_rows, curves, parted
 from rftkit.common.errors import UserError
 from rftkit.gtr.play import by_hand, fixed_deals
 from rftkit.gtr.rules import GAMES, State, part_of
@@ -112,6 +112,11 @@ def test_tables_and_figure_have_all_arms(runs):
     table = arms_table(arm_rows(found))
     assert list(table["arm"]) == ["start model", "unguided (RL4VLM)", "GTR, exact", "cloned thoughts alone"]
     assert table["right thoughts, %"].tolist() == ["60.0", "10.0", "60.0", "90.0"]
+    assert parted(found) == (found, [])
+    of_two = found + [replace(found[0], settings=found[0].settings | {"arm": "gtr_lambda_0", "dataset": "ezpoints"})]
+    assert [len(part) for part in parted(of_two)] == [len(found), 1]
+    (legend,) = collapse_figure(curves(of_two)).legends  # an arm of one environment alone is named too
+    assert [text.get_text() for text in legend.get_texts()][-1] == "GTR, lambda 0"
     lines = curves(found)
     assert len(collapse_figure(lines).axes) == 4 and set(lines["update"]) == {0, found[0].settings["updates"]}
     sides = side_by_side(pd.read_parquet(next(runs.rglob("states.parquet"))), 3)

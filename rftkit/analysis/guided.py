@@ -95,6 +95,14 @@ def answers(runs: Sequence[ArmRun], measure: str, before: bool = False) -> pd.Da
     return pd.concat(tables)[["base", "seed", "split", "id", "group", "correct"]]
 
 
+def parted(runs: Iterable[ArmRun]) -> tuple[list[ArmRun], list[ArmRun]]:
+    """Runs of the arms that the study compares, and those of others, which are made beside it and decide nothing."""
+    arms, found = read_claims()["design"]["arms"], ([], [])
+    for run in runs:
+        found[run.place[2] not in arms].append(run)
+    return found
+
+
 def curves(runs: Iterable[ArmRun]) -> pd.DataFrame:
     """Means over seeds of the measures on the fixed states: dataset, arm, update, and `SHOWN`."""
     tables = [run.tables["fixed"].assign(dataset=run.place[1], arm=run.place[2]) for run in runs]

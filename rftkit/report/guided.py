@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from rftkit.analysis.arms import START
 from rftkit.analysis.claims import Comparison
-from rftkit.analysis.guided import GTR, ArmRow, arm_rows, curves
+from rftkit.analysis.guided import GTR, ArmRow, arm_rows, curves, parted
 from rftkit.gtr.rollout import Step
 from rftkit.gtr.rules import GAMES
 from rftkit.gtr.worlds import picture
@@ -25,7 +25,9 @@ from rftkit.tasks.example import Example
 
 TITLES = {
     START: "start model", "unguided": "unguided (RL4VLM)", "early_stop": "early stop alone", "gtr": "GTR, exact",
-    "gtr_past": "GTR, own past", "cloned": "cloned thoughts alone",
+    "gtr_past": "GTR, own past", "cloned": "cloned thoughts alone", "gtr_no_dagger": "GTR, last rollout cloned alone",
+    "gtr_clone_action": "GTR, action cloned too", "gtr_lambda_0": "GTR, lambda 0", "gtr_lambda_1": "GTR, lambda 1",
+    "supervised_12": "cloned alone, 12 updates", "supervised_36": "cloned alone, 36 updates",
 }  # fmt: skip
 MEASURES = {  # on fixed states; the last two mislead
     "facts": "true facts, %", "thought": "right thoughts, %", "plan": "right plans, %", "gap": "gap, nats",
@@ -76,7 +78,7 @@ def verdicts_table(rows: Sequence[Comparison]) -> pd.DataFrame:
 
 def collapse_figure(curves: pd.DataFrame, measures: Sequence[str] = CURVES) -> Figure:
     """Measures on the fixed states by update: a row a measure, a column an environment, a line an arm."""
-    names = list(curves["dataset"].unique())
+    names, arms = (list(curves[column].unique()) for column in ("dataset", "arm"))
     size = (3.2 * len(names) + 1.6, 1.9 * len(measures) + 0.6)
     figure, grid = plt.subplots(len(measures), len(names), figsize=size, squeeze=False, sharex="col",
                                 layout="constrained")  # fmt: skip
@@ -84,8 +86,8 @@ def collapse_figure(curves: pd.DataFrame, measures: Sequence[str] = CURVES) -> F
     for axes, measure in zip(grid, measures, strict=True):
         axes[0].set_ylabel(MEASURES[measure])
         for one, name in zip(axes, names, strict=True):
-            for number, (arm, line) in enumerate(curves[curves["dataset"] == name].groupby("arm", sort=False)):
-                scale = 100 if measure in SHARES else 1
+            for arm, line in curves[curves["dataset"] == name].groupby("arm", sort=False):
+                scale, number = 100 if measure in SHARES else 1, arms.index(arm)
                 one.plot(line["update"], scale * line[measure], label=title(arm), color=f"C{number}",
                          marker="os^Dv"[number % 5], ms=3)  # fmt: skip
             one.grid(alpha=0.3)
@@ -93,7 +95,8 @@ def collapse_figure(curves: pd.DataFrame, measures: Sequence[str] = CURVES) -> F
         one.set_title(GAMES[name].title)
     for one in grid[-1]:
         one.set_xlabel("update")
-    figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    lines = {line.get_label(): line for one in grid[0] for line in one.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside right upper", fontsize=8)
     return figure
 
 
@@ -146,5 +149,5 @@ def side_by_side(states: pd.DataFrame, count: int = 8) -> pd.DataFrame:
 
 PAGE = ArmsPage(
     "gtr", GTR, "GTR: agents that think at every step", LEGEND, arm_rows, arms_table, verdicts_table,
-    {"thoughts by update": lambda runs, rows: collapse_figure(curves(runs))},
+    {"thoughts by update": lambda runs, rows: collapse_figure(curves(parted(runs)[0] or runs))},
 )  # fmt: skip
