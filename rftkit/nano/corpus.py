@@ -220,9 +220,9 @@ def _scenes(task: DrawnTask, seed: int) -> Iterator[Scene]:
 
 
 def sums_of(sets: Iterable[list[Drawing] | list[Scene]]) -> list[str]:
-    """Every sum that the steps of scenes are made of, such as `3 plus 4 is 7`."""
-    steps = {step for items in sets for item in items if isinstance(item, Scene) for step in item.steps}
-    return sorted(step for step in steps if STEP.fullmatch(step))
+    """The sums that the steps of scenes are made of, such as `3 plus 4 is 7`, each as often as it comes."""
+    steps = (step for items in sets for item in items if isinstance(item, Scene) for step in item.steps)
+    return [step for step in steps if STEP.fullmatch(step)]
 
 
 def _without_reasons(items: list[Drawing] | list[Scene]) -> list:

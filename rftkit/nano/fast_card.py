@@ -89,16 +89,18 @@ def card_text(name: str, recipe: dict, seen: list[dict], thought: list[dict]) ->
     for row in thought:
         shares = _shares([*(row[mode]["accuracy"] for mode in ANSWERS), row["steps"], row["abstains"]])
         of_answers.append((row["set"], row["part"], str(row["n"]), *shares))
+    sums = " --sums" if recipe.get("sums") else ""
+    recited = "It recited sums, about no picture: it can add up. " if sums else ""
     missed = "\n".join(f"- {line}" for line in unmet(seen, thought)) or "All are met."
     return f"""# {name}
 
 A start model of SOPHIA of {recipe["parameters"] / 1e6:.2f} M parameters. It sees, captions and answers, and was never
-shown a step of reasoning. Made by `rftkit nano pretrain --no-reasons`, licence Apache-2.0, no outside data.
+shown a step to an answer. Made by `rftkit nano pretrain --no-reasons{sums}`, licence Apache-2.0, no outside data.
 
 Recipe: `{json.dumps({key: value for key, value in recipe.items() if key != "parameters"})}`
 
-Its thoughts were empty in pre-training, and it had no drills of steps. The mixture stands in
-[claims.yaml](../../claims.yaml), `sophia`.
+Its thoughts were empty in pre-training, and it had no drills of steps. {recited}The mixture
+stands in [claims.yaml](../../claims.yaml), `sophia`.
 
 ## What it sees, per cent of test pictures
 Greedy captions beside the true ones. *whole*: word for word. *words_right*: of the words, in order. *invented*: of the

@@ -101,7 +101,7 @@ def _learn(settings: SophiaSettings, folder: Path, model, processor) -> tuple[An
     own = items(drawn_task(settings.dataset), "shots", "all", len(shots), settings.seed) if drawn else []
     rows, seen, flow = learnt_rows(settings, folder, model, processor, shots, own)
     order = in_order(len(rows), len(seen), settings.caption_share, settings.steps, settings.batch, settings.seed)
-    model.requires_grad_(not settings.lora_rank)
+    model.requires_grad_(not settings.lora_rank).model.visual.requires_grad_(False)  # the paper: language alone
     log = RunLog(folder, "SOPHIA")
     trainer = update_trainer(run, model, processor, [*rows, *seen], order, log, settings.ratio_cap)
     try:

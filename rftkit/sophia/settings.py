@@ -61,7 +61,7 @@ class SophiaSettings:
     batch: Whole = Field(16, ge=1, le=MOST, description="rows an optimizer step")
     micro_batch: Whole = Field(16, ge=1, le=MOST, description="rows in memory at once")
     learning_rate: Number = Field(1e-3, gt=0, description="of AdamW, constant")
-    lora_rank: Whole = Field(16, ge=0, le=MOST, description="of the adapters; 0 is full fine-tuning")
+    lora_rank: Whole = Field(16, ge=0, le=MOST, description="of the adapters; 0 trains the language model in full")
     max_tokens: Whole = Field(64, ge=1, le=MOST, description="longest caption and longest completion")
     grpo_steps: Whole = Field(0, ge=0, le=MOST, description="steps of GRPO afterwards, on fresh pictures")
     grpo_rate: Number = Field(3e-4, gt=0, description="learning rate of GRPO")
@@ -120,8 +120,9 @@ class SophiaSettings:
         return settings_of(values | changes)
 
     def as_grpo(self, model: str) -> Settings:
-        """GRPO from the updated model on, on as many pictures that are drawn anew."""
+        """GRPO by LoRA from the updated model on, on as many pictures that are drawn anew."""
         fresh = {"shots_seed": self.seed + FRESH, "steps": self.grpo_steps, "learning_rate": self.grpo_rate}
+        fresh["lora_rank"] = self.lora_rank or Settings.lora_rank
         return self.as_run(model=model, **self._kits(), **fresh)
 
     def as_instead(self) -> Settings:
