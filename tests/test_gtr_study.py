@@ -101,7 +101,7 @@ def test_answers_are_paired_by_deal_and_by_state(runs):
 
 def test_runs_with_other_settings_do_not_count(runs):
     made(runs, "points24", "gtr", 9, 0.0, learning_rate=1.0)
-    made(runs, "points24", "gtr", 8, 0.0, device="cpu")  # where a run was made does not matter
+    made(runs, "points24", "gtr", 8, 0.0, device="cpu", micro_batch=8)  # where a run was made does not matter
     found = arm_runs("gtr", [runs])
     kept = as_designed(found, GTR)
     assert len(found) == 14 and len(kept) == 13 and all(run.settings["learning_rate"] < 1 for run in kept)

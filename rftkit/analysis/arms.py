@@ -16,6 +16,7 @@ from rftkit.runs.arms import ArmRun
 from rftkit.runs.collect import SMOKE
 
 START = "start"  # the start model, as an arm: a run before its first update
+NUMBERS_STAY = {"device": None, "micro_batch": None}  # where a run was made, and how much of it lay in memory at once
 Arms = dict[str, list[ArmRun]]
 
 
@@ -47,7 +48,7 @@ def as_designed(runs: Iterable[ArmRun], method: Method) -> list[ArmRun]:
             usual = asdict(method.settings(profile, dataset=dataset, arm=arm, seed=run.settings["seed"]))
         except UserError:  # a profile or an arm that is no more
             continue
-        if arm and usual | {"device": None} == run.settings | {"device": None}:
+        if arm and usual | NUMBERS_STAY == run.settings | NUMBERS_STAY:
             found[run.place, run.pair] = run
     return list(found.values())
 
