@@ -267,6 +267,8 @@ def _parser(asked: str = "", own: str | None = None) -> argparse.ArgumentParser:
     text = "pre-train an agent's start model (method gtr)"
     flags = f"--seed --start --bf16 {steps} --out"
     _add(nano, "agent", "rftkit.nano.agent:pretrain_agent", text, flags, required=("out",))
+    text = "teach a bundled model's language part to reason on true captions, without a picture (method sophia)"
+    _add(nano, "reasoner", "rftkit.nano.reasoner:teach_reasoner", text, "--seed --out", required=("out",))
     text = "measure a bundled model and write its model card"
     _add(nano, "card", "rftkit.nano.card:write_card", text).add_argument("--model", dest="name", default="nano-s")
     return parser

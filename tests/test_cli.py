@@ -33,6 +33,7 @@ COMMANDS = (
     "nano pretrain",
     "nano agent",
     "nano card",
+    "nano reasoner",
 )
 
 
