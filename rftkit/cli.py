@@ -245,11 +245,9 @@ def _parser(asked: str = "", own: str | None = None) -> argparse.ArgumentParser:
     _add(top, "evaluate", evaluate, text, flags, required=("model", "data"), quiet=True, mode="no_thinking")
     flags = "--profile --only --seeds --first-seed --dataset --models --test-items --out --jobs --shard --time-limit"
     _add(top, "study", study, "notebooks x seeds through papermill, then the report", f"{flags} --ray --dry-run")
-    flags = "--runs --out --against --tolerance --keep"
-    _add(top, "report", report, "tables and figures from run folders, beside the paper's", flags, out=None)
+    _add(top, "report", report, "tables and figures of runs", "--runs --out --against --tolerance --keep", out=None)
     flags = "--preset --mode --group --pairs --pictures --quantize --device --json"
-    text = "speed and memory beside stock TRL; with --pictures: of a run's start"
-    _add(top, "bench", bench, text, flags, quiet=True, mode="no_thinking")
+    _add(top, "bench", bench, "speed and memory beside stock TRL", flags, quiet=True, mode="no_thinking")
     text, flags = "choose steps and learning rate on held-out base items", "--profile --dataset --control --out"
     _add(top, "select", "rftkit.tools.select:select", text, flags, quiet=True, dataset="shapes")
     text, flags = "how an untrained model answers: exact, prose, wrong", f"model --data --task --mode {how}"
@@ -264,10 +262,9 @@ def _parser(asked: str = "", own: str | None = None) -> argparse.ArgumentParser:
     steps = "--vision-steps --drill-steps --language-steps --manner-steps"
     flags = f"--size --seed --vague --start --sets --no-reasons --sums --bf16 {steps} --out"
     _add(nano, "pretrain", "rftkit.nano.pretrain:pretrain_model", "pre-train a bundled model", flags, required=("out",))
-    text = "pre-train an agent's start model (method gtr)"
-    flags = f"--seed --start --bf16 {steps} --out"
+    text, flags = "pre-train an agent's start model (method gtr)", f"--seed --start --bf16 {steps} --out"
     _add(nano, "agent", "rftkit.nano.agent:pretrain_agent", text, flags, required=("out",))
-    text = "teach a bundled model's language part to reason on true captions, without a picture (method sophia)"
+    text = "teach a text reasoner that knows captions alone (method sophia)"
     _add(nano, "reasoner", "rftkit.nano.reasoner:teach_reasoner", text, "--seed --out", required=("out",))
     text = "measure a bundled model and write its model card"
     _add(nano, "card", "rftkit.nano.card:write_card", text).add_argument("--model", dest="name", default="nano-s")

@@ -90,6 +90,19 @@ WRONG = {
         "ratios = ratios[::-1]",
     ],
     ("07", 4): ["dagger = True", "pool = 2 * settings.rollout"],
+    ("08", 1): [
+        "r_captions = [7, 6]",
+        "r_captions = [1.0, 0.75]",
+        "above = [True, True]",
+        "above = [False, False]",
+    ],
+    ("08", 2): ["by_sophia = (1, 2)", "by_outcome = (0, 0)", "by_sophia, by_outcome = (0, 3), (1, 1)"],
+    ("08", 3): [
+        "chances = [0.9**8, 0.9**4]",
+        "chances = [chances[0], 0.9**4 + 4 * 0.9**3 * 0.1]",
+        "chances = [0.9, 0.9]",
+    ],
+    ("08", 4): ["step_slip = 0.05", "fewer = not fewer"],
     ("09", 1): [
         "corrected = [0.01 * 3, 0.04 * 3, 0.03 * 3]",
         "corrected = [0.01 * 3, 0.04, 0.03 * 2]",

@@ -142,6 +142,19 @@ def test_grpo_goes_on_with_pictures_of_its_own():
     assert settings.as_run().shots_seed == 5
 
 
+def test_grpo_goes_on_from_the_run_without_it(tmp_path):
+    profile = "nano/thinks"  # in a folder of a folder
+    small = {name: value for name, value in read_claims()["sophia"]["profiles"]["smoke"].items()
+             if name not in ("arms", "models", "seeds")}  # fmt: skip
+    folder = execute(load_settings(profile, arm="grpo", **small, grpo_steps=1), tmp_path)
+    found = json.loads((folder / "sophia.json").read_text())
+    first = execute(load_settings(profile, arm="sophia", **small), tmp_path)
+    assert len(list(first.parent.glob("*/sophia.json"))) == 2  # it was there
+    told = json.loads((first / "sophia.json").read_text())
+    assert found["flow"] == told["flow"] and found["grpo"]["steps"] == 1 and (folder / "grpo").is_dir()
+    assert not (folder / "captions.parquet").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

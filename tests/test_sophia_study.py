@@ -177,7 +177,7 @@ def test_a_kits_run_is_read_as_sophias_is(tmp_path, monkeypatch):
 
 def test_the_chapter_has_the_designs_runs(tmp_path):
     parts = read_claims()["design"]
-    assert len(designed("nano", range(5))) == 5 * sum(len(part["arms"]) for part in parts)
+    assert len(designed("nano", range(5))) == sum(part.get("seeds", 5) * len(part["arms"]) for part in parts)
     assert {run.profile for run in designed("nano", [0])} == {"nano", "nano/thinks"}
     assert {run.model for run in designed("nano", [0, 1], "puzzle")} == {"plain/nano-s"}
     named = {name for claim in read_claims()["comparisons"] for name in (claim["first"], claim["second"])}

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,19 +63,14 @@ def run_arms(profile: str, arms: Sequence[str], seeds: Sequence[int], out: Path,
 
 
 def _make(settings: SophiaSettings, folder: Path) -> None:
-    """Captions before, training, GRPO if asked for; then the same examination of whatever was trained."""
+    """Captions before, training; then the same examination of whatever was trained."""
     began, run = time.perf_counter(), settings.as_run()
     tests = test_splits(run)
     model, processor = load(settings.model, device=settings.device)
     seen_by = partial(seen_rows, dataset=settings.dataset, prompt=settings.caption_prompt)
     before = seen_by(model, processor)
-    learn = _instead if settings.instead else _learn
+    learn = _instead if settings.instead else _go_on if settings.grpo_steps else _learn
     model, processor, found = learn(settings, folder, model, processor)
-    if settings.grpo_steps:
-        grpo = settings.as_grpo(str(folder / "model"))
-        done = execute_run(grpo, folder / "grpo")
-        model, processor = load_run(grpo, done)
-        found["grpo"] = training_summary(done)
     found |= examine(run, model, processor, tests, folder / PREDICTIONS, settings.mode)
     after = seen_by(model, processor)
     write_table(folder / SEEN, [{"when": when} | row for when, of in ((BEFORE, before), (AFTER, after)) for row in of])
@@ -92,6 +88,17 @@ def _instead(settings: SophiaSettings, folder: Path, model, processor) -> tuple[
     run = settings.as_instead()
     done = execute_run(run, folder / settings.instead)
     return *load_run(run, done), {"training": training_summary(done)}
+
+
+def _go_on(settings: SophiaSettings, folder: Path, *_) -> tuple[Any, Any, dict[str, Any]]:
+    """The model after GRPO from where the same run without it ends, which is made or found beside this one."""
+    out = folder.parents[len(Path(settings.profile).parts)]
+    first = execute(replace(settings, arm="sophia", grpo_steps=0), out)
+    told = json.loads((first / result_file(settings.method)).read_text())
+    grpo = settings.as_grpo(str(first / "model"))
+    done = execute_run(grpo, folder / "grpo")
+    found = {name: told[name] for name in ("flow", "rows", "training")} | {"grpo": training_summary(done)}
+    return *load_run(grpo, done), found
 
 
 def _learn(settings: SophiaSettings, folder: Path, model, processor) -> tuple[Any, Any, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from typing import Any, Literal
 
 import pydantic
@@ -44,9 +45,9 @@ class SophiaSettings:
     reasoner_model: Text | None = Field(None, description="reasoner local or server: the model")
     server: Text | None = Field(None, description="reasoner server: its address, up to and with /v1")
     record: Text | None = Field(None, description="reasoner server: a file replies are looked up in and added to")
-    prompt_price: Number = Field(0, ge=0, description="reasoner server: of a million tokens asked, in any currency")
-    completion_price: Number = Field(0, ge=0, description="reasoner server: of a million tokens answered")
-    reasoner_seconds: Number = Field(3600, gt=0, description="a batch of 128 captions may take the reasoner")
+    prompt_price: Number = Field(0.0, ge=0, description="reasoner server: of a million tokens asked, in any currency")
+    completion_price: Number = Field(0.0, ge=0, description="reasoner server: of a million tokens answered")
+    reasoner_seconds: Number = Field(3600.0, gt=0, description="a batch of 128 captions may take the reasoner")
     reasoner_tokens: Whole = Field(512, ge=1, le=MOST, description="reasoner local or server: longest reasoning")
     copy_slip: Number = Field(0.05, ge=0, le=1, description="reasoner rule: chance of a miscopied number or name")
     step_slip: Number = Field(0.07, ge=0, le=1, description="reasoner rule: chance of a wrong step")
@@ -55,7 +56,7 @@ class SophiaSettings:
     keep: Whole = Field(1, ge=1, le=MOST, description="reasonings kept of a picture (Keep-n)")
     oracle: bool = Field(False, description="learn from the true steps of each picture: no captions, no reasoner")
     prepend_caption: bool = Field(False, description="the caption stands at the beginning of the thought")
-    caption_share: Number = Field(0, ge=0, lt=1, description="of a batch that are captions of kept reasonings")
+    caption_share: Number = Field(0.0, ge=0, lt=1, description="of a batch that are captions of kept reasonings")
     ratio_cap: Number | None = Field(None, gt=0, description="weight by min(pi/mu, cap); the ratio is 1 if not given")
     steps: Whole = Field(300, ge=1, le=MOST, description="optimizer steps of the update")
     batch: Whole = Field(16, ge=1, le=MOST, description="rows an optimizer step")
@@ -161,12 +162,13 @@ def load_settings(profile: str = "nano", **overrides: Any) -> SophiaSettings:
 def designed(profile: str, seeds: Sequence[int], dataset: str | None = None) -> list[SophiaSettings]:
     """The runs of the study of `sophia` in `data/claims.yaml`: the arms of each of its parts with each seed.
 
-    A part may have a profile beneath the study's, such as `thinks` of `nano`; other profiles leave it out. With a
-    `dataset` only the parts on it.
+    A part may have a profile beneath the study's, such as `thinks` of `nano`; other profiles leave it out. It may have
+    the first so many of the `seeds` alone. With a `dataset` only the parts on it.
     """
     claims, runs = read_claims(), []
     for part in claims["design"]:
         own = "/".join(filter(None, (profile, part.get("profile"))))
         if own in claims["profiles"] and dataset in (None, part["dataset"]):
-            runs += [load_settings(own, dataset=part["dataset"], arm=a, seed=s) for a in part["arms"] for s in seeds]
+            pairs = product(part["arms"], seeds[: part.get("seeds")])
+            runs += [load_settings(own, dataset=part["dataset"], arm=arm, seed=seed) for arm, seed in pairs]
     return runs

@@ -17,6 +17,7 @@ from rftkit.runs.beside import arm_folder
 from rftkit.runs.collect import short_names
 from rftkit.runs.folder import is_complete
 from rftkit.settings import Settings, every_control, load_profile, of_study, read_claims
+from rftkit.sophia import settings as sophia
 from rftkit.tasks.registry import short_name
 
 
@@ -82,6 +83,7 @@ CHAPTERS = (
         for name in ("math", "puzzle")
     ),
     Chapter("07_gtr", (), own=gtr),
+    Chapter("08_sophia", (), own=sophia),
     Chapter("10_controls", (), every_control(), parameters={"controls": None}),
 )
 
