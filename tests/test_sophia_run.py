@@ -1,6 +1,7 @@
 """A SOPHIA run from captions to results: killed anywhere it goes on, asks nobody twice, and ends the same."""
 
 import json
+import shutil
 from dataclasses import asdict
 
 import pandas as pd
@@ -106,6 +107,13 @@ def test_an_ablation_takes_the_stages_that_are_there(tmp_path, monkeypatch):
     found, tables, weights = left(execute(load_settings("smoke", arm="outcome"), tmp_path / "beside"))
     assert found == alone[0] and all(table.equals(alone[1][name]) for name, table in tables.items())
     assert all(torch.equal(weight, alone[2][name]) for name, weight in weights.items())
+    there = next(path.parent for path in (tmp_path / "beside").rglob("sophia.json") if "-sophia-" in path.parent.name)
+    whole = (there / "rewards.parquet").read_bytes()
+    for left_of_it, error in ((whole[:99], UserError), (None, AssertionError)):  # truncated: the line; gone: made anew
+        (there / "rewards.parquet").write_bytes(left_of_it) if left_of_it else (there / "rewards.parquet").unlink()
+        shutil.rmtree(next((tmp_path / "beside").glob("*/*-outcome-*")))
+        with pytest.raises(error):
+            execute(load_settings("smoke", arm="outcome"), tmp_path / "beside")
     with pytest.raises(AssertionError):  # other captions
         execute(load_settings("smoke", arm="outcome", seed=1), tmp_path / "beside")
 

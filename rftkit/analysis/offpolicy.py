@@ -77,19 +77,13 @@ def _row(profile: str, dataset: str, arm: str, runs: Sequence[ArmRun]) -> ArmRow
         arm,
         [run.pair for run in runs],
         {runs[0].results["scoring"]: estimates(answers(runs, ACCURACY))},
-        _shares(said) if thinks else {},
+        thought_shares(said) if thinks else {},
         [*estimates(answers(runs, INVENTED)).values()][-1] if thinks else None,  # the mean, of several parts
         {when: estimates(table)[PICTURES] for when, table in seen.items() if len(table)},
         {name: mean(run.results["blank"][name] for run in runs) for name in ("abstains", "right")},
         mean(kept) if kept else None,
         mean(run.results["seconds"] for run in runs),
     )
-
-
-def _shares(said: pd.DataFrame) -> dict[str, float]:
-    """`thought_shares`; without the right numbers where there are none to take, as in puzzles."""
-    shares = thought_shares(said)
-    return shares if said["right_numbers"].notna().any() else {n: v for n, v in shares.items() if n != "right_numbers"}
 
 
 def answers(runs: Sequence[ArmRun], measure: str, before: bool = False) -> pd.DataFrame:

@@ -65,9 +65,7 @@ class Trainer:
         """Learn from a rollout, and from the targets of its steps beside those before; the update's measures."""
         settings, steps = self.settings, rollout.steps
         self.pool = [*(self.pool if settings.dagger else []), *targets]
-        notes: dict[str, list[float]] = {
-            name: [] for name in ("ratio_off", "clipped", "clone_loss", "grad_norm", "loss")
-        }
+        notes: dict[str, list[float]] = {name: [] for name in NOTES}
         for _ in range(settings.epochs):
             order = rng.permutation(len(steps))
             for start in range(0, len(steps), settings.minibatch):

@@ -90,7 +90,7 @@ def card_text(name: str, recipe: dict, seen: list[dict], thought: list[dict]) ->
         shares = _shares([*(row[mode]["accuracy"] for mode in ANSWERS), row["steps"], row["abstains"]])
         of_answers.append((row["set"], row["part"], str(row["n"]), *shares))
     sums = " --sums" if recipe.get("sums") else ""
-    recited = "It recited sums, about no picture: it can add up. " if sums else ""
+    recited = "It recited sums, about no picture. " if sums else ""
     missed = "\n".join(f"- {line}" for line in unmet(seen, thought)) or "All are met."
     return f"""# {name}
 

@@ -52,14 +52,16 @@ def examine(
     return found | {"blank": {"n": len(rows)} | {name: sum(own) / len(rows) for name, own in blank.items()}}
 
 
-def thought_shares(answers: pd.DataFrame) -> dict[str, float]:
+def thought_shares(answers: pd.DataFrame) -> dict[str, float | None]:
     """Of a table of answers: the share of numbers and names taken that are not on the picture (`invented`), of thoughts
-    with such a one, of steps that are wrong, of thoughts that take exactly the right numbers; false statements each."""
+    with such a one, of steps that are wrong, of thoughts that take exactly the right numbers (None where there are none
+    to take, as in puzzles); false statements each."""
+    right = answers["right_numbers"]
     return {
         "invented": float(answers["invented"].sum() / max(1, answers["asserted"].sum())),
         "with_invented": float((answers["invented"] > 0).mean()),
         "wrong_steps": float(answers["wrong_steps"].sum() / max(1, answers["steps"].sum())),
-        "right_numbers": float(answers["right_numbers"].fillna(False).astype(bool).mean()),
+        "right_numbers": float(right.fillna(False).astype(bool).mean()) if right.notna().any() else None,
         "false": float(answers["false"].mean()),
     }
 

@@ -93,7 +93,8 @@ def _instead(settings: SophiaSettings, folder: Path, model, processor) -> tuple[
 def _go_on(settings: SophiaSettings, folder: Path, *_) -> tuple[Any, Any, dict[str, Any]]:
     """The model after GRPO from where the same run without it ends, which is made or found beside this one."""
     out = folder.parents[len(Path(settings.profile).parts)]
-    first = execute(replace(settings, arm="sophia", grpo_steps=0), out)
+    arm = "sophia" if settings.arm == "grpo" else settings.arm
+    first = execute(replace(settings, arm=arm, grpo_steps=0), out)
     told = json.loads((first / result_file(settings.method)).read_text())
     grpo = settings.as_grpo(str(first / "model"))
     done = execute_run(grpo, folder / "grpo")
@@ -160,12 +161,16 @@ def learnt_rows(
 def take_stages(settings: SophiaSettings, folder: Path) -> None:
     """Captions, reasonings and rewards of a complete run beside this one that differs in LATER alone, if there is one:
     an ablation makes nothing, and pays for nothing, that is there already."""
-    own = fingerprint(settings, LATER)
+    own, tables = fingerprint(settings, LATER), (REWARDS, REASONINGS, CAPTIONS)
     write_atomically(folder / MARK, own)
     for path in sorted(folder.parent.glob(f"*/{MARK}")):
-        if path.read_text() == own and is_complete(path.parent) and not (folder / CAPTIONS).is_file():
-            for name in (COUNTS, REWARDS, REASONINGS, CAPTIONS):  # captions last: with them all are there
-                copy_atomically(path.parent / name, folder / name)
+        there = path.parent
+        whole = is_complete(there) and all((there / name).is_file() for name in (COUNTS, *tables))
+        if path.read_text() == own and whole and not (folder / CAPTIONS).is_file():
+            for name in tables:
+                stages.read_stage(there / name)  # the line about a truncated one names it where it can be removed
+            for name in (COUNTS, *tables):  # captions last: with them all are there
+                copy_atomically(there / name, folder / name)
 
 
 def log_mu(settings: SophiaSettings) -> float:
