@@ -17,7 +17,7 @@ OTHER = {
     "dataset": "digits",
     "datasets": ["spatial"],
     "model": "nano-s-1",
-    "seeds": [2],
+    "seeds": [1, 2],
     "steps": 2,
     "methods": ["zero_shot", "think_after_answer"],
     "controls": ["format_reward"],
@@ -26,11 +26,7 @@ OTHER = {
     "environments": ["numberline"],
     "arms": ["cloned"],
 }
-OWN = {  # several seeds where one notebook shows what all do with them; what a notebook means by a name of its own
-    "02_cls_rl": {"seeds": [1, 2]},
-    "06_when_to_think": {"seeds": [1, 2]},
-    "08_sophia": {"arms": ["oracle"]},
-}
+OWN = {"08_sophia": {"arms": ["oracle"]}}  # what a notebook means by a name of its own
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
