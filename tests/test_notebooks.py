@@ -71,7 +71,7 @@ def test_it_is_stored_with_its_outputs(path):
 
 def test_stored_notebooks_are_small_and_know_no_machine():
     texts = {path.name: path.read_text() for path in (*CHAPTERS, *SOLUTIONS)}
-    assert sum(path.stat().st_size for path in (*CHAPTERS, *SOLUTIONS)) < 11e6
+    assert sum(path.stat().st_size for path in (*CHAPTERS, *SOLUTIONS)) < 6e6
     for text in texts.values():
         assert str(ROOT) not in text and str(Path.home()) + "/" not in text and "site-packages" not in text
 

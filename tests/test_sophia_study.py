@@ -55,7 +55,7 @@ def made(out, arm, seed, right, whole=0.8, invented=0.2, profile="nano", **chang
         for when, share in (("before", 0.8), ("after", whole)) for n in range(SIZE)
     ]).to_parquet(folder / "seen.parquet")  # fmt: skip
     found = {"scoring": "math", "seconds": 60.0, "blank": {"n": 9, "abstains": 0.5, "right": 0.25}}
-    found |= {} if settings.instead else {"rows": 400}
+    found |= {} if settings.instead else {"rows": 400, "flow": {"kept_whole": 0.75}}
     found["eval"] = {level: {"accuracy": right} for level in LEVELS}
     (folder / "sophia.json").write_text(json.dumps(found))
     return folder
@@ -116,7 +116,8 @@ def test_tables_and_figures_have_all_arms(runs):
     table = arms_table(rows).set_index("arm")
     assert list(table.index) == ["start model", "SFT on answers", "GRPO", "SOPHIA", "no caption reward",
                                  "another model's captions"]  # fmt: skip
-    assert table.loc["SFT on answers", ["invented, %", "kept"]].tolist() == ["", ""]
+    assert table.loc["SFT on answers", ["invented, %", "kept", "of whole captions, %"]].tolist() == ["", "", ""]
+    assert table.loc["SOPHIA", "of whole captions, %"] == "75.0"
     assert table.loc["SOPHIA", "kept"] == "400" and table.loc["SOPHIA", "seeds"] == "4 on 2 bases"
     assert table.loc["SOPHIA", "parts right, %"].count("/") == 2
     (run,) = arm_runs("sophia", [runs])[:1]

@@ -22,7 +22,9 @@ TITLES = {
     "zero_shot": "start model", "sft": "SFT on answers", "oracle": "SFT on true steps", "cls_rl": "GRPO",
     "raft": "RAFT", "sophia": "SOPHIA", "grpo": "SOPHIA+GRPO", "outcome": "no caption reward",
     "not_shortest": "not the shortest", "random": "random, right or wrong",
-    "other_captions": "another model's captions",
+    "other_captions": "another model's captions", "keep_2": "Keep-2", "keep_8": "Keep-8",
+    "prepended": "caption before the thought", "true_captions": "true captions", "mixed": "captions mixed in",
+    "weighted": "weighted by the ratio", "text_reasoner": "text reasoner",
 }  # fmt: skip
 
 
@@ -37,6 +39,7 @@ class ArmRow:
         whole: share of test pictures that are captioned whole, before and after; nothing of sets without scenes.
         blank: of answers to blank pictures the share that gives none (`abstains`), and that is `right`.
         kept: rows that were learnt from, the mean of runs; None of the kit's own methods.
+        kept_whole: share of them whose caption is the true one, the mean of runs; None without captions.
         seconds: of a run, their mean.
     """
 
@@ -50,6 +53,7 @@ class ArmRow:
     whole: dict[str, Interval]
     blank: dict[str, float]
     kept: float | None
+    kept_whole: float | None
     seconds: float
 
     @property
@@ -71,6 +75,7 @@ def _row(profile: str, dataset: str, arm: str, runs: Sequence[ArmRun]) -> ArmRow
     thinks = "asserted" in said and said["asserted"].sum() > 0
     seen = {when: answers(runs, WHOLE, when == BEFORE) for when in (BEFORE, AFTER)}
     kept = [run.results["rows"] for run in runs if "rows" in run.results]
+    kept_whole = [flow["kept_whole"] for run in runs if (flow := run.results.get("flow"))]
     return ArmRow(
         profile,
         dataset,
@@ -82,6 +87,7 @@ def _row(profile: str, dataset: str, arm: str, runs: Sequence[ArmRun]) -> ArmRow
         {when: estimates(table)[PICTURES] for when, table in seen.items() if len(table)},
         {name: mean(run.results["blank"][name] for run in runs) for name in ("abstains", "right")},
         mean(kept) if kept else None,
+        mean(kept_whole) if kept_whole and None not in kept_whole else None,
         mean(run.results["seconds"] for run in runs),
     )
 

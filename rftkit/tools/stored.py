@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 from rftkit.common.paths import NOTEBOOKS, ROOT
 from rftkit.runs.folder import write_atomically
@@ -59,8 +62,16 @@ def static(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     kept = {kind: content for kind, content in data.items() if kind in STATIC}
     if "image/png" in kept:  # beside it stands only what its object is called
         kept.pop("text/plain", None)
-    shown = {kind: content if kind == "image/png" else without_root(content) for kind, content in kept.items()}
+    shown = {kind: (small_png if kind == "image/png" else without_root)(content) for kind, content in kept.items()}
     return nbformat.from_dict(output | {"data": shown, "metadata": {}})
+
+
+def small_png(content: str) -> str:
+    """A figure in 256 colours, a third of the bytes, both in base64: a clone holds all stored figures for ever."""
+    with Image.open(BytesIO(b64decode(content))) as figure:
+        drawn = BytesIO()
+        figure.convert("RGB").quantize(256).save(drawn, "PNG", optimize=True)
+    return min(b64encode(drawn.getvalue()).decode(), content, key=len)
 
 
 def without_root(text: str) -> str:
