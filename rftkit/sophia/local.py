@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, set_seed
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from rftkit.common.errors import UserError
 from rftkit.common.processor import FAMILIES
@@ -36,9 +45,11 @@ class LocalModel:
             tokenizer = processor.tokenizer
             tokenizer.chat_template = tokenizer.chat_template or processor.chat_template
         else:
-            tokenizer = read(AutoTokenizer.from_pretrained, name)
-            model = read(AutoModelForCausalLM.from_pretrained, name, use_safetensors=True)
-            model = model.to(device or pick_device()).eval()
+            tokenizer = read(_tokenizer, name)
+            device = device or pick_device()
+            dtype = torch.float32 if device == "cpu" else torch.bfloat16  # as in `rftkit.models.load`
+            model = read(AutoModelForCausalLM.from_pretrained, name, use_safetensors=True, dtype=dtype)
+            model = model.to(device).eval()
         if tokenizer.chat_template is None:
             raise UserError(f"model '{name}' has no chat template: name one that is tuned to instructions")
         tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
@@ -68,3 +79,10 @@ class LocalModel:
             out = self.tokenizer.batch_decode(full[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
             said += [out[row : row + n] for row in range(0, len(out), n)]
         return said
+
+
+def _tokenizer(path: str):
+    """A model's tokenizer. AutoTokenizer (5.23) splits words by Qwen2's rule for every qwen2, whatever its files say: a
+    model with a rule of its own would be asked in other tokens than it was taught."""
+    alone = get_tokenizer_config(path).get("tokenizer_class") == PreTrainedTokenizerFast.__name__
+    return (PreTrainedTokenizerFast if alone else AutoTokenizer).from_pretrained(path)
