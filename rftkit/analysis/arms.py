@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,6 +51,14 @@ def as_designed(runs: Iterable[ArmRun], method: Method) -> list[ArmRun]:
         if arm and usual | NUMBERS_STAY == run.settings | NUMBERS_STAY:
             found[run.place, run.pair] = run
     return list(found.values())
+
+
+def of_arms(runs: Iterable[ArmRun], arms: Container[str]) -> tuple[list[ArmRun], list[ArmRun]]:
+    """Runs of a study's `arms`, and those of others, which are made beside it and decide nothing."""
+    found: tuple[list[ArmRun], list[ArmRun]] = ([], [])
+    for run in runs:
+        found[run.place[2] not in arms].append(run)
+    return found
 
 
 def by_set(runs: Iterable[ArmRun], method: Method) -> dict[tuple[str, str], Arms]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from rftkit.analysis.arms import START, Arms, Method, by_set
+from rftkit.analysis.arms import START, Arms, Method, by_set, of_arms
 from rftkit.analysis.claims import Interval, Pair
 from rftkit.common.paths import BUNDLED
 from rftkit.common.statistics import estimates
@@ -96,11 +96,8 @@ def answers(runs: Sequence[ArmRun], measure: str, before: bool = False) -> pd.Da
 
 
 def parted(runs: Iterable[ArmRun]) -> tuple[list[ArmRun], list[ArmRun]]:
-    """Runs of the arms that the study compares, and those of others, which are made beside it and decide nothing."""
-    arms, found = read_claims()["design"]["arms"], ([], [])
-    for run in runs:
-        found[run.place[2] not in arms].append(run)
-    return found
+    """As `of_arms`, by the arms of the design."""
+    return of_arms(runs, read_claims()["design"]["arms"])
 
 
 def curves(runs: Iterable[ArmRun]) -> pd.DataFrame:

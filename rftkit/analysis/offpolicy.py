@@ -8,7 +8,7 @@ from statistics import mean
 
 import pandas as pd
 
-from rftkit.analysis.arms import Method, by_set
+from rftkit.analysis.arms import Method, by_set, of_arms
 from rftkit.analysis.claims import Interval, Pair
 from rftkit.common.statistics import estimates
 from rftkit.runs.arms import ArmRun
@@ -59,6 +59,11 @@ class ArmRow:
     @property
     def title(self) -> str:
         return TITLES.get(self.arm, self.arm)
+
+
+def parted(runs: Iterable[ArmRun]) -> tuple[list[ArmRun], list[ArmRun]]:
+    """As `of_arms`, by the arms of the design's parts."""
+    return of_arms(runs, {arm for part in read_claims()["design"] for arm in part["arms"]})
 
 
 def arm_rows(runs: Iterable[ArmRun]) -> list[ArmRow]:
