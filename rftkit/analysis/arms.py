@@ -14,9 +14,9 @@ from rftkit.common.errors import UserError
 from rftkit.common.statistics import resample
 from rftkit.runs.arms import ArmRun
 from rftkit.runs.collect import SMOKE
+from rftkit.runs.fingerprint import MACHINE
 
 START = "start"  # the start model, as an arm: a run before its first update
-NUMBERS_STAY = {"device": None, "micro_batch": None}  # where a run was made, and how much of it lay in memory at once
 Arms = dict[str, list[ArmRun]]
 
 
@@ -48,7 +48,8 @@ def as_designed(runs: Iterable[ArmRun], method: Method) -> list[ArmRun]:
             usual = asdict(method.settings(profile, dataset=dataset, arm=arm, seed=run.settings["seed"]))
         except UserError:  # a profile or an arm that is no more
             continue
-        if arm and usual | NUMBERS_STAY == run.settings | NUMBERS_STAY:
+        machine = dict.fromkeys(MACHINE)  # how it was used does not count
+        if arm and usual | machine == run.settings | machine:
             found[run.place, run.pair] = run
     return list(found.values())
 

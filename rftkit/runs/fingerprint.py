@@ -24,9 +24,10 @@ CODE = ("settings.py", "prompts.py", "rewards.py", "trainer.py", "sft.py", "mode
         "shared_prefix", "tasks", "common/mathematics", "common/distributed.py", "common/processor.py")  # fmt: skip
 # A run is the same run under whatever name its profile has, and however often it is looked at on the way.
 NOT_IN_FINGERPRINT = ("profile", "eval_every", "eval_kl", "val_items", "check_memory", "report_to")
+# How the machine was used.
+MACHINE = ("device", "micro_batch", "eval_batch", "save_every", "gradient_checkpointing", "share_prefix")
 # What may differ between runs that are pooled: their seeds and base models, and how the machine was used.
-NOT_IN_KIND = (*NOT_IN_FINGERPRINT, "seed", "model", "device", "micro_batch", "eval_batch", "save_every",
-               "gradient_checkpointing", "share_prefix")  # fmt: skip
+NOT_IN_KIND = (*NOT_IN_FINGERPRINT, "seed", "model", *MACHINE)
 # What stands in a model's folder for people.
 NOT_THE_MODEL = (".md", ".csv", "recipe.json", "zero_shot.json")
 
