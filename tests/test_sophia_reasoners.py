@@ -3,12 +3,14 @@
 import json
 import time
 
+import pandas as pd
 import pytest
 
 from rftkit.common.chat_server import ChatServer
 from rftkit.common.errors import UserError
 from rftkit.prompts import MAX_CHARACTERS
 from rftkit.sophia.reasoners import WORKED, Guarded, Problem, Server, messages
+from rftkit.sophia.stages import fault_counts
 
 PROBLEMS = [Problem(f"{number}", "What is the result?", None, f"+, 7 {number}") for number in range(3)]
 GOOD = "<think> 7 plus 3 is 10 </think> <answer> 10 </answer>"
@@ -33,25 +35,27 @@ def slow(problems, n):
 
 
 @pytest.mark.parametrize(
-    ("act", "kept", "counted"),
+    ("act", "kept", "fault"),
     [
-        (GOOD, GOOD, {}),
-        ("I cannot say.", "I cannot say.", {"unreadable": 6}),
-        ("<answer>", "<answer>", {"unreadable": 6}),
-        ("9" * (MAX_CHARACTERS + 1), None, {"flooded": 6}),
-        (None, None, {"failed": 6}),
-        (b"10", None, {"failed": 6}),
-        (RuntimeError("broken"), None, {"failed": 6}),
-        (slow, None, {"failed": 6}),
-        (lambda problems, n: [], None, {"failed": 6}),
-        (lambda problems, n: [[GOOD]] * 3, None, {"failed": 6}),
-        (lambda problems, n: 4, None, {"failed": 6}),
+        (GOOD, GOOD, ""),
+        ("I cannot say.", "I cannot say.", "unreadable"),
+        ("<answer>", "<answer>", "unreadable"),
+        ("9" * (MAX_CHARACTERS + 1), None, "flooded"),
+        (None, None, "failed"),
+        (b"10", None, "failed"),
+        (RuntimeError("broken"), None, "failed"),
+        (slow, None, "failed"),
+        (lambda problems, n: [], None, "failed"),
+        (lambda problems, n: [[GOOD]] * 3, None, "failed"),
+        (lambda problems, n: 4, None, "failed"),
     ],
 )
-def test_what_a_reasoner_can_do_wrong_is_counted(act, kept, counted):
+def test_what_a_reasoner_can_do_wrong_is_counted(act, kept, fault):
     guarded, began = Guarded(Says(act), seconds=0.3), time.perf_counter()
-    assert guarded.reason(PROBLEMS, 2, 0) == [[kept] * 2] * 3
-    assert guarded.counts == {"asked": 6, "failed": 0, "flooded": 0, "unreadable": 0} | counted
+    given = guarded.reason(PROBLEMS, 2, 0)
+    assert given == [[(kept, fault)] * 2] * 3
+    counted = fault_counts(pd.DataFrame([one._asdict() for own in given for one in own]))
+    assert counted == {"asked": 6, "failed": 0, "flooded": 0, "unreadable": 0} | ({fault: 6} if fault else {})
     assert time.perf_counter() - began < 2
 
 

@@ -19,7 +19,7 @@ from rftkit.settings import read_claims
 from rftkit.sophia import examine, stages
 from rftkit.sophia import run as module
 from rftkit.sophia.local import LocalModel
-from rftkit.sophia.reasoners import Problem
+from rftkit.sophia.reasoners import Guarded, Problem
 from rftkit.sophia.rule import Rule
 from rftkit.sophia.run import execute, run_sophia
 from rftkit.sophia.selection import Selection
@@ -46,6 +46,7 @@ def left(folder):
     found = {
         name: value for name, value in json.loads((folder / "sophia.json").read_text()).items() if name not in TIMES
     }
+    found["reasoner"] = json.loads((folder / "reasoner.json").read_text()) if "flow" in found else None
     tables = {path.name: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
     return found, tables, load_file(folder / "adapter/adapter_model.safetensors")
 
@@ -126,7 +127,7 @@ def test_what_a_reasoner_did_not_give_is_wrong_and_not_learnt(tmp_path):
     examples, tokenizer = DRAWN["math"].examples("shots", "all", 5), load_processor(MODEL).tokenizer
     said = pd.DataFrame({"item": range(5), "k": 0, "caption": "3"})
     for n in (1, 2):
-        thought = stages.sample_reasonings(tmp_path / f"{n}.parquet", said, examples, "rows", Silent(), n, 0)
+        thought = stages.sample_reasonings(tmp_path / f"{n}.parquet", said, examples, "rows", Guarded(Silent()), n, 0)
         rewards = stages.reward(tmp_path / f"{n}-rewards.parquet", thought, examples, "math", tokenizer)
         assert rewards.loc[rewards["n"] == 0, ["right", "tokens"]].to_numpy().max() == 0
         assert len(module.select(rewards, Selection(alpha=None, right=False))) == (0 if n == 1 else 5)
@@ -208,11 +209,11 @@ def test_the_kits_other_runs_are_examined_alike(tmp_path):
 
 def test_a_servers_replies_are_recorded_beside_the_run_and_its_cost_is_counted(tmp_path):
     asked = {"reasoner": "server", "reasoner_model": "big", "server": "http://127.0.0.1:1/v1", "completion_price": 2}
-    reasoner, counts = module.reasoner_of(load_settings("smoke", **asked), tmp_path)
+    reasoner, spent = module.reasoner_of(load_settings("smoke", **asked), tmp_path)
     client = reasoner.reasoner.client
     assert (client.record, client.model, client.prices) == (tmp_path / "replies.jsonl", "big", (0, 2))
     client.usage.completion_tokens = 500_000
-    assert counts()["cost"] == 1.0 and counts()["asked"] == 0
+    assert spent()["cost"] == 1.0 and spent()["requests"] == 0
 
 
 def test_a_truncated_stage_is_told_of(tmp_path):

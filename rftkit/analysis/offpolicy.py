@@ -34,6 +34,7 @@ class ArmRow:
 
     Args:
         accuracy: by the rule of the set, and part, 0-1, with 95 % intervals; last the mean, of several parts.
+        unsure: share of answers that give none, or say that they cannot tell (`abstains`).
         thoughts: `examine.thought_shares` of all answers together; nothing where no thought asserts anything.
         with_invented: share of thoughts with a number or name that is not on the picture; None without thoughts.
         whole: share of test pictures that are captioned whole, before and after; nothing of sets without scenes.
@@ -48,6 +49,7 @@ class ArmRow:
     arm: str
     runs: list[Pair]
     accuracy: dict[str, dict[str, Interval]]
+    unsure: float
     thoughts: dict[str, float]
     with_invented: Interval | None
     whole: dict[str, Interval]
@@ -87,6 +89,7 @@ def _row(profile: str, dataset: str, arm: str, runs: Sequence[ArmRun]) -> ArmRow
         arm,
         [run.pair for run in runs],
         {runs[0].results["scoring"]: estimates(answers(runs, ACCURACY))},
+        float(said["abstains"].mean()),
         thought_shares(said) if thinks else {},
         [*estimates(answers(runs, INVENTED)).values()][-1] if thinks else None,  # the mean, of several parts
         {when: estimates(table)[PICTURES] for when, table in seen.items() if len(table)},

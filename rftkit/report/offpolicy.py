@@ -19,13 +19,14 @@ from rftkit.sophia.examine import AFTER, BEFORE
 from rftkit.tasks.example import Example
 from rftkit.tasks.images import open_image
 
-LEGEND = """Accuracy in per cent, each arm in its own mode: SFT on answers does not think, all others do. *invented*:
-of the numbers and names that thoughts take from the picture, the share that is not on it. *right numbers*: thoughts
-that take exactly the true ones. *captions whole*: greedy captions of 100 test pictures that are true word for word,
-before training and after. *blank pictures*: answers to grey ones that give none, and that are right. *kept*: rows
-that were learnt from, and how many of them were reasoned on a caption true word for word. The reasoner is an exact
-rule that reads the caption's words: it is stronger than the paper's models. The profile `nano/thinks` is the
-control: its start model can think before training."""
+LEGEND = """Accuracy in per cent, each arm in its own mode: SFT on answers does not think, all others do. *unsure*:
+answers that give none, or say that they cannot tell. *invented*: thoughts that take a number or name that is not on
+the picture. *right numbers*: thoughts that take exactly the true ones. *wrong steps*: of all steps, those with a
+wrong result. *captions whole*: greedy captions of 100 test pictures that are true word for word, before training
+and after. *blank pictures*: answers to grey ones that are unsure, and that are right. *kept*: rows that were learnt
+from, and how many of them were reasoned on a caption true word for word. The reasoner is an exact rule that reads
+the caption's words, and slips now and then. The profile `nano/thinks` is the control: its start model can think
+before training."""
 
 
 def arms_table(rows: Sequence[ArmRow]) -> pd.DataFrame:
@@ -48,10 +49,12 @@ def arms_table(rows: Sequence[ArmRow]) -> pd.DataFrame:
         "seeds": lambda row: counted(row.runs),
         "parts right, %": parts,
         "mean, %": lambda row: percent(list(accuracy(row).values())[-1]),
-        "invented, %": share("invented"),
+        "unsure, %": lambda row: percent(row.unsure),
+        "invented, %": share("with_invented"),
         "right numbers, %": share("right_numbers"),
+        "wrong steps, %": share("wrong_steps"),
         "captions whole, %": lambda row: shares([cell[0] for cell in row.whole.values()]),
-        "blank pictures: none, right, %": lambda row: shares(row.blank.values()),
+        "blank pictures: unsure, right, %": lambda row: shares(row.blank.values()),
         "kept": lambda row: "" if row.kept is None else f"{row.kept:.0f}",
         "of whole captions, %": lambda row: percent(row.kept_whole),
         "s": lambda row: f"{row.seconds:.0f}",

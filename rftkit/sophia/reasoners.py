@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from rftkit.common.chat_server import ChatServer, within_seconds
 from rftkit.common.errors import UserError
@@ -19,7 +19,7 @@ WORKED = (
     "Question: What is the result?\nDescription, read column by column: +, 7 3",
     "<think> 7 plus 3 is 10 </think> <answer> 10 </answer>",
 )
-COUNTED = ("asked", "failed", "flooded", "unreadable")
+FAULTS = ("failed", "flooded", "unreadable")
 MOST_FAILURES = 3  # batches in a row, then the reasoner is given up
 
 
@@ -50,24 +50,28 @@ class Reasoner(Protocol):
         """`n` completions with thought and answer for each problem, None where there is none."""
 
 
+class Reasoning(NamedTuple):
+    """What a reasoner gave, and what is wrong with it, if anything: `failed`, not there (an error, or no time left);
+    `flooded`, longer than MAX_CHARACTERS and dropped; `unreadable`, without an answer."""
+
+    text: str | None
+    fault: str = ""
+
+
 @dataclass
 class Guarded:
-    """A reasoner whose failures cost bounded time and are counted.
+    """A reasoner whose failures cost bounded time and are told.
 
     Args:
         seconds: that a batch of problems may take.
-        counts: reasonings asked for; `failed`: not there (an error, or no time left); `flooded`: longer than
-            MAX_CHARACTERS, dropped; `unreadable`: without an answer, so they are wrong.
     """
 
     reasoner: Reasoner
     seconds: float = 3600.0
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     in_a_row: int = 0
 
-    def reason(self, problems: Sequence[Problem], n: int, seed: int) -> list[list[str | None]]:
-        """As `Reasoner.reason`; UserError if batch after batch fails."""
-        self.counts["asked"] += n * len(problems)
+    def reason(self, problems: Sequence[Problem], n: int, seed: int) -> list[list[Reasoning]]:
+        """As `Reasoner.reason`, each completion checked; UserError if batch after batch fails."""
         try:
             said = within_seconds(self.seconds, lambda: self.reasoner.reason(problems, n, seed))
             fits = len(said) == len(problems) and all(len(own) == n for own in said)
@@ -82,17 +86,15 @@ class Guarded:
             raise UserError(f"the reasoner failed {self.in_a_row} times in a row: {reason[:200]}")
         if not fits:
             said = [[None] * n for _ in problems]
-        return [[self._checked(text) for text in own] for own in said]
+        return [[_checked(text) for text in own] for own in said]
 
-    def _checked(self, text: str | None) -> str | None:
-        if not isinstance(text, str):
-            self.counts["failed"] += 1
-        elif len(text) > MAX_CHARACTERS:
-            self.counts["flooded"] += 1
-        else:
-            self.counts["unreadable"] += parse_answer(text, "thinking") is None
-            return text
-        return None
+
+def _checked(text: str | None) -> Reasoning:
+    if not isinstance(text, str):
+        return Reasoning(None, "failed")
+    if len(text) > MAX_CHARACTERS:
+        return Reasoning(None, "flooded")
+    return Reasoning(text, "unreadable" if parse_answer(text, "thinking") is None else "")
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -139,11 +139,11 @@ def learnt_rows(
         speaker = load(settings.captioner, device=settings.device) if settings.captioner else (model, processor)
         said = stages.sample_captions(folder / CAPTIONS, *speaker, shots, prompt, settings.captions, settings.seed,
                                       max_tokens=settings.max_tokens)  # fmt: skip
-    reasoner, counts = reasoner_of(settings, folder)
+    reasoner, spent = reasoner_of(settings, folder)
     thought = stages.sample_reasonings(folder / REASONINGS, said, shots, prompt, reasoner, settings.reasonings,
                                        settings.seed)  # fmt: skip
     if not (folder / COUNTS).is_file():
-        write_atomically(folder / COUNTS, json.dumps(counts(), indent=1))
+        write_atomically(folder / COUNTS, json.dumps(stages.fault_counts(thought) | spent(), indent=1))
     rule = open_set(settings.dataset).rule
     rewards = stages.reward(folder / REWARDS, thought, shots, rule, processor.tokenizer)
     kept = select(rewards, settings.selection, settings.seed)
@@ -165,11 +165,11 @@ def take_stages(settings: SophiaSettings, folder: Path) -> None:
     write_atomically(folder / MARK, own)
     for path in sorted(folder.parent.glob(f"*/{MARK}")):
         there = path.parent
-        whole = is_complete(there) and all((there / name).is_file() for name in (COUNTS, *tables))
+        whole = is_complete(there) and all((there / name).is_file() for name in tables)
         if path.read_text() == own and whole and not (folder / CAPTIONS).is_file():
             for name in tables:
                 stages.read_stage(there / name)  # the line about a truncated one names it where it can be removed
-            for name in (COUNTS, *tables):  # captions last: with them all are there
+            for name in tables:  # captions last: with them all are there
                 copy_atomically(there / name, folder / name)
 
 
@@ -178,8 +178,8 @@ def log_mu(settings: SophiaSettings) -> float:
     return math.log(max(1e-9, 1 - settings.copy_slip - settings.step_slip))
 
 
-def reasoner_of(settings: SophiaSettings, folder: Path) -> tuple[Reasoner, Any]:
-    """The reasoner, its failures bounded, and a function that tells its counts."""
+def reasoner_of(settings: SophiaSettings, folder: Path) -> tuple[Guarded, Callable[[], dict[str, float]]]:
+    """The reasoner, its failures bounded, and a function that tells what a server was asked by this process."""
     client = None
     if settings.reasoner == "rule":
         inner: Reasoner = Rule(settings.copy_slip, settings.step_slip)
@@ -190,5 +190,4 @@ def reasoner_of(settings: SophiaSettings, folder: Path) -> tuple[Reasoner, Any]:
         prices = settings.prompt_price, settings.completion_price
         client = ChatServer(settings.server, settings.reasoner_model, record=record, prices=prices)
         inner = Server(client, settings.reasoner_tokens)
-    guarded = Guarded(inner, settings.reasoner_seconds)
-    return guarded, lambda: guarded.counts | (client.counts() if client else {})
+    return Guarded(inner, settings.reasoner_seconds), client.counts if client else dict

@@ -29,7 +29,7 @@ class Selection:
     keep: int = 1
 
 
-# The paper's selection, and what its ablations leave out (table 4): each leaves out one thing more.
+# The paper's selection, and its ablations (table 4). `random` leaves out all of it: R(c), R(y) and the shortest.
 SELECTIONS = {
     "sophia": Selection(),
     "not_shortest": Selection(shortest=False),

@@ -17,7 +17,7 @@ from rftkit.rewards import score
 from rftkit.runs.folder import write_table
 from rftkit.sophia.captions import PROMPTS, Item, true_caption
 from rftkit.sophia.hallucination import caption_facts
-from rftkit.sophia.reasoners import Problem, Reasoner
+from rftkit.sophia.reasoners import FAULTS, Guarded, Problem, Reasoner
 from rftkit.sophia.selection import caption_rewards
 from rftkit.sophia.speak import captions
 from rftkit.tasks.example import TASK_RULES, Example
@@ -80,9 +80,9 @@ def true_captions(path: Path, items: Sequence[Item], prompt: str) -> pd.DataFram
 
 
 def sample_reasonings(
-    path: Path, said: pd.DataFrame, examples: Sequence[Example], prompt: str, reasoner: Reasoner, n: int, seed: int
+    path: Path, said: pd.DataFrame, examples: Sequence[Example], prompt: str, reasoner: Guarded, n: int, seed: int
 ) -> pd.DataFrame:
-    """N reasonings on each caption, with its question: item, k, n, text (None where there is none)."""
+    """N reasonings on each caption, with its question: item, k, n, text (None where there is none), fault."""
 
     def make(batch: range) -> list[dict]:
         rows = said.iloc[batch.start : batch.stop]
@@ -90,19 +90,25 @@ def sample_reasonings(
             Problem(f"{row.item}/{row.k}", examples[row.item].question, examples[row.item].choices, row.caption, prompt)
             for row in rows.itertuples()
         ]
-        return [{"item": row.item, "k": row.k, "n": place, "text": text}
+        return [{"item": row.item, "k": row.k, "n": place} | given._asdict()
                 for row, own in zip(rows.itertuples(), reasoner.reason(problems, n, seed), strict=True)
-                for place, text in enumerate(own)]  # fmt: skip
+                for place, given in enumerate(own)]  # fmt: skip
 
     return staged(path, len(said), CAPTIONS, make)
+
+
+def fault_counts(reasonings: pd.DataFrame) -> dict[str, int]:
+    """How many reasonings were asked for, and with how many something is wrong (`Reasoning`)."""
+    return {"asked": len(reasonings)} | {fault: int((reasonings["fault"] == fault).sum()) for fault in FAULTS}
 
 
 def reward(path: Path, reasonings: pd.DataFrame, examples: Sequence[Example], rule: str, tokenizer) -> pd.DataFrame:
     """The reasonings with R(y) (`right`), their length in the learner's `tokens`, and R(c) (`r_caption`)."""
 
     def make(batch: range) -> list[dict]:
-        return rewarded(reasonings.iloc[batch.start : batch.stop], examples, rule, tokenizer)
+        return rewarded(given.iloc[batch.start : batch.stop], examples, rule, tokenizer)
 
+    given = reasonings.drop(columns="fault")
     table = staged(path, len(reasonings), 4096, make)
     return table.assign(r_caption=caption_rewards(table))
 
