@@ -137,6 +137,45 @@ def test_nobody_listens():
     assert client.ask(QUESTION) is None and client.usage.failed == 1
 
 
+def test_what_is_not_there_in_time_is_left_behind(serve):
+    server = serve(said("4"), "hang")
+    client, began = ChatServer(server.url, at_once=1), time.perf_counter()
+    assert client.ask_all([QUESTION] * 9, 0.5) == ["4"] + [None] * 8
+    assert time.perf_counter() - began < 1.5
+    time.sleep(0.3)
+    assert len(server.seen) == 2  # nothing more is asked
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"), [([1], 0), (3, 0), ({"prompt_tokens": -30}, 0), ({"prompt_tokens": 10**400}, 0),
+                           ({"prompt_tokens": float("inf")}, 0), ({"prompt_tokens": 7}, 7)]
+)  # fmt: skip
+def test_an_odd_usage_costs_no_reply(serve, usage, counted):
+    client = ChatServer(serve(json.dumps({"choices": [{"message": {"content": "4\ud800"}}], "usage": usage})).url)
+    assert client.ask(QUESTION) == "4?" and client.usage.requests == 1
+    assert client.usage.prompt_tokens == counted and client.cost == 0
+
+
+@pytest.mark.parametrize("foreign", [b"my notes\n", b"\xff\xfe", b"[" * 200_000, b'{"question": 1}\n', b'["request"]'])
+def test_replies_are_never_added_to_another_file(foreign, tmp_path):
+    (tmp_path / "notes.md").write_bytes(foreign)
+    with pytest.raises(UserError, match=r"notes.md' is no record of replies"):
+        ChatServer("http://127.0.0.1:1/v1", record=tmp_path / "notes.md")
+    for place in (tmp_path, tmp_path / "none" / "r.jsonl"):
+        with pytest.raises(UserError, match="record"):
+            ChatServer("http://127.0.0.1:1/v1", record=place)
+
+
+def test_a_cut_line_costs_its_own_reply_once(serve, tmp_path):
+    record = tmp_path / "replies.jsonl"
+    server = serve(said("4"))
+    ChatServer(server.url, record=record).ask(QUESTION)
+    record.write_bytes(record.read_bytes()[:-9])
+    for _ in range(3):
+        assert ChatServer(server.url, record=record).ask(QUESTION) == "4"
+    assert len(server.seen) == 2
+
+
 def test_recorded_replies_need_no_server(serve, tmp_path):
     record = tmp_path / "replies.jsonl"
     assert ChatServer(serve(said("4")).url, "tiny", record=record).ask(QUESTION) == "4"

@@ -2,22 +2,26 @@
 
 import json
 import shutil
+import time
 from dataclasses import asdict
 
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_models import tiny
 
 from rftkit.cli import main
 from rftkit.common.errors import UserError
 from rftkit.models import load_processor
 from rftkit.run import execute as execute_run
+from rftkit.runs.beside import accuracies, arm_folder
 from rftkit.settings import load_settings as load_run_settings
 from rftkit.settings import read_claims
 from rftkit.sophia import examine, stages
 from rftkit.sophia import run as module
+from rftkit.sophia.captions import items
 from rftkit.sophia.local import LocalModel
 from rftkit.sophia.reasoners import Guarded, Problem
 from rftkit.sophia.rule import Rule
@@ -179,6 +183,8 @@ def test_grpo_goes_on_from_the_run_without_it(tmp_path):
         ({"prompt": "what is there"}, "the prompt of 'math' is rows or columns"),
         ({"reasoner": "local", "reasoner_model": "nano-s", "ratio_cap": 1}, "ratio_cap needs mu"),
         ({"oracle": True, "caption_share": 0.5}, "no captions for caption_share"),
+        ({"caption_share": 0.9}, "caption_share 0.9 is 4 of the 4 rows of a batch"),
+        ({"caption_share": 0.05}, "caption_share 0.05 is 0 of the 4 rows of a batch"),
         ({"instead": "sft", "grpo_steps": 1}, "instead sft is a run of its own"),
         ({"instead": "dpo"}, "unknown instead 'dpo': choose one of zero_shot, sft, cls_rl, raft"),
     ],
@@ -213,13 +219,71 @@ def test_a_servers_replies_are_recorded_beside_the_run_and_its_cost_is_counted(t
     client = reasoner.reasoner.client
     assert (client.record, client.model, client.prices) == (tmp_path / "replies.jsonl", "big", (0, 2))
     client.usage.completion_tokens = 500_000
-    assert spent()["cost"] == 1.0 and spent()["requests"] == 0
+    assert spent()["server_cost"] == 1.0 and spent()["server_requests"] == 0
 
 
-def test_a_truncated_stage_is_told_of(tmp_path):
-    (tmp_path / "captions.parquet").write_bytes(b"PAR1")
+@pytest.mark.parametrize(
+    "foreign",
+    [b"PAR1", b"", pd.DataFrame({"a": [1]}), pd.DataFrame({"item": [0, 1], "k": 0}),
+     pd.DataFrame({"item": [0, 1, 3], "k": 0, "caption": "3"}), pd.DataFrame({"item": [0, 1], "k": 0, "caption": "3"})],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["captions.parquet", "captions.parts/00000000.parquet"])
+def test_a_truncated_or_foreign_stage_is_told_of(foreign, place, tmp_path):
+    own = items(DRAWN["math"], "shots", "all", 3)
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    if isinstance(foreign, bytes):
+        (tmp_path / place).write_bytes(foreign)
+    else:
+        foreign.to_parquet(tmp_path / place)
     with pytest.raises(UserError, match="remove it to make it anew"):
-        stages.staged(tmp_path / "captions.parquet", 3, 1, None)
+        stages.true_captions(tmp_path / "captions.parquet", own, "rows")
+
+
+def test_when_nothing_is_selected_it_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"nothing was selected, .*asked 24, failed 0, .*right \d+\): lower alpha"):
+        execute(load_settings("smoke", alpha=1), tmp_path)
+
+
+def test_a_reasoner_that_gave_nothing_is_asked_again(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    settings = load_settings("smoke", train_items=2, steps=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Rule, "reason", broken)
+        with pytest.raises(UserError, match=r"gave nothing \(RuntimeError: broken\): start the same command again"):
+            execute(settings, tmp_path)
+    assert json.loads((execute(settings, tmp_path) / "reasoner.json").read_text())["failed"] == 0
+
+
+def test_results_that_are_none_are_told_of(tmp_path):
+    for text in ("{", "", "[]", "{}", '{"eval": {"a": 1}}'):
+        (tmp_path / "sophia.json").write_text(text)
+        with pytest.raises(UserError, match="sophia.json' is not what a run writes: remove it"):
+            accuracies(tmp_path)
+
+
+def test_a_run_is_another_with_another_reasoner_captioner_or_set(tmp_path, text_model):
+    for name in ("one", "two"):
+        shutil.copytree(text_model, tmp_path / name)
+    (tmp_path / "one/chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    (tmp_path / "set").mkdir()
+    for split, picture in (("train", "red"), ("test", "green")):
+        Image.new("RGB", (32, 32), picture).save(tmp_path / "set" / f"{picture}.png")
+        row = {"image": f"{picture}.png", "question": "?", "answer": "1"}
+        (tmp_path / "set" / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    asked = {"reasoner": "local", "reasoner_model": str(tmp_path / "two")}
+    own = {"dataset": str(tmp_path / "set"), "prompt": "what is there"}
+    for options in (asked, {"captioner": str(tmp_path / "two")}, asked | own):
+        before = arm_folder(load_settings("smoke", **options), tmp_path)
+        assert before == arm_folder(load_settings("smoke", **options), tmp_path)
+        if "dataset" in options:
+            Image.new("RGB", (32, 32), "blue").save(tmp_path / "set/red.png")
+        else:
+            config = (tmp_path / "two/config.json").read_text()
+            (tmp_path / "two/config.json").write_text(config.replace("{", '{"changed": 1,', 1))
+        assert before != arm_folder(load_settings("smoke", **options), tmp_path)
+        shutil.copy(tmp_path / "one/config.json", tmp_path / "two")
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +309,22 @@ def test_a_model_on_this_machine_reasons_on_text_alone(name, text_model):
     assert said != reasoner.reason(problems, 3, 2)
     assert reasoner.taught == (name is not None)
     assert "image_pad" not in reasoner.asked(problems[0]) and "+, 7 3" in reasoner.asked(problems[0])
+
+
+def test_a_slow_local_model_stops_by_itself(text_model):
+    reasoner = LocalModel.named(text_model, "cpu", max_tokens=400, seconds=0.2)
+    began = time.perf_counter()
+    said = reasoner.reason([Problem(str(n), "What is the result?", None, "+, 7 3") for n in range(300)], 1, 0)
+    assert time.perf_counter() - began < 5 and len(said) == 300 and said[-1] == [None]
+
+
+def test_a_local_model_without_all_its_weights_is_refused(text_model, tmp_path):
+    folder = shutil.copytree(text_model, tmp_path / "less")
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(next(name for name in weights if "layers.0" in name))
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="its weights lack 1 parts"):
+        LocalModel.named(str(folder), "cpu")
 
 
 def test_a_local_reasoner_runs_from_end_to_end(tmp_path, text_model):

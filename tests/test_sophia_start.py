@@ -3,17 +3,23 @@
 import json
 import random
 
+import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from rftkit.common.errors import UserError
 from rftkit.common.paths import BUNDLED
-from rftkit.nano import fast_card
+from rftkit.nano import fast_card, reasoner_card
 from rftkit.nano.fast_card import caption_rows, card_text, thinking_rows, unmet, write_fast_card
-from rftkit.nano.reasoner import SEED, teach_reasoner, text_loss
+from rftkit.nano.reasoner import SEED, teach_reasoner, text_loss, text_part
+from rftkit.nano.reasoner_card import card_text as reasoner_card_text
+from rftkit.nano.reasoner_card import reasoner_rows, write_reasoner_card
+from rftkit.rewards import score
 from rftkit.sophia.captions import items, true_caption
 from rftkit.sophia.local import LocalModel
 from rftkit.sophia.reasoners import Problem
+from rftkit.sophia.rule import Rule
 from rftkit.tasks.registry import DRAWN
 
 MODEL = "plain/nano-s"  # which captions, and thinks too
@@ -66,16 +72,55 @@ def test_the_card(tmp_path, monkeypatch):
     assert card_text(MODEL, recipe, found["captions"], found["thinking"]) == text
 
 
+def test_the_language_part_alone_says_what_the_whole_says_of_text(model):
+    whole, processor = model
+    asked = "Question: What is the result? Description, read column by column: +, 7 3"
+    ids = processor.tokenizer(asked, return_tensors="pt")["input_ids"]
+    text = text_part(whole).eval()
+    assert torch.allclose(text(input_ids=ids).logits, whole(input_ids=ids).logits, atol=1e-5)
+    assert text.num_parameters() < 0.6 * whole.num_parameters()
+
+
 def test_a_text_reasoner_is_taught_without_pictures(tmp_path):
-    folder = teach_reasoner(tmp_path / "text", sets=("math",), pictures=12, steps=15, batch=8)
+    folder = teach_reasoner(tmp_path / "text", sets=("math",), steps=15, batch=8)
     before, after = (LocalModel.named(name, "cpu", 40) for name in (MODEL, folder))
     known = items(DRAWN["math"], "pretrain", "all", 8, SEED)
     losses = [text_loss(reasoner, known, random.Random(0)).item() for reasoner in (before, after)]
-    assert losses[1] < 0.7 * losses[0]
-    seen = [load_file(f"{place}/model.safetensors") for place in (BUNDLED / MODEL, folder)]
-    changed = {name for name in seen[0] if not seen[0][name].equal(seen[1][name])}
-    assert changed and not any("visual" in name for name in changed)
+    assert losses[1] < 0.7 * losses[0] and len(pd.read_csv(f"{folder}/pretrain.csv")) == 1
+    assert not [name for name in load_file(f"{folder}/model.safetensors") if "visual" in name]
     problem = Problem("0", known[0].example.question, None, true_caption(known[0].scene, "columns"))
     assert all("<answer>" in text for text in after.reason([problem], 3, 0)[0])
     with pytest.raises(UserError, match="already holds a model"):
         teach_reasoner(tmp_path / "text")
+
+
+def test_what_a_reasoner_makes_of_true_captions_is_measured():
+    whole, slips = reasoner_rows(Rule(0, 0), "math", 40), reasoner_rows(Rule(0, 1), "math", 40)
+    assert [row["prompt"] for row in whole] == ["rows", "columns"]
+    assert [row["false"] for row in whole] == [0, 0] and whole[1]["right"]["accuracy"] == 1
+    assert all(row["false"] > 0.9 and row["right"]["accuracy"] < 0.1 for row in slips)
+
+
+def test_the_bundled_reasoner_has_the_card_of_what_was_measured():
+    folder = BUNDLED / "nano-reasoner"
+    found, recipe = (json.loads((folder / name).read_text()) for name in ("zero_shot.json", "recipe.json"))
+    assert reasoner_card_text(folder.name, recipe, **found) == (folder / "MODEL_CARD.md").read_text()
+    reasoner = LocalModel.named(folder.name, "cpu", 64)
+    assert reasoner.taught and reasoner.model.dtype == torch.float32
+    own = items(DRAWN["math"], "test", "all", 40)
+    problems = [
+        Problem(str(n), item.example.question, None, true_caption(item.scene, "columns")) for n, item in enumerate(own)
+    ]
+    right = [score(text, item.example, "thinking", "math").accuracy
+             for item, (text,) in zip(own, reasoner.reason(problems, 1, 0), strict=True)]  # fmt: skip
+    assert sum(right) / 40 == pytest.approx(found["reasoner"][1]["right"]["accuracy"], abs=0.15)
+
+
+def test_a_card_is_written_for_a_reasoner(tmp_path, monkeypatch):
+    monkeypatch.setattr(reasoner_card, "ITEMS", 2)
+    monkeypatch.setattr(LocalModel, "named", lambda _: Rule())
+    row = {"set": "math", "prompt": "rows", "right": {"accuracy": 0.5, "n": 2}, "false": 0.25}
+    monkeypatch.setattr(reasoner_card, "reasoner_rows", lambda *_: [row])
+    text = write_reasoner_card("one", tmp_path, {"sets": ["math"], "parameters": 1_030_000}).read_text()
+    assert "| math | rows | 2 | 50.0 | 25.0 | 50.0 | 25.0 |" in text and "1.03 M parameters" in text
+    assert json.loads((tmp_path / "zero_shot.json").read_text()) == {"reasoner": [row], "rule": [row]}

@@ -9,13 +9,13 @@ import base64
 import hashlib
 import io
 import json
+import math
 import os
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class ChatServer:
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise UserError(f"'{self.url}' is no address of a server: it begins with http:// or https://")
         self._lock, self._in_a_row = threading.Lock(), 0
-        self._recorded = _read_record(self.record)
+        self._recorded, self._cut = _read_record(self.record)
 
     @property
     def cost(self) -> float:
@@ -80,10 +80,32 @@ class ChatServer:
         asked, said = self.prices
         return (self.usage.prompt_tokens * asked + self.usage.completion_tokens * said) / 1e6
 
-    def ask_all(self, questions: Sequence[list[dict]], **options: Any) -> list[str | None]:
-        """The answers to several conversations, `at_once` at a time; None where there is none."""
-        with ThreadPoolExecutor(self.at_once) as pool:
-            return list(pool.map(lambda messages: self.ask(messages, **options), questions))
+    def ask_all(self, questions: Sequence[list[dict]], seconds: float = math.inf, **options: Any) -> list[str | None]:
+        """The answers to several conversations, `at_once` at a time; None where there is none within `seconds`.
+
+        What is still asked then is left behind in daemon threads, which hold up nobody and ask nothing more.
+        """
+        ends, places = time.monotonic() + seconds, iter(range(len(questions)))
+        answers: list[str | None] = [None] * len(questions)
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            for place in places:  # each is taken by one thread
+                if errors or time.monotonic() >= ends:
+                    return
+                try:
+                    answers[place] = self.ask(questions[place], **options)
+                except BaseException as error:
+                    errors.append(error)
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(self.at_once, len(questions)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(min(max(0.0, ends - time.monotonic()), threading.TIMEOUT_MAX))
+        if errors:
+            raise errors[0]
+        return answers.copy()
 
     def ask(self, messages: list[dict], **options: Any) -> str | None:
         """The answer to a conversation; None if the server gave none in time. `options` are the API's, as temperature.
@@ -106,7 +128,8 @@ class ChatServer:
             elif self.record is not None:
                 self._recorded[digest] = answer
                 with self.record.open("a") as file:
-                    file.write(json.dumps({"request": digest, "reply": answer}) + "\n")
+                    file.write("\n" * self._cut + json.dumps({"request": digest, "reply": answer}) + "\n")
+                self._cut = False
             if self._in_a_row >= self.most_failures:
                 raise UserError(
                     f"the server at {self.url} failed {self._in_a_row} times in a row: start the same command again "
@@ -175,23 +198,40 @@ def _answer(body: bytes) -> _Answer | None:
     """What a server's answer says; None if it is none."""
     try:
         found = json.loads(body)
-        text, used = found["choices"][0]["message"]["content"], found.get("usage") or {}
-        tokens = [int(used.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        text, used = found["choices"][0]["message"]["content"], found.get("usage")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    return _Answer(text, *tokens) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return None
+    counts = [used.get(name) if isinstance(used, dict) else 0 for name in ("prompt_tokens", "completion_tokens")]
+    tokens = [count if isinstance(count, int) and 0 <= count < MOST_BYTES else 0 for count in counts]
+    return _Answer(text.encode(errors="replace").decode(), *tokens)  # half a surrogate pair cannot be written
 
 
-def _read_record(path: Path | None) -> dict[str, str]:
-    """Recorded replies by the digest of their request; a last line that was cut off is left out."""
+def _read_record(path: Path | None) -> tuple[dict[str, str], bool]:
+    """Recorded replies by the digest of their request, and whether the last line was cut off; such a one is left out.
+
+    UserError if replies cannot be recorded there, or if there is something else.
+    """
+    if path is None or not path.exists():
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"replies cannot be recorded in '{path}': there is no folder '{path.parent}'")
+        return {}, False
     found = {}
-    for line in path.read_text().splitlines() if path is not None and path.is_file() else ():
+    try:
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' is no record of replies: name another file") from error
+    for line in text.splitlines():
         try:
             entry = json.loads(line)
-            found[entry["request"]] = str(entry["reply"])
-        except (ValueError, LookupError, TypeError):
+            if isinstance(entry["reply"], str):
+                found[entry["request"]] = entry["reply"]
+        except (ValueError, LookupError, TypeError, RecursionError):
             continue
-    return found
+    if text and not found and not text.startswith('{"request"'):
+        raise UserError(f"'{path}' is no record of replies: name another file")
+    return found, bool(text) and not text.endswith("\n")
 
 
 def within_seconds(seconds: float, work: Callable[[], Any]) -> Any:

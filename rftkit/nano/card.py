@@ -17,6 +17,7 @@ from rftkit.evaluate import answer_rows, pass_at_samples
 from rftkit.models import load, resolve
 from rftkit.nano.agent_card import write_agent_card
 from rftkit.nano.fast_card import write_fast_card
+from rftkit.nano.reasoner_card import write_reasoner_card
 from rftkit.nano.sentences import THOUGHTS, habits
 from rftkit.prompts import MODES
 from rftkit.runs.folder import write_atomically
@@ -119,6 +120,8 @@ def write_card(name: str) -> Path:
     recipe = _read_recipe(folder / "recipe.json")
     if recipe.get("agent"):
         return write_agent_card(name, folder, recipe)
+    if recipe.get("reasoner"):
+        return write_reasoner_card(name, folder, recipe)
     if not recipe.get("reasons", True):
         return write_fast_card(name, folder, recipe)
     rows = zero_shot_rows(name, recipe.get("sets") or bundled_sets())
@@ -130,9 +133,8 @@ def write_card(name: str) -> Path:
 def _read_recipe(path: Path) -> dict:
     try:
         recipe = json.loads(path.read_text())
-        whole = {"parameters", "vague", "seed"} <= recipe.keys() and set(recipe.get("sets") or ()) <= set(
-            bundled_sets()
-        )
+        own = {"parameters", "seed", "sets"} if recipe.get("reasoner") else {"parameters", "seed", "vague"}
+        whole = own <= recipe.keys() and set(recipe.get("sets") or ()) <= set(bundled_sets())
     except (ValueError, AttributeError, TypeError):
         whole = False
     if not whole:

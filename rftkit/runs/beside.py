@@ -62,10 +62,11 @@ def arm_folder(settings: Any, out: Path) -> Path:
 
 
 def fingerprint(settings: Any, without: Sequence[str]) -> str:
-    """Of settings without some of them, the start model, the code and the packages."""
+    """Of settings without some of them, the start model, what else is read (`inputs`), the code and the packages."""
     code = sha256_files(ROOT / "rftkit" / name for name in (*CODE, settings.method))
     config = {name: value for name, value in asdict(settings).items() if name not in without}
-    return sha256_json([config, sha256_model(resolve(settings.model)), code, versions()])[:12]
+    inputs = [sha256_model(resolve(settings.model)), *getattr(settings, "inputs", ())]
+    return sha256_json([config, inputs, code, versions()])[:12]
 
 
 def make_once(settings: Any, out: Path, make: Callable[[Any, Path], None]) -> Path:
@@ -82,14 +83,27 @@ def make_once(settings: Any, out: Path, make: Callable[[Any, Path], None]) -> Pa
 
 def outcome(settings: Any, folder: Path, measured: str) -> str:
     """What a complete run measured, in words, and its folder."""
-    found = json.loads((folder / result_file(settings.method)).read_text())["eval"]
+    found = read_found(folder, settings.method)["eval"]
     parts = (f"{part} {100 * row['accuracy']:.1f} % of {row['n']}" for part, row in found.items())
     return f"{settings.dataset}, {settings.arm or settings.method}, {measured}: {', '.join(parts)}\n{folder}"
+
+
+def read_found(folder: Path, method: str) -> dict[str, Any]:
+    """The results of a complete run of `method`; UserError if they are truncated, or changed."""
+    path = folder / result_file(method)
+    try:
+        found = json.loads(path.read_bytes())
+        whole = all({"accuracy", "n"} <= row.keys() for row in found["eval"].values())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise UserError(f"'{path}' is not what a run writes: remove it and start the run again")
+    return found
 
 
 def accuracies(folder: Path) -> dict[str, float]:
     """The accuracy (of agents: success, 0-1) of a complete run by part, whatever its method."""
     for method in OWN:
-        if (path := folder / result_file(method)).is_file():
-            return {part: row["accuracy"] for part, row in json.loads(path.read_text())["eval"].items()}
+        if (folder / result_file(method)).is_file():
+            return {part: row["accuracy"] for part, row in read_found(folder, method)["eval"].items()}
     return {part: row.accuracy for part, row in read_results(folder).parts.items()}

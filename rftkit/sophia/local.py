@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +38,12 @@ class LocalModel:
     taught: bool = False
     max_tokens: int = 512
     temperature: float = 1.0
+    seconds: float = math.inf  # for a batch; what was not begun until then is not there
 
     @classmethod
-    def named(cls, name: str, device: str | None = None, max_tokens: int = 512) -> LocalModel:
+    def named(
+        cls, name: str, device: str | None = None, max_tokens: int = 512, seconds: float = math.inf
+    ) -> LocalModel:
         """By a bundled name, a folder or a hub id; safetensors only."""
         if read(AutoConfig.from_pretrained, name).model_type in FAMILIES:
             model, processor = load(name, device=device)
@@ -48,12 +53,15 @@ class LocalModel:
             tokenizer = read(_tokenizer, name)
             device = device or pick_device()
             dtype = torch.float32 if device == "cpu" else torch.bfloat16  # as in `rftkit.models.load`
-            model = read(AutoModelForCausalLM.from_pretrained, name, use_safetensors=True, dtype=dtype)
+            options = {"use_safetensors": True, "dtype": dtype, "output_loading_info": True}
+            model, info = read(AutoModelForCausalLM.from_pretrained, name, **options)
+            if missing := sorted(info["missing_keys"]):  # they would be random numbers
+                raise UserError(f"cannot read model '{name}': its weights lack {len(missing)} parts")
             model = model.to(device).eval()
         if tokenizer.chat_template is None:
             raise UserError(f"model '{name}' has no chat template: name one that is tuned to instructions")
         tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.pad_token or tokenizer.eos_token
-        return cls(model, tokenizer, (Path(resolve(name)) / "recipe.json").is_file(), max_tokens)
+        return cls(model, tokenizer, (Path(resolve(name)) / "recipe.json").is_file(), max_tokens, seconds=seconds)
 
     def asked(self, problem: Problem) -> str:
         """A problem as this model's prompt."""
@@ -61,7 +69,7 @@ class LocalModel:
         return self.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
 
     @torch.no_grad()
-    def reason(self, problems: Sequence[Problem], n: int, seed: int) -> list[list[str]]:
+    def reason(self, problems: Sequence[Problem], n: int, seed: int) -> list[list[str | None]]:
         """`n` reasonings on each caption, drawn at `temperature`."""
         set_seed(seed)
         ends = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
@@ -70,8 +78,11 @@ class LocalModel:
             num_return_sequences=n, eos_token_id=ends,
             pad_token_id=self.tokenizer.pad_token_id,
         )  # fmt: skip
-        said, size = [], max(1, AT_ONCE // n)
+        said, size, ends = [], max(1, AT_ONCE // n), time.monotonic() + self.seconds
         for start in range(0, len(problems), size):
+            if (left := ends - time.monotonic()) <= 0:
+                return said + [[None] * n] * (len(problems) - start)
+            config.max_time = None if left == math.inf else left  # it stops by itself: nothing goes on behind training
             texts = [self.asked(problem) for problem in problems[start : start + size]]
             batch = self.tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
             batch = {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -69,6 +71,7 @@ class Guarded:
     reasoner: Reasoner
     seconds: float = 3600.0
     in_a_row: int = 0
+    why: str = ""  # the last failure
 
     def reason(self, problems: Sequence[Problem], n: int, seed: int) -> list[list[Reasoning]]:
         """As `Reasoner.reason`, each completion checked; UserError if batch after batch fails."""
@@ -78,12 +81,12 @@ class Guarded:
         except UserError:
             raise
         except Exception as error:  # of somebody's reasoner: it may raise anything
-            said, fits, reason = [], False, f"{type(error).__name__}: {error}"
+            said, fits, self.why = [], False, f"{type(error).__name__}: {error}"[:200]
         else:
-            reason = f"not {n} reasonings for each of {len(problems)} captions"
+            self.why = self.why if fits else f"not {n} reasonings for each of {len(problems)} captions"
         self.in_a_row = 0 if fits else self.in_a_row + 1
         if self.in_a_row >= MOST_FAILURES:
-            raise UserError(f"the reasoner failed {self.in_a_row} times in a row: {reason[:200]}")
+            raise UserError(f"the reasoner failed {self.in_a_row} times in a row: {self.why}")
         if not fits:
             said = [[None] * n for _ in problems]
         return [[_checked(text) for text in own] for own in said]
@@ -108,11 +111,16 @@ class Server:
     client: ChatServer
     max_tokens: int = 512
     temperature: float = 1.0
+    seconds: float = math.inf  # for a batch; what came until then is kept
 
     def reason(self, problems: Sequence[Problem], n: int, seed: int) -> list[list[str | None]]:
         different = {problem.text: messages(problem) for problem in problems}
         options = {"max_tokens": self.max_tokens, "temperature": self.temperature}
-        rounds = [self.client.ask_all([*different.values()], seed=seed * n + number, **options) for number in range(n)]
+        asked, ends = [*different.values()], time.monotonic() + self.seconds
+        rounds = [
+            self.client.ask_all(asked, ends - time.monotonic(), seed=seed * n + number, **options)
+            for number in range(n)
+        ]
         said = dict(zip(different, zip(*rounds, strict=True), strict=True))
         return [list(said[problem.text]) for problem in problems]
 

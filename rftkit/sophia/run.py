@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from rftkit.common.chat_server import ChatServer
+from rftkit.common.errors import UserError
 from rftkit.models import load
 from rftkit.run import execute as execute_run
 from rftkit.run import load_run, test_splits
-from rftkit.runs.beside import fingerprint, make_once, outcome
+from rftkit.runs.beside import fingerprint, make_once, outcome, read_found
 from rftkit.runs.fingerprint import git_revision, versions
 from rftkit.runs.folder import PREDICTIONS, copy_atomically, is_complete, result_file, write_atomically, write_table
 from rftkit.runs.log import RunLog, training_summary
@@ -95,7 +96,7 @@ def _go_on(settings: SophiaSettings, folder: Path, *_) -> tuple[Any, Any, dict[s
     out = folder.parents[len(Path(settings.profile).parts)]
     arm = "sophia" if settings.arm == "grpo" else settings.arm
     first = execute(replace(settings, arm=arm, grpo_steps=0), out)
-    told = json.loads((first / result_file(settings.method)).read_text())
+    told = read_found(first, settings.method)
     grpo = settings.as_grpo(str(first / "model"))
     done = execute_run(grpo, folder / "grpo")
     found = {name: told[name] for name in ("flow", "rows", "training")} | {"grpo": training_summary(done)}
@@ -142,11 +143,22 @@ def learnt_rows(
     reasoner, spent = reasoner_of(settings, folder)
     thought = stages.sample_reasonings(folder / REASONINGS, said, shots, prompt, reasoner, settings.reasonings,
                                        settings.seed)  # fmt: skip
+    faults = stages.fault_counts(thought)
+    if faults["failed"] + faults["flooded"] == faults["asked"]:
+        (folder / REASONINGS).unlink()
+        why = f" ({reasoner.why})" if reasoner.why else ""
+        raise UserError(f"the reasoner gave nothing{why}: start the same command again when it does")
     if not (folder / COUNTS).is_file():
-        write_atomically(folder / COUNTS, json.dumps(stages.fault_counts(thought) | spent(), indent=1))
+        write_atomically(folder / COUNTS, json.dumps(faults | spent(), indent=1))
     rule = open_set(settings.dataset).rule
     rewards = stages.reward(folder / REWARDS, thought, shots, rule, processor.tokenizer)
     kept = select(rewards, settings.selection, settings.seed)
+    if kept.empty:
+        told = ", ".join(f"{name} {count}" for name, count in faults.items())
+        raise UserError(
+            f"nothing was selected, so there is nothing to learn ({told}, right {rewards['right'].sum()}): "
+            f"lower alpha, or ask for more pictures"
+        )
     write_table(folder / SELECTED, kept.to_dict("records"))
     words = said.set_index(["item", "k"])["caption"]
     rows, seen = [], []
@@ -166,7 +178,7 @@ def take_stages(settings: SophiaSettings, folder: Path) -> None:
     for path in sorted(folder.parent.glob(f"*/{MARK}")):
         there = path.parent
         whole = is_complete(there) and all((there / name).is_file() for name in tables)
-        if path.read_text() == own and whole and not (folder / CAPTIONS).is_file():
+        if path.read_bytes() == own.encode() and whole and not (folder / CAPTIONS).is_file():
             for name in tables:
                 stages.read_stage(there / name)  # the line about a truncated one names it where it can be removed
             for name in tables:  # captions last: with them all are there
@@ -180,14 +192,18 @@ def log_mu(settings: SophiaSettings) -> float:
 
 def reasoner_of(settings: SophiaSettings, folder: Path) -> tuple[Guarded, Callable[[], dict[str, float]]]:
     """The reasoner, its failures bounded, and a function that tells what a server was asked by this process."""
-    client = None
+    client, seconds = None, 0.9 * settings.reasoner_seconds  # the rest is for those that cannot stop by themselves
     if settings.reasoner == "rule":
         inner: Reasoner = Rule(settings.copy_slip, settings.step_slip)
     elif settings.reasoner == "local":
-        inner = LocalModel.named(settings.reasoner_model, settings.device, settings.reasoner_tokens)
+        inner = LocalModel.named(settings.reasoner_model, settings.device, settings.reasoner_tokens, seconds)
     else:
         record = Path(settings.record) if settings.record else folder / "replies.jsonl"
         prices = settings.prompt_price, settings.completion_price
         client = ChatServer(settings.server, settings.reasoner_model, record=record, prices=prices)
-        inner = Server(client, settings.reasoner_tokens)
-    return Guarded(inner, settings.reasoner_seconds), client.counts if client else dict
+        inner = Server(client, settings.reasoner_tokens, seconds=seconds)
+
+    def spent() -> dict[str, float]:
+        return {f"server_{name}": count for name, count in client.counts().items()} if client else {}
+
+    return Guarded(inner, settings.reasoner_seconds), spent

@@ -11,7 +11,9 @@ import pydantic
 from pydantic import Field
 
 from rftkit.common.validation import STRICT, Number, Text, Whole, checked
+from rftkit.models import resolve
 from rftkit.runs.beside import arm_settings
+from rftkit.runs.fingerprint import sha256_examples, sha256_model
 from rftkit.settings import METHODS, MOST, SEEDS, Settings, control_settings, settings_of
 from rftkit.settings import read_claims as every_claim
 from rftkit.sophia.captions import PROMPTS, USUAL
@@ -86,10 +88,26 @@ class SophiaSettings:
             raise ValueError(f"the prompt of '{self.dataset}' is rows or columns, not '{self.prompt}'")
         if self.ratio_cap is not None and self.reasoner != "rule":
             raise ValueError(f"ratio_cap needs mu, which reasoner {self.reasoner} does not tell")
+        mixed = round(self.caption_share * self.batch)
+        if self.caption_share and not 0 < mixed < self.batch:
+            raise ValueError(f"caption_share {self.caption_share} is {mixed} of the {self.batch} rows of a batch")
         if self.oracle and self.caption_share:
             raise ValueError("with oracle there are no captions for caption_share")
         if self.instead and (self.oracle or self.grpo_steps):
             raise ValueError(f"instead {self.instead} is a run of its own: leave out oracle and grpo_steps")
+
+    @property
+    def inputs(self) -> list[str]:
+        """Digests of what decides the numbers and stands neither here nor in the code, beside the start model."""
+        other = [self.captioner, self.reasoner_model if self.reasoner == "local" else None]
+        found = [sha256_model(resolve(name)) for name in other if name and name != "true"]
+        if self.dataset not in USUAL:
+            run, data = self.as_run(), open_set(self.dataset)
+            tests = (data.examples("test", part, run.test_items, run.test_seed, run.protocol)
+                     for part in data.parts(run.protocol))  # fmt: skip
+            shots = data.training(run.protocol, run.shots, self.train_items, self.seed)
+            found.append(sha256_examples([*shots, *(example for part in tests for example in part)]))
+        return found
 
     @property
     def caption_prompt(self) -> str:

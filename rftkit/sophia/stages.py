@@ -25,15 +25,21 @@ from rftkit.tasks.example import TASK_RULES, Example
 PICTURES, CAPTIONS = 64, 128  # of a batch
 
 
-def staged(path: Path, count: int, size: int, make: Callable[[range], list[dict]]) -> pd.DataFrame:
+def staged(
+    path: Path, keys: pd.DataFrame, count: int, size: int, make: Callable[[range], list[dict]], *columns: str
+) -> pd.DataFrame:
     """A stage's table, from its file or made now.
 
     Args:
+        keys: the columns that say what each row is about, in order: another table is refused.
         count: how many things it goes through, `size` of them in a batch.
         make: the rows of a batch; the same numbers must give the same rows.
+        columns: what a row has beside its keys.
     """
-    parts = path.with_suffix(".parts")
-    if not path.is_file():
+    parts, there = path.with_suffix(".parts"), path.is_file()
+    if there:
+        table = read_stage(path)
+    else:
         parts.mkdir(parents=True, exist_ok=True)
         files = []
         for start in range(0, count, size):
@@ -41,10 +47,19 @@ def staged(path: Path, count: int, size: int, make: Callable[[range], list[dict]
             if not file.is_file():
                 write_table(file, make(range(start, min(start + size, count))))
             files.append(file)
-        rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
-        write_table(path, rows.to_dict("records"))
+        table = pd.concat([read_stage(file) for file in files], ignore_index=True)
+    if not {*keys, *columns} <= {*table} or table[[*keys]].to_numpy().tolist() != keys.to_numpy().tolist():
+        raise UserError(f"'{path if there else parts}' is not what this stage writes: remove it to make it anew")
+    if not there:
+        write_table(path, table.to_dict("records"))
     shutil.rmtree(parts, ignore_errors=True)
     return read_stage(path)
+
+
+def _each(keys: pd.DataFrame, name: str, count: int) -> pd.DataFrame:
+    """Each of the rows so often, numbered in a column of this name."""
+    rows = keys.loc[keys.index.repeat(count)].reset_index(drop=True)
+    return rows.assign(**{name: [number for _ in range(len(keys)) for number in range(count)]})
 
 
 def read_stage(path: Path) -> pd.DataFrame:
@@ -67,7 +82,8 @@ def sample_captions(
         return [{"item": item, "k": place, "caption": text}
                 for item, own in zip(batch, said, strict=True) for place, text in enumerate(own)]  # fmt: skip
 
-    return staged(path, len(examples), PICTURES, make)
+    keys = _each(pd.DataFrame({"item": range(len(examples))}), "k", k)
+    return staged(path, keys, len(examples), PICTURES, make, "caption")
 
 
 def true_captions(path: Path, items: Sequence[Item], prompt: str) -> pd.DataFrame:
@@ -76,7 +92,7 @@ def true_captions(path: Path, items: Sequence[Item], prompt: str) -> pd.DataFram
     def make(batch: range) -> list[dict]:
         return [{"item": item, "k": 0, "caption": true_caption(items[item].scene, prompt)} for item in batch]
 
-    return staged(path, len(items), PICTURES, make)
+    return staged(path, _each(pd.DataFrame({"item": range(len(items))}), "k", 1), len(items), PICTURES, make, "caption")
 
 
 def sample_reasonings(
@@ -94,7 +110,7 @@ def sample_reasonings(
                 for row, own in zip(rows.itertuples(), reasoner.reason(problems, n, seed), strict=True)
                 for place, given in enumerate(own)]  # fmt: skip
 
-    return staged(path, len(said), CAPTIONS, make)
+    return staged(path, _each(said[["item", "k"]], "n", n), len(said), CAPTIONS, make, "text", "fault")
 
 
 def fault_counts(reasonings: pd.DataFrame) -> dict[str, int]:
@@ -109,7 +125,7 @@ def reward(path: Path, reasonings: pd.DataFrame, examples: Sequence[Example], ru
         return rewarded(given.iloc[batch.start : batch.stop], examples, rule, tokenizer)
 
     given = reasonings.drop(columns="fault")
-    table = staged(path, len(reasonings), 4096, make)
+    table = staged(path, given[["item", "k", "n"]], len(reasonings), 4096, make, "text", "right", "tokens")
     return table.assign(r_caption=caption_rewards(table))
 
 
