@@ -21,8 +21,7 @@ sys.path.insert(0, EARLY)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (EARLY, os.environ.get("PYTHONPATH"))))
 
 # The files that take longest begin: a worker that begins one last works alone at the end.
-LONGEST = ("test_played_with", "test_ray", "test_exercises", "test_notebooks", "test_gpu_profiles", "test_trl_suite",
-           "test_kills", "test_study", "test_exact_resume", "test_trainer")  # fmt: skip
+LONGEST = ("test_played_with", "test_ray", "test_exercises", "test_notebooks", "test_gpu_profiles", "test_trl_suite")
 
 
 def pytest_collection_modifyitems(items):
