@@ -41,15 +41,14 @@ class Method:
 
 def as_designed(runs: Iterable[ArmRun], method: Method) -> list[ArmRun]:
     """The runs with the settings that are written for their arm, each seed's last."""
-    found = {}
+    found, same = {}, dict.fromkeys(MACHINE)  # how the machine was used does not count
     for run in runs:
         profile, dataset, arm = run.place
         try:
             usual = asdict(method.settings(profile, dataset=dataset, arm=arm, seed=run.settings["seed"]))
         except UserError:  # a profile or an arm that is no more
             continue
-        machine = dict.fromkeys(MACHINE)  # how it was used does not count
-        if arm and usual | machine == run.settings | machine:
+        if arm and usual | same == run.settings | same:
             found[run.place, run.pair] = run
     return list(found.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from rftkit.common.statistics import proportion
@@ -84,11 +85,11 @@ def write_fast_card(name: str, folder: Path, recipe: dict) -> Path:
 def card_text(name: str, recipe: dict, seen: list[dict], thought: list[dict]) -> str:
     """The model card as Markdown."""
     of_captions = [("set", "prompt", "n", *CAPTIONS)]
-    of_captions += [(row["set"], row["prompt"], str(row["n"]), *_shares(row[c] for c in CAPTIONS)) for row in seen]
+    of_captions += [(row["set"], row["prompt"], str(row["n"]), *shares(row[c] for c in CAPTIONS)) for row in seen]
     of_answers = [("set", "part", "n", *ANSWERS, "steps", "abstains")]
     for row in thought:
-        shares = _shares([*(row[mode]["accuracy"] for mode in ANSWERS), row["steps"], row["abstains"]])
-        of_answers.append((row["set"], row["part"], str(row["n"]), *shares))
+        cells = shares([*(row[mode]["accuracy"] for mode in ANSWERS), row["steps"], row["abstains"]])
+        of_answers.append((row["set"], row["part"], str(row["n"]), *cells))
     sums = " --sums" if recipe.get("sums") else ""
     recited = "It recited sums, about no picture. " if sums else ""
     missed = "\n".join(f"- {line}" for line in unmet(seen, thought)) or "All are met."
@@ -106,13 +107,13 @@ stands in [claims.yaml](../../claims.yaml), `sophia`.
 Greedy captions beside the true ones. *whole*: word for word. *words_right*: of the words, in order. *invented*: of the
 words said, those not on the picture. *suffices*: the right answer follows from the caption alone.
 
-{_table(of_captions)}
+{table_of(of_captions)}
 
 ## How it answers, per cent of test examples
 *thinking*, *no_thinking*: right in that mode. Of the answers with thinking: those with a step, and those that give no
 answer.
 
-{_table(of_answers)}
+{table_of(of_answers)}
 
 ## Requirements
 Those of `sophia` in `data/claims.yaml`, but for the arm `oracle`, which needs a run:
@@ -121,10 +122,12 @@ Those of `sophia` in `data/claims.yaml`, but for the arm `oracle`, which needs a
 """
 
 
-def _shares(values) -> list[str]:
+def shares(values: Iterable[float]) -> list[str]:
+    """Shares in per cent."""
     return [f"{100 * value:.1f}" for value in values]
 
 
-def _table(rows: list[tuple[str, ...]]) -> str:
+def table_of(rows: list[tuple[str, ...]]) -> str:
+    """Rows as a Markdown table, the first its head."""
     head, *rest = rows
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rest))

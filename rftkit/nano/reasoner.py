@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -23,10 +23,9 @@ from rftkit.common.errors import UserError
 from rftkit.models import load
 from rftkit.nano.pretrain import LOG_EVERY, Optimizers
 from rftkit.runs.folder import write_atomically
-from rftkit.sophia.captions import PROMPTS, USUAL, Item, drawn_task, true_caption
+from rftkit.sophia.captions import PROMPTS, USUAL, Item, drawn_task, endless_items, true_caption
 from rftkit.sophia.local import LocalModel
 from rftkit.sophia.reasoners import Problem
-from rftkit.tasks.drawn.scenes import DrawnTask
 
 SEED = 7000  # of its pictures: none that a run is trained or tested on
 SHAPE = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -46,14 +45,14 @@ def teach_reasoner(
 
     Args:
         start: a bundled model that was taught steps.
-        batch: pictures a step, of the sets in turn, each seen once; of 8,000 it learnt the answers by heart.
+        batch: pictures a step, of the sets in turn, each seen once, so that none is learnt by heart.
     """
     if (out / "model.safetensors").exists():
         raise UserError(f"'{out}' already holds a model: choose another --out")
     torch.manual_seed(seed)
     whole, processor = load(start, device="cpu")
     model = text_part(whole).train()
-    streams = cycle([scenes(drawn_task(name), SEED + seed) for name in sets])
+    streams = cycle([endless_items(drawn_task(name), "pretrain", "all", SEED + seed) for name in sets])
     tokenizer = processor.tokenizer
     tokenizer.chat_template = tokenizer.chat_template or processor.chat_template
     reasoner = LocalModel(model, tokenizer, taught=True)
@@ -74,13 +73,6 @@ def teach_reasoner(
     write_atomically(out / "recipe.json", json.dumps(recipe | about, indent=1))
     model.to(torch.bfloat16).save_pretrained(out)  # last: with its weights the model is complete
     return str(out)
-
-
-def scenes(task: DrawnTask, seed: int) -> Iterator[Item]:
-    """Items of a drawn task without end."""
-    drawn = task.scenes(task.trained, "pretrain", seed)
-    for number, (kind, level, scene) in enumerate(drawn):
-        yield Item(task.example("pretrain", number, kind, level, scene), scene, kind, level)
 
 
 def text_part(model: PreTrainedModel) -> Qwen2ForCausalLM:

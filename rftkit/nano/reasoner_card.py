@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from rftkit.common.statistics import proportion
+from rftkit.nano.fast_card import shares, table_of
 from rftkit.rewards import score
 from rftkit.runs.folder import write_atomically
 from rftkit.sophia.captions import PROMPTS, drawn_task, items, true_caption
@@ -50,12 +51,10 @@ def write_reasoner_card(name: str, folder: Path, recipe: dict) -> Path:
 
 def card_text(name: str, recipe: dict, reasoner: list[dict], rule: list[dict]) -> str:
     """The model card as Markdown."""
-    lines = ["| set | read by | n | right | false | rule: right | rule: false |", "|" + " --- |" * 7]
+    rows = [("set", "read by", "n", "right", "false", "rule: right", "rule: false")]
     for own, other in zip(reasoner, rule, strict=True):
-        shares = (share for row in (own, other) for share in (row["right"]["accuracy"], row["false"]))
-        cells = (own["set"], own["prompt"], str(own["right"]["n"]), *(f"{100 * share:.1f}" for share in shares))
-        lines.append(f"| {' | '.join(cells)} |")
-    table = "\n".join(lines)
+        cells = shares(share for row in (own, other) for share in (row["right"]["accuracy"], row["false"]))
+        rows.append((own["set"], own["prompt"], str(own["right"]["n"]), *cells))
     return f"""# {name}
 
 A text reasoner for SOPHIA: a causal language model (Qwen2) of {recipe["parameters"] / 1e6:.2f} M parameters. It is the
@@ -73,5 +72,5 @@ It was shown captions that suffice alone, so it answers others too, where the ex
 One reasoning each, at temperature 1, as in a run. *false*: thoughts with something untrue of the picture, or a wrong
 step. Beside it is the exact rule with its usual slips, on the same captions.
 
-{table}
+{table_of(rows)}
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -31,12 +31,14 @@ class Item:
 
 def items(task: DrawnTask, split: str, part: str, count: int, seed: int = 0) -> list[Item]:
     """The examples of `DrawnTask.examples`, the same in the same order, with their scenes."""
+    return list(islice(endless_items(task, split, part, seed), count))
+
+
+def endless_items(task: DrawnTask, split: str, part: str, seed: int = 0) -> Iterator[Item]:
+    """As `items`, without end."""
     pairs = (task.test_parts | task.levels | {"all": task.trained})[part]
-    drawn = islice(task.scenes(pairs, split, seed), count)
-    return [
-        Item(task.example(split, number, kind, level, scene), scene, kind, level)
-        for number, (kind, level, scene) in enumerate(drawn)
-    ]
+    for number, (kind, level, scene) in enumerate(task.scenes(pairs, split, seed)):
+        yield Item(task.example(split, number, kind, level, scene), scene, kind, level)
 
 
 def drawn_task(name: str) -> DrawnTask:

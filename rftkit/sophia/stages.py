@@ -53,7 +53,7 @@ def staged(
     if not there:
         write_table(path, table.to_dict("records"))
     shutil.rmtree(parts, ignore_errors=True)
-    return read_stage(path)
+    return table if there else read_stage(path)
 
 
 def _each(keys: pd.DataFrame, name: str, count: int) -> pd.DataFrame:
